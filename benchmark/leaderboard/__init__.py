@@ -1,0 +1,1 @@
+"""Records to statistics to tables. Never imports torch."""

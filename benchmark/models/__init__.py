@@ -1,0 +1,1 @@
+"""Generative models, one file each, in a folder for each family."""

@@ -1,0 +1,71 @@
+"""The contract: what every model is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+import torch
+from pytorch_lightning import LightningModule
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from benchmark.spec import Batch, DataSpec, Sampler
+
+
+class GenerativeModel(LightningModule, ABC):
+    """A model that trains and samples. Everything else it can do is a capability in its class header.
+
+    The constructor is the schema of the model's configuration: the data's shape arrives as `spec`, every further
+    argument is an option of `configs/model/<name>.yaml` with the same default.
+
+    The harness owns the training length, the learning-rate schedule (it scales the rates that `configure_optimizers`
+    sets), gradient clipping, precision, the moving average of weights, validation and checkpoints: a model has no
+    `validation_step`, and logs by returning a dictionary from `training_step`.
+    """
+
+    #: Prefixes of parameter names that gradients do not train (fixed features, moving averages).
+    frozen: ClassVar[tuple[str, ...]] = ()
+
+    #: Share of training done, 0 to 1. The harness sets it before each step; for schedules inside a loss.
+    progress: float = 0.0
+
+    def __init__(self, spec: DataSpec) -> None:
+        super().__init__()
+        self.spec = spec
+
+    @property
+    @abstractmethod
+    def sampler(self) -> Sampler:
+        """How `sample` draws, and how many network evaluations one sample takes."""
+
+    @abstractmethod
+    def sample(self, n: int) -> Tensor:
+        """`n` samples `[n, *shape]`, int64 in data units, on the model's device."""
+
+    @abstractmethod
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:  # type: ignore[override]
+        """One step. Returns `loss` and whatever else is worth a curve, as scalars.
+
+        With several optimisers: set `automatic_optimization = False` and step them here.
+        """
+
+    @abstractmethod
+    def configure_optimizers(self) -> Any:
+        """The optimiser, or a list of them, at the peak learning rate. No schedulers: the harness has one for all."""
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Weight decay on matrices and kernels, none on biases, gains and other vectors."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+
+
+def adamw(
+    model: nn.Module, learning_rate: float, weight_decay: float = 0.0, betas: tuple[float, float] = (0.9, 0.999)
+) -> Optimizer:
+    """AdamW (Loshchilov and Hutter 2019) in torch's fused implementation."""
+    return torch.optim.AdamW(parameter_groups(model, weight_decay), lr=learning_rate, betas=betas, fused=True)

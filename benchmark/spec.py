@@ -1,0 +1,245 @@
+"""The nouns that every room shares. Importing this module costs nothing: torch is imported for type checking only."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Modality = Literal["image", "text"]
+Direction = Literal["lower", "higher", "neither"]
+
+
+class BadInput(Exception):
+    """What somebody gave at the border is not acceptable. One line: what was given, what is allowed, what to do."""
+
+
+def unknown(what: str, given: str, allowed: Iterable[str]) -> BadInput:
+    """The error for a name that does not exist, with the nearest name that does."""
+    names = sorted(allowed)
+    nearest = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
+    hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+    return BadInput(f"unknown {what} {given!r}{hint} (allowed: {', '.join(names) or 'none'})")
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """All that a model may know of its data.
+
+    Examples are integers in the data's own levels: pixels 0..levels-1 of shape `[C, H, W]`, tokens 0..levels-1 of
+    shape `[T]`.
+    """
+
+    shape: tuple[int, ...]
+    levels: int
+    modality: Modality
+    classes: int | None = None
+
+    @property
+    def dims(self) -> int:
+        """Number of discrete variables in one example: pixels times channels, or tokens."""
+        return math.prod(self.shape)
+
+
+class Batch(NamedTuple):
+    """What a training step receives. A named tuple, so that Lightning moves it between devices."""
+
+    x: Tensor  # [B, *shape] int64, in the data's own levels
+    condition: Tensor | None = None  # [B] int64 class labels, where the data has them
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """How a model's `sample` draws: part of the protocol of everything computed from samples."""
+
+    name: str
+    evaluations: int  # network evaluations for one sample
+
+
+# Capabilities: promises that a class makes in its header and that `tests/laws.py` examines. ----------------------
+# Subclass them explicitly; every method is abstract, so that a forgotten one fails at construction. A model from
+# outside the repository may conform by shape alone.
+
+
+@runtime_checkable
+class Likelihood(Protocol):
+    """An exact likelihood."""
+
+    @abstractmethod
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Exact log-probability in nats, `[B]`, of discrete examples `x` `[B, *shape]`, summed over dimensions."""
+
+
+@runtime_checkable
+class LikelihoodBound(Protocol):
+    """A lower bound on the log-likelihood of the discrete data."""
+
+    @abstractmethod
+    def elbo(self, x: Tensor) -> Tensor:
+        """One unbiased draw of a lower bound on log p(x) in nats, `[B]`. No training-only weight touches it."""
+
+
+@runtime_checkable
+class ImportanceBound(LikelihoodBound, Protocol):
+    """A bound that more importance samples tighten."""
+
+    @abstractmethod
+    def importance_bound(self, x: Tensor, importance_samples: int) -> Tensor:
+        """log of the mean of `importance_samples` importance weights, `[B]` nats (Burda and others 2016, eq. 8)."""
+
+
+State = dict[str, Any]
+
+
+@runtime_checkable
+class TokenLikelihood(Protocol):
+    """An exact likelihood, token by token, for sequence models."""
+
+    @abstractmethod
+    def token_log_prob(self, x: Tensor, state: State | None = None) -> Tensor:
+        """log p(token t | tokens before t) in nats, `[B, T]`; the first token is predicted from a begin token.
+
+        `state` belongs to `Stateful` models: it carries what came before `x` and is advanced in place.
+        """
+
+
+@runtime_checkable
+class Stateful(TokenLikelihood, Protocol):
+    """A recurrent token model: the harness carries its state along the stream instead of sliding a window."""
+
+    @abstractmethod
+    def initial_state(self, n: int) -> State:
+        """The state before the first token of `n` streams."""
+
+
+@runtime_checkable
+class PseudoLikelihood(Protocol):
+    """A masked model's score of each token given all others: shown, never ranked."""
+
+    @abstractmethod
+    def pseudo_log_prob(self, x: Tensor) -> Tensor:
+        """log p(token t | all other tokens) in nats, `[B, T]`."""
+
+
+@runtime_checkable
+class Reconstructs(Protocol):
+    """A model that encodes an example and gives it back."""
+
+    @abstractmethod
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """`x` `[B, *shape]` after encoding and decoding, in data units and dtype."""
+
+
+@runtime_checkable
+class Conditional(Protocol):
+    """A model that samples under a given condition."""
+
+    @abstractmethod
+    def sample_given(self, condition: Tensor) -> Tensor:
+        """One sample `[*shape]` for each entry of `condition` `[B]`, in data units and dtype."""
+
+
+CAPABILITIES: tuple[type, ...] = (
+    Likelihood,
+    LikelihoodBound,
+    ImportanceBound,
+    TokenLikelihood,
+    Stateful,
+    PseudoLikelihood,
+    Reconstructs,
+    Conditional,
+)
+
+
+# Scores ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Absence:
+    """Why a number is missing; never a sentinel value."""
+
+    kind: Literal["does not apply", "failed", "not run"]
+    reason: str
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a metric computes: a value, its standard error (`None`: none is defined), and how many examples it saw."""
+
+    value: float
+    stderr: float | None
+    n: int
+
+
+@dataclass(frozen=True)
+class Score:
+    """One metric of one run.
+
+    `protocol` says under which conditions the number holds: two scores may be ranked together only if their
+    protocols are equal, apart from the entry `how`, which says how this model met it (exact or bound, sampler).
+    """
+
+    unit: str
+    version: int
+    value: float | None = None
+    stderr: float | None = None
+    n: int | None = None
+    protocol: dict[str, Any] = field(default_factory=dict)
+    absent: Absence | None = None
+
+
+# Metrics -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Features:
+    """What an extractor sees in a set of images."""
+
+    features: Tensor  # [n, d] float64
+    logits: Tensor  # [n, classes] float64
+
+
+@dataclass(frozen=True)
+class SampleFeatures:
+    """Independent draws of samples beside real images, all through one extractor."""
+
+    generated: tuple[Features, ...]  # each draw holds as many samples as there are held-out images
+    held_out: Features
+    reference: Features  # the training split
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a model's capabilities yielded on one split. A metric is a pure function of it.
+
+    Absent parts are `None`: the capability is not promised, or was not asked for.
+    """
+
+    spec: DataSpec
+    log_prob: Tensor | None = None  # [N] nats
+    elbo: Tensor | None = None  # [K, N] nats, K independent draws
+    importance_bound: Tensor | None = None  # [N] nats
+    token_log_prob: Tensor | None = None  # [tokens] nats, the whole stream in order
+    characters: int | None = None  # length of the same stream in characters
+    bytes: int | None = None  # and in UTF-8 bytes
+    samples: SampleFeatures | None = None
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A pure function of evidence. A change of meaning takes a new version, and old rows leave the board."""
+
+    name: str
+    version: int
+    unit: str
+    direction: Direction
+    needs: tuple[str, ...]  # fields of `Evidence`: the first that is there is used; none: the metric does not apply
+    compute: Callable[[Evidence], Estimate]
+    modalities: tuple[Modality, ...] = ("image", "text")
+    protocol: Mapping[str, Any] = field(default_factory=dict)  # what is fixed about the computation itself
