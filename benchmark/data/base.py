@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from benchmark.spec import Batch, DataSpec
 
 SplitName = Literal["train", "validation", "test"]
+SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,53 @@ class DataModule(ABC):
         while True:
             yield self.batch(seed, step, batch_size)
             step += 1
+
+
+@dataclass(frozen=True)
+class Card:
+    """Where a dataset comes from, and on what terms."""
+
+    name: str
+    source: str
+    licence: str
+    citation: str
+    publishable: bool = True  # whether records on it may be compared with somebody else's
+    note: str = ""  # what else a reader of a score must know
+
+
+class InMemory(DataModule):
+    """A dataset whose splits are tensors in memory: what images and text share."""
+
+    card: ClassVar[Card]
+
+    def __init__(self, spec: DataSpec, splits: dict[SplitName, Split]) -> None:
+        self.spec = spec
+        self._splits = splits
+
+    def split(self, name: SplitName) -> Split:
+        return self._splits[name]
+
+    @cached_property
+    def _fingerprints(self) -> dict[str, dict[str, Any]]:
+        splits = ((name, self.split(name)) for name in SPLITS)
+        return {name: {"n": len(split.x), "sha256": fingerprint(split.x, split.labels)} for name, split in splits}
+
+    def describe(self) -> dict[str, Any]:
+        return {**asdict(self.card), "splits": self._fingerprints}
+
+
+def fingerprint(*tensors: Tensor | None) -> str:
+    """SHA-256 of the tensors' bytes, one after another."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        if tensor is not None:
+            digest.update(tensor.contiguous().numpy().data)
+    return digest.hexdigest()
+
+
+def generator(*key: int) -> torch.Generator:
+    """A fresh random stream for a key of non-negative integers such as (seed, step); nearby keys share nothing."""
+    return torch.Generator().manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
 
 
 def data_root(given: str | None = None) -> Path:
