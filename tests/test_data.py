@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import zipfile
 from collections import Counter
 from itertools import islice
 from pathlib import Path
@@ -11,7 +13,10 @@ import pytest
 import torch
 
 from benchmark.data.base import SPLITS, InMemory
+from benchmark.data.download import Remote
 from benchmark.data.images import Digits, Images
+from benchmark.data.text import PyDocs, Text, Text8, TinyShakespeare, WikiText2
+from benchmark.spec import BadInput
 
 
 @pytest.fixture(scope="session")
@@ -47,8 +52,26 @@ def check_description(data: InMemory) -> None:
         assert len(described["splits"][name]["sha256"]) == 64
 
 
+def check_text(data: Text) -> None:
+    """What every text promises besides."""
+    check_batches(data)
+    check_description(data)
+    assert data.vocabulary == sorted(set(data.vocabulary))
+    for name in SPLITS:
+        split = data.split(name)
+        text = data.decode(split.x)
+        assert torch.equal(data.encode(text), split.x.long())
+        assert (split.characters, split.bytes) == (len(text), len(text.encode()))
+    window = data.decode(data.batch(seed=0, step=0, batch_size=1).x[0])
+    assert window in data.decode(data.split("train").x)
+
+
+def sha256(path: Path) -> str:
+    return "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def check_visits(data: Images, batch_size: int) -> None:
-    """Batches that straddle the ends of epochs visit every training example equally often, give or take the last epoch."""
+    """Batches straddle the ends of epochs, and visit all training examples equally often but for the last epoch."""
     n = len(data.split("train").x)
     data.split("train").labels.copy_(torch.arange(n))  # names the examples
     seen: Counter = Counter()
@@ -91,3 +114,82 @@ def test_digits_keeps_the_promises(digits):
 @pytest.mark.parametrize("batch_size", [64, 1000, 2000])
 def test_every_example_is_visited_equally_often(batch_size):
     check_visits(Digits(Path("unused")), batch_size)
+
+
+# Text ------------------------------------------------------------------------------------------------------------
+
+
+def test_pydocs_is_there_everywhere():
+    data = PyDocs(Path("unused"), context=64)
+    check_text(data)
+    assert data.spec.shape == (64,)
+    assert data.split("train").characters > 300_000
+    assert data.describe()["publishable"] is False
+    assert "Python" in data.describe()["note"]
+
+
+def test_tinyshakespeare(data_root):
+    if not (Path(data_root) / TinyShakespeare.remote.path).exists():
+        pytest.skip("tinyshakespeare is not in the data root")
+    data = TinyShakespeare(Path(data_root))
+    check_text(data)
+    assert data.spec.levels == 65
+    assert [len(data.split(name).x) for name in SPLITS] == [948_084, 55_770, 111_540]
+    described = data.describe()["splits"]
+    assert [described[name]["sha256"][:16] for name in SPLITS] == [
+        "4f42c3a65f3ec165",
+        "62280e3528385310",
+        "5f2e6c68a4a35c1d",
+    ]
+    assert data.decode(data.split("train").x[:14]) == "First Citizen:"
+
+
+def test_strange_character_and_long_context_are_refused():
+    with pytest.raises(BadInput, match="'\u2603' is not one of the characters of pydocs"):
+        PyDocs(Path("unused")).encode("snow\u2603man")
+    for context in (0, 10**7):
+        with pytest.raises(BadInput, match=f"context={context} does not fit pydocs: give 1 to"):
+            PyDocs(Path("unused"), context=context)
+
+
+def test_text8_is_cut_at_90_and_95_percent(tmp_path):
+    text = "the quick brown fox jumps over a lazy dog " * 100
+    archive = tmp_path / "text8" / "text8.zip"
+    archive.parent.mkdir()
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("text8", text)
+
+    class Small(Text8):
+        remote = Remote(Text8.remote.path, (), sha256(archive))
+
+    data = Small(tmp_path, context=16)
+    check_text(data)
+    assert data.spec.levels == 27
+    assert [len(data.split(name).x) for name in SPLITS] == [3780, 210, 210]
+    assert "".join(data.decode(data.split(name).x) for name in SPLITS) == text
+
+
+def test_wikitext2_counts_words_and_characters(tmp_path):
+    texts = {
+        "train": " \n = Robert <unk> = \n \n Robert is an actor . \n" * 9,
+        "valid": " an actor is <unk> \n",
+        "test": " Robert \n is an café \n",
+    }
+    archive = tmp_path / "wikitext2" / "wikitext-2-v1.zip"
+    archive.parent.mkdir()
+    with zipfile.ZipFile(archive, "w") as file:
+        for name, text in texts.items():
+            file.writestr(f"wikitext-2/wiki.{name}.tokens", text)
+
+    class Small(WikiText2):
+        remote = Remote(WikiText2.remote.path, (), sha256(archive))
+
+    data = Small(tmp_path, context=8)
+    check_batches(data)
+    check_description(data)
+    assert data.vocabulary == [".", "<eos>", "<unk>", "=", "Robert", "actor", "an", "is"]
+    for name, text in zip(SPLITS, texts.values(), strict=True):
+        split = data.split(name)
+        assert len(split.x) == len(text.split()) + text.count("\n")
+        assert (split.characters, split.bytes) == (len(text), len(text.encode()))
+        assert data.decode(split.x) == text.replace("café", "<unk>")  # not a word of the training split

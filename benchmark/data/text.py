@@ -1,0 +1,179 @@
+"""Text: one token stream a split; training batches are windows of the training stream at random places."""
+
+from __future__ import annotations
+
+import platform
+import zipfile
+from abc import abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmark.data.base import SPLITS, Card, InMemory, Split, SplitName, generator
+from benchmark.data.download import Remote, fetch
+from benchmark.spec import BadInput, Batch, DataSpec
+
+
+class Text(InMemory):
+    """Text under a fixed, sorted vocabulary. `context` is the length T of a training window."""
+
+    def __init__(self, texts: Mapping[SplitName, str], vocabulary: list[str], context: int) -> None:
+        self.vocabulary = vocabulary
+        splits = {name: self._split(text) for name, text in texts.items()}
+        tokens = len(splits["train"].x)
+        if not 1 <= context <= tokens:
+            raise BadInput(f"context={context} does not fit {self.card.name}: give 1 to {tokens}")
+        super().__init__(DataSpec((context,), len(vocabulary), "text"), splits)
+        self._windows = splits["train"].x.unfold(0, context, 1)  # [N - T + 1, T], a view
+
+    def _split(self, text: str) -> Split:
+        tokens = self.encode(text)
+        fits = len(self.vocabulary) <= 256
+        return Split(tokens.to(torch.uint8) if fits else tokens, characters=len(text), bytes=len(text.encode()))
+
+    @abstractmethod
+    def encode(self, text: str) -> Tensor:
+        """The tokens `[N]` int64 of a text. `decode` gives the text back."""
+
+    @abstractmethod
+    def decode(self, tokens: Tensor) -> str:
+        """The text of tokens `[N]`, as `encode` made them."""
+
+    def batch(self, seed: int, step: int, batch_size: int) -> Batch:
+        start = torch.randint(len(self._windows), (batch_size,), generator=generator(seed, step))
+        return Batch(x=self._windows[start].long())
+
+
+class Characters(Text):
+    """A token is a character."""
+
+    def encode(self, text: str) -> Tensor:
+        """Raises `BadInput` for a character that the vocabulary does not have."""
+        codes = np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)  # [N] code points
+        known = np.array([ord(character) for character in self.vocabulary])
+        table = np.full(known.max() + 2, -1, dtype=np.int16)  # its last entry stands for all that lies beyond
+        table[known] = np.arange(len(known))
+        tokens = table[codes.clip(max=len(table) - 1)]  # [N]
+        strange = tokens < 0
+        if strange.any():
+            raise BadInput(f"{chr(codes[strange.argmax()])!r} is not one of the characters of {self.card.name}")
+        return torch.from_numpy(tokens).long()
+
+    def decode(self, tokens: Tensor) -> str:
+        return "".join(self.vocabulary[token] for token in tokens.tolist())
+
+
+class PyDocs(Characters):
+    """The language reference that CPython ships: there on every machine, another one in every version of Python."""
+
+    card = Card(
+        name="pydocs",
+        source=f"pydoc_data.topics of Python {platform.python_version()}, by topic",
+        licence="PSF-2.0",
+        citation="Python Software Foundation, The Python Language Reference",
+        publishable=False,
+        note="the text differs between versions of Python, so scores compare only under one fingerprint",
+    )
+
+    def __init__(self, root: Path, context: int = 128) -> None:
+        from pydoc_data.topics import topics
+
+        text = "\n".join(topics[name] for name in sorted(topics))
+        super().__init__(divide(text, 0.85, 0.9), sorted(set(text)), context)
+
+
+class TinyShakespeare(Characters):
+    """A million characters of Shakespeare's plays. The test split is what nanoGPT calls validation: the last 10 %."""
+
+    card = Card(
+        name="tinyshakespeare",
+        source="https://github.com/karpathy/char-rnn, data/tinyshakespeare/input.txt",
+        licence="public domain",
+        citation="Karpathy 2015, The Unreasonable Effectiveness of Recurrent Neural Networks",
+    )
+    remote: ClassVar = Remote(
+        path="tinyshakespeare/input.txt",
+        urls=("https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt",),
+        checksum="sha256:86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
+    )
+
+    def __init__(self, root: Path, context: int = 128) -> None:
+        text = fetch(root, self.remote).read_text(encoding="utf-8")
+        super().__init__(divide(text, 0.85, 0.9), sorted(set(text)), context)
+
+
+class Text8(Characters):
+    """The first 10⁸ characters of a cleaned English Wikipedia: 26 letters and the space."""
+
+    card = Card(
+        name="text8",
+        source="https://mattmahoney.net/dc/textdata.html",
+        licence="CC BY-SA 3.0 and GFDL (Wikipedia)",
+        citation="Mahoney 2011, Large Text Compression Benchmark",
+    )
+    remote: ClassVar = Remote(
+        path="text8/text8.zip",
+        urls=("https://mattmahoney.net/dc/text8.zip", "http://mattmahoney.net/dc/text8.zip"),
+        checksum="sha256:a6640522afe85d1963ad56c05b0ede0a0c000dddc9671758a6cc09b7a38e5232",
+    )
+
+    def __init__(self, root: Path, context: int = 128) -> None:
+        with zipfile.ZipFile(fetch(root, self.remote)) as archive:
+            text = archive.read("text8").decode("ascii")
+        super().__init__(divide(text, 0.9, 0.95), list(" abcdefghijklmnopqrstuvwxyz"), context)
+
+
+class WikiText2(Text):
+    """WikiText-2 in its official word tokens: `<unk>` for rare words, `<eos>` for the end of a line.
+
+    Characters and bytes are those of the official files, where a rare word is already `<unk>`.
+    """
+
+    card = Card(
+        name="wikitext2",
+        source="https://wikitext.smerity.com, wikitext-2-v1.zip",
+        licence="CC BY-SA 3.0",
+        citation="Merity and others 2017, Pointer Sentinel Mixture Models, https://arxiv.org/abs/1609.07843",
+    )
+    remote: ClassVar = Remote(
+        path="wikitext2/wikitext-2-v1.zip",
+        urls=(
+            "https://wikitext.smerity.com/wikitext-2-v1.zip",
+            "https://s3.amazonaws.com/research.metamind.io/wikitext/wikitext-2-v1.zip",
+        ),
+        checksum="sha256:92675f1d63015c1c8b51f1656a52d5bdbc33aafa60cc47a218a66e7ee817488c",
+    )
+
+    def __init__(self, root: Path, context: int = 128) -> None:
+        with zipfile.ZipFile(fetch(root, self.remote)) as archive:
+            texts = {
+                name: archive.read(f"wikitext-2/wiki.{file}.tokens").decode("utf-8")
+                for name, file in zip(SPLITS, ("train", "valid", "test"), strict=True)
+            }
+        vocabulary = sorted(set(words(texts["train"])))
+        self._index = {word: i for i, word in enumerate(vocabulary)}
+        super().__init__(texts, vocabulary, context)
+
+    def encode(self, text: str) -> Tensor:
+        """A word that the training split does not have becomes `<unk>`; runs of spaces are one separator."""
+        unknown = self._index["<unk>"]
+        return torch.tensor([self._index.get(word, unknown) for word in words(text)])
+
+    def decode(self, tokens: Tensor) -> str:
+        """Laid out as the official files are: a space before every word and before every end of line."""
+        return "".join(" " + self.vocabulary[token] for token in tokens.tolist()).replace("<eos>", "\n")
+
+
+def words(text: str) -> list[str]:
+    """The words of a text, with `<eos>` for the end of a line."""
+    return text.replace("\n", " <eos> ").split()
+
+
+def divide(text: str, validation: float, test: float) -> dict[SplitName, str]:
+    """A text cut in order at two shares of its length: training, validation, test."""
+    a, b = int(validation * len(text)), int(test * len(text))
+    return {"train": text[:a], "validation": text[a:b], "test": text[b:]}
