@@ -101,7 +101,10 @@ class VAE(GenerativeModel, ImportanceBound, Reconstructs):
     def reconstruct(self, x: Tensor) -> Tensor:
         """The mean of p(x | z) at the posterior's mean, rounded to a level."""
         pixel = self.decode(self.encode(x).mean)
-        mean = sum(level * pixel.log_prob(torch.full_like(x, level)).exp() for level in range(self.spec.levels))
+        mean = sum(
+            level * pixel.log_prob(torch.full_like(x, level, dtype=torch.float32)).exp()
+            for level in range(self.spec.levels)
+        )
         return torch.as_tensor(mean).round().to(x.dtype)
 
     def elbo(self, x: Tensor) -> Tensor:
@@ -153,7 +156,7 @@ class DiscretisedLogistics(Distribution):
 
     def __init__(self, outputs: Tensor, levels: int) -> None:
         self.logits, self.mu, log_scale = outputs.chunk(3, dim=-4)  # [..., K, C, H, W] each
-        self.scale = log_scale.clamp(min=-7.0).exp()  # a floor: no infinite density at a level that never varies
+        self.scale = log_scale.clamp(-7.0, 7.0).exp()  # finite, also where a level never varies
         self.levels = levels
         super().__init__(outputs.shape[:-4] + outputs.shape[-3:], validate_args=False)
 
