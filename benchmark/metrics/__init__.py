@@ -1,1 +1,44 @@
-""""""
+"""What is measured: `METRICS` is the one list, in the order of the board."""
+
+from __future__ import annotations
+
+from benchmark.metrics import coverage, fidelity, likelihood, text
+from benchmark.spec import Metric, Modality, unknown
+
+_IMAGE: tuple[Modality, ...] = ("image",)
+_TEXT: tuple[Modality, ...] = ("text",)
+_LIKELIHOOD, _TOKENS, _SAMPLES = ("log_prob", "elbo"), ("token_log_prob",), ("samples",)
+_STREAM = {"stderr": f"batch means, blocks of max({text.MIN_BLOCK}, sqrt(n)) tokens"}
+
+METRICS: tuple[Metric, ...] = (
+    Metric("nll", 1, "nats/example", "lower", _LIKELIHOOD, likelihood.nll),
+    Metric("bits_per_dim", 1, "bits/dim", "lower", _LIKELIHOOD, likelihood.bits_per_dim, _IMAGE),
+    Metric("elbo", 1, "nats/example", "higher", ("elbo",), likelihood.elbo),
+    Metric("importance_bound", 1, "nats/example", "higher", ("importance_bound",), likelihood.importance_bound),
+    Metric("nats_per_token", 1, "nats/token", "lower", _TOKENS, text.nats_per_token, _TEXT, _STREAM),
+    Metric("perplexity", 1, "1", "lower", _TOKENS, text.perplexity, _TEXT, _STREAM),
+    Metric("bits_per_char", 1, "bits/char", "lower", _TOKENS, text.bits_per_char, _TEXT, _STREAM),
+    Metric("bits_per_byte", 1, "bits/byte", "lower", _TOKENS, text.bits_per_byte, _TEXT, _STREAM),
+    Metric("fid", 1, "1", "lower", _SAMPLES, fidelity.fid, _IMAGE),
+    Metric("kid", 1, "1", "lower", _SAMPLES, fidelity.kid, _IMAGE, fidelity.KID_PROTOCOL),
+    Metric(
+        "inception_score",
+        1,
+        "1",
+        "higher",
+        _SAMPLES,
+        fidelity.inception_score,
+        _IMAGE,
+        fidelity.INCEPTION_SCORE_PROTOCOL,
+    ),
+    Metric("precision", 1, "1", "higher", _SAMPLES, coverage.precision, _IMAGE, coverage.PROTOCOL),
+    Metric("recall", 1, "1", "higher", _SAMPLES, coverage.recall, _IMAGE, coverage.PROTOCOL),
+)
+
+
+def by_name(name: str) -> Metric:
+    """The metric called `name`. Raises `BadInput` with the nearest name that exists."""
+    for metric in METRICS:
+        if metric.name == name:
+            return metric
+    raise unknown("metric", name, (metric.name for metric in METRICS))

@@ -1,0 +1,44 @@
+"""What a model costs. Names and units are fixed here; who measures the times is the harness."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+COST: Mapping[str, str] = {
+    "parameters": "1",
+    "flops_per_example": "FLOP/example",
+    "examples_per_second": "examples/s",
+    "sampling_seconds": "s/1,000 samples",
+    "sampling_evaluations": "evaluations/1,000 samples",
+    "peak_memory": "bytes",
+    "wall_seconds": "s",
+    "cpu_minutes": "min",
+}  # name -> unit
+
+
+def parameters(module: nn.Module) -> int:
+    """Numbers that gradients train. Frozen parts and moving averages do not count."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)
+
+
+def flops(fn: Callable[[], Any]) -> int:
+    """Floating-point operations of one call of `fn`, backward passes included: matrix products, convolutions and
+    attention, two for each multiply-add; elementwise work is not counted."""
+    with FlopCounterMode(display=False) as counter:
+        fn()
+    return int(counter.get_total_flops())
+
+
+def peak_memory() -> int:
+    """Most memory held at once so far, in bytes: the device's where CUDA is in use, else the process's resident set."""
+    if torch.cuda.is_initialized():
+        return int(torch.cuda.max_memory_allocated())
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB on Linux
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

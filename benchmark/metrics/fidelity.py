@@ -1,0 +1,181 @@
+"""Distances between generated and real images in the features of one extractor.
+
+The numbers are torch-fidelity's; the first argument of its functions is the generated set, the second the real one.
+The value is the mean over independent draws of samples. Its standard error combines the spread of the draws with, for
+distances, a delete-group jackknife over the reference (a bootstrap would repeat images, which doubles a Fréchet
+distance at small n). Real images are put in random groups: files come in an order that may follow the classes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmark.spec import DataSpec, Estimate, Evidence, Metric, SampleFeatures
+
+GROUPS = 10  # of the jackknife
+REFERENCE_AT_MOST = 10_000  # images that pairwise comparisons see: they cost the square
+KID_SUBSETS = 100
+KID_SUBSET_SIZE = 1_000  # or as many as there are: the expectation does not depend on it
+
+Statistics = dict[str, Any]  # mu [d], sigma [d, d]: numpy, as torch-fidelity has them
+
+
+def fid(evidence: Evidence) -> Estimate:
+    """Fréchet distance between Gaussians fitted to features (Heusel and others 2017, eq. 6)."""
+    from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+
+    samples = samples_of(evidence)
+    draws = [fid_features_to_statistics(draw.features) for draw in samples.generated]
+
+    def distances(reference: Statistics) -> list[float]:
+        found = [fid_statistics_to_metric(draw, reference, verbose=False) for draw in draws]
+        return [distance["frechet_inception_distance"] for distance in found]
+
+    values = distances(fid_features_to_statistics(samples.reference.features))
+    if len(draws) < 2:
+        return over_draws(values, len(samples.generated[0].features))
+    without = [float(np.mean(distances(rest))) for rest in statistics_without_groups(samples.reference.features)]
+    return over_draws(values, len(samples.generated[0].features), jackknife_error(without))
+
+
+def statistics_without_groups(features: Tensor) -> Iterator[Statistics]:
+    """Mean and covariance of `features` `[N, d]` without each group in turn, from sums and outer products by group."""
+    centre = features.mean(0)  # [d]: subtracted for precision
+    groups = [features[index] - centre for index in random_groups(len(features))]
+    total, product = sum(x.sum(0) for x in groups), sum(x.T @ x for x in groups)  # [d], [d, d]
+    for x in groups:
+        n = len(features) - len(x)
+        mean = (total - x.sum(0)) / n
+        covariance = (product - x.T @ x - n * torch.outer(mean, mean)) / (n - 1)
+        yield {"mu": (mean + centre).numpy(), "sigma": covariance.numpy()}
+
+
+def kid(evidence: Evidence) -> Estimate:
+    """Squared maximum mean discrepancy under the kernel (x·y/d + 1)³ (Bińkowski and others 2018, §4), unbiased:
+    a value below zero is a good one.
+
+    The value is torch-fidelity's mean over random subsets; the jackknife is of the same statistic without subsets,
+    whose replicates carry no noise of their own.
+    """
+    from torch_fidelity.metric_kid import kid_features_to_metric
+
+    samples = samples_of(evidence)
+    reference = at_most(samples.reference.features, REFERENCE_AT_MOST)
+    n = len(samples.generated[0].features)
+    values = [
+        kid_features_to_metric(
+            draw.features,
+            reference,
+            kid_subsets=KID_SUBSETS,
+            kid_subset_size=min(KID_SUBSET_SIZE, n, len(reference)),
+            verbose=False,
+        )["kernel_inception_distance_mean"]
+        for draw in samples.generated
+    ]
+    if len(values) < 2:
+        return over_draws(values, n)
+    return over_draws(values, n, jackknife_error(discrepancies_without_groups(samples.generated, reference)))
+
+
+def discrepancies_without_groups(generated: tuple[Any, ...], reference: Tensor) -> list[float]:
+    """The part of the discrepancy that depends on the reference, mean over draws, without each group in turn:
+    E k(y, y') − 2 E k(x, y), from sums of kernel values by pair of groups."""
+    groups = [reference[index] for index in random_groups(len(reference))]
+    sizes = np.array([len(group) for group in groups])
+    within = np.zeros((len(groups), len(groups)))  # Σ k(y, y') over pairs of groups, y ≠ y'
+    for i, group in enumerate(groups):
+        within[i, i] = kernel_sum(group, group) - ((group.square().mean(1) + 1) ** 3).sum().item()
+        for j in range(i):
+            within[i, j] = within[j, i] = kernel_sum(group, groups[j])
+    x = torch.cat([draw.features for draw in generated])
+    across = np.array([kernel_sum(x, group) for group in groups]) / len(x)  # Σ over y of the mean over x
+    replicates = []
+    for g in range(len(groups)):
+        m = sizes.sum() - sizes[g]
+        pairs = within.sum() - 2 * within[g].sum() + within[g, g]
+        replicates.append(float(pairs / (m * (m - 1)) - 2 * (across.sum() - across[g]) / m))
+    return replicates
+
+
+def kernel_sum(x: Tensor, y: Tensor) -> float:
+    """Σ (x·y/d + 1)³ over all pairs of rows of `x` `[n, d]` and `y` `[m, d]`."""
+    d = x.shape[1]
+    return sum(((part @ y.T / d + 1) ** 3).sum().item() for part in x.split(2_000))
+
+
+def inception_score(evidence: Evidence) -> Estimate:
+    """exp of the mean KL divergence from a sample's class distribution to that of all samples (Salimans and others
+    2016), over a whole draw at once: splitting it into ten biases it (Barratt and Sharma 2018)."""
+    from torch_fidelity.metric_isc import isc_features_to_metric
+
+    samples = samples_of(evidence)
+    values = [
+        isc_features_to_metric(draw.logits, splits=1, shuffle=False)["inception_score_mean"]
+        for draw in samples.generated
+    ]
+    return over_draws(values, len(samples.generated[0].logits))
+
+
+def floor(samples: SampleFeatures, metric: Metric) -> Estimate:
+    """`metric` of the held-out images in the place of generated ones: what a perfect sampler would score at this n.
+
+    With one draw there is no standard error.
+    """
+    spec = DataSpec(shape=(), levels=0, modality="image")  # metrics of samples look at features alone
+    return metric.compute(Evidence(spec, samples=replace(samples, generated=(samples.held_out,))))
+
+
+# What metrics of samples share -----------------------------------------------------------------------------------
+
+
+def samples_of(evidence: Evidence) -> SampleFeatures:
+    """The samples of `evidence`. Raises `ValueError` where there are none, or too few to fit anything to."""
+    samples = evidence.samples
+    if samples is None or not samples.generated:
+        raise ValueError("the evidence has no samples: compute a metric only where one of its needs is met")
+    n, reference = len(samples.generated[0].features), len(samples.reference.features)
+    if min(n, reference) < 2 * GROUPS:
+        raise ValueError(f"{n} generated and {reference} reference images are too few: at least {2 * GROUPS} of each")
+    return samples
+
+
+def over_draws(values: list[float], n: int, reference_error: float = 0.0) -> Estimate:
+    """Mean over draws of `n` samples each; the spread of the draws and the error from the reference add in squares."""
+    if len(values) < 2:
+        return Estimate(values[0], None, n)
+    draws_error = float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    return Estimate(float(np.mean(values)), math.hypot(draws_error, reference_error), n)
+
+
+def jackknife_error(replicates: list[float]) -> float:
+    """Standard error from the statistic without each of G groups (Efron and Tibshirani 1993, eq. 11.5, by groups)."""
+    return math.sqrt((len(replicates) - 1) * float(np.var(replicates)))
+
+
+def random_groups(n: int) -> list[Tensor]:
+    """The same random partition of `n` images into `GROUPS` every time, from numpy's frozen legacy generator."""
+    order = torch.from_numpy(np.random.RandomState(0).permutation(n))
+    return list(order.tensor_split(GROUPS))
+
+
+def at_most(features: Tensor, n: int) -> Tensor:
+    """All rows, or the same random `n` of them every time."""
+    if len(features) <= n:
+        return features
+    return features[torch.from_numpy(np.random.RandomState(0).permutation(len(features))[:n])]
+
+
+KID_PROTOCOL: Mapping[str, Any] = {
+    "kernel": "polynomial, degree 3",
+    "subsets": KID_SUBSETS,
+    "subset_size": f"min({KID_SUBSET_SIZE}, n)",
+    "reference_at_most": REFERENCE_AT_MOST,
+}
+INCEPTION_SCORE_PROTOCOL: Mapping[str, Any] = {"splits": 1}
