@@ -1,0 +1,217 @@
+"""GPT: a decoder-only transformer over tokens, or over the pixels of an image in raster order.
+
+Paper: Radford, Wu, Child, Luan, Amodei and Sutskever, "Language Models are Unsupervised Multitask Learners", 2019;
+over pixels: Chen and others, "Generative Pretraining from Pixels", ICML 2020
+
+Differences, each from the paper that brought it: rotary positions (Su and others 2021, arXiv:2104.09864), RMSNorm
+without gains before every layer (Zhang and Sennrich 2019, arXiv:1910.07467), normalised queries and keys (Henry and
+others 2020, arXiv:2010.04245), squared ReLU (So and others 2021, arXiv:2109.08668), projections back to the residual
+stream that start at zero, and Muon (Jordan and others 2024) for the blocks' matrices beside AdamW for the rest. Over
+images, every position also gets the embedding of its own place and of the pixel above the one that it predicts.
+Samples are drawn with cached keys and values.
+
+Shapes: B examples, T tokens, V levels, D width, N heads, K = D / N. An image `[C, H, W]` is read row by row, pixel by
+pixel, its colours together: T = H W C. Unit: nats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import islice
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import AdamW, Muon, Optimizer
+
+from benchmark.models.base import GenerativeModel
+from benchmark.spec import BadInput, Batch, DataSpec, Likelihood, Sampler, State, TokenLikelihood
+
+
+def norm(x: Tensor) -> Tensor:
+    """x / rms(x) over the last axis."""
+    return F.rms_norm(x, x.shape[-1:])
+
+
+def rotary_table(positions: int, width: int) -> Tensor:
+    """cos and sin of position times frequency, `[2, T, K/2]` (Su and others 2021, eq. 15)."""
+    frequency = 10_000.0 ** (-torch.arange(0, width, 2) / width)
+    angle = torch.outer(torch.arange(positions).float(), frequency)
+    return torch.stack([angle.cos(), angle.sin()])
+
+
+def rotate(x: Tensor, table: Tensor) -> Tensor:
+    """Turns pairs of coordinates of `x` `[B, N, T, K]` by the angles of `table` `[2, T, K/2]` (eq. 34)."""
+    cos, sin = table.type_as(x)
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
+
+
+class Block(nn.Module):
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(width, width, bias=False)
+        self.key = nn.Linear(width, width, bias=False)
+        self.value = nn.Linear(width, width, bias=False)
+        self.mix = nn.Linear(width, width, bias=False)
+        self.up = nn.Linear(width, 4 * width, bias=False)
+        self.down = nn.Linear(4 * width, width, bias=False)
+        self.dropout = dropout
+        nn.init.zeros_(self.mix.weight)  # a block starts as the identity
+        nn.init.zeros_(self.down.weight)
+
+    def forward(self, x: Tensor, table: Tensor, cache: Tensor | None, start: int) -> Tensor:
+        x = x + F.dropout(self.attend(norm(x), table, cache, start), self.dropout, self.training)
+        y = self.down(F.relu(self.up(norm(x))).square())
+        return x + F.dropout(y, self.dropout, self.training)
+
+    def attend(self, x: Tensor, table: Tensor, cache: Tensor | None, start: int) -> Tensor:
+        q, k, v = (f(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for f in (self.query, self.key, self.value))
+        q, k = rotate(norm(q), table), rotate(norm(k), table)  # [B, N, T, K]
+        if cache is not None:  # one new position, all before it are known
+            cache[:, :, :, start : start + 1] = torch.stack([k, v])
+            k, v = cache[:, :, :, : start + 1]
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=cache is None)
+        mixed: Tensor = self.mix(y.transpose(1, 2).flatten(2))
+        return mixed
+
+
+class GPT(GenerativeModel, Likelihood, TokenLikelihood):
+    """Each token's levels under a softmax that sees every token before it; the first follows a begin token."""
+
+    blocks: Sequence[Block]
+    table: Tensor
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        layers: int = 4,
+        heads: int = 4,
+        width: int = 192,  # D, an even multiple of heads
+        dropout: float = 0.0,  # on what blocks and embeddings add to the residual stream
+        muon_learning_rate: float = 0.02,  # of the blocks' matrices
+        learning_rate: float = 3e-3,  # of embeddings and head
+        weight_decay: float = 0.0,  # of the blocks' matrices
+    ) -> None:
+        super().__init__(spec)
+        if width % (2 * heads):
+            raise BadInput(
+                f"gpt: width={width} is not an even multiple of heads={heads}; choose a multiple of {2 * heads}"
+            )
+        self.muon_learning_rate, self.learning_rate, self.weight_decay = muon_learning_rate, learning_rate, weight_decay
+        self.begin = spec.levels  # the token before the first
+        self.token = nn.Embedding(spec.levels + 1, width)
+        self.lag = 1  # how far back the furthest token is that a position is given
+        if spec.modality == "image":
+            colours, _, columns = spec.shape
+            self.lag = columns * colours  # the same colour, one row up
+            self.above = nn.Embedding(spec.levels + 1, width)
+            self.place = nn.Embedding(spec.dims, width)
+        self.blocks = nn.ModuleList(  # type: ignore[assignment]
+            Block(width, heads, dropout) for _ in range(layers)
+        )
+        self.dropout = dropout
+        self.head = nn.Linear(width, spec.levels)
+        self.register_buffer("table", rotary_table(spec.dims, width // heads), persistent=False)
+
+    # The model: p(x) = Π p(x_t | x_<t) ------------------------------------------------------------------------------
+
+    def embed(self, stream: Tensor, start: int) -> Tensor:
+        """What T positions from `start` on are given, `[B, T, D]`.
+
+        `stream` `[B, lag + T - 1]` ends before the last token that they predict and begins `lag` before the first.
+        """
+        x: Tensor = self.token(stream[:, self.lag - 1 :])
+        if self.spec.modality == "image":
+            T = x.shape[1]
+            x = x + self.above(stream[:, :T]) + self.place.weight[start : start + T]
+        return F.dropout(norm(x), self.dropout, self.training)
+
+    def forward(self, stream: Tensor, start: int = 0, caches: list[Tensor] | None = None) -> Tensor:
+        """Logits `[B, T, V]` of the tokens from `start` on, each from those before it."""
+        x = self.embed(stream, start)
+        table = self.table[:, start : start + x.shape[1]]
+        for i, block in enumerate(self.blocks):
+            x = block(x, table, caches[i] if caches else None, start)
+        logits: Tensor = self.head(norm(x))
+        return logits
+
+    def token_log_prob(self, x: Tensor, state: State | None = None) -> Tensor:
+        if self.spec.modality == "image":
+            x = x.movedim(1, -1).flatten(1)  # [B, C, H, W] → [B, H W C]
+        if x.shape[1] > self.spec.dims:
+            raise BadInput(
+                f"gpt: {x.shape[1]} tokens given, context is {self.spec.dims}; score windows or raise context"
+            )
+        x = x.long()
+        stream = F.pad(x, (self.lag, 0), value=self.begin)[:, :-1]
+        logits = self(stream).float()  # [B, T, V]
+        return -F.cross_entropy(logits.transpose(1, 2), x, reduction="none")
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        return self.token_log_prob(x).sum(1)
+
+    # Sampling -------------------------------------------------------------------------------------------------------
+
+    @property
+    def sampler(self) -> Sampler:
+        return Sampler("ancestral", self.spec.dims)
+
+    @torch.no_grad()
+    def sample(self, n: int) -> Tensor:
+        """Token after token, keys and values of earlier positions kept: one position a step."""
+        T, D = self.spec.dims, self.token.embedding_dim
+        stream = torch.full((n, self.lag + T), self.begin, device=self.device)
+        caches = [self.head.weight.new_empty(2, n, block.heads, T, D // block.heads) for block in self.blocks]
+        for t in range(T):
+            logits = self(stream[:, t : t + self.lag], t, caches)[:, -1].float()
+            stream[:, t + self.lag] = torch.multinomial(logits.softmax(1), 1).squeeze(1)
+        x = stream[:, self.lag :]
+        if self.spec.modality == "image":
+            C, H, W = self.spec.shape
+            x = x.view(n, H, W, C).movedim(-1, 1)
+        return x.contiguous()
+
+    # Learning -------------------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:  # type: ignore[override]
+        return {"loss": -self.token_log_prob(batch.x).mean()}  # nats a token
+
+    def configure_optimizers(self) -> Optimizer:
+        matrices = [p for block in self.blocks for p in block.parameters()]
+        rest = [p for name, p in self.named_parameters() if not name.startswith("blocks.")]
+        return Together(
+            Muon(matrices, lr=self.muon_learning_rate, weight_decay=self.weight_decay),
+            AdamW(rest, lr=self.learning_rate, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
+        )
+
+
+class Together(Optimizer):
+    """Several optimisers as one: their groups and their state are its own, so schedules and checkpoints just work."""
+
+    def __init__(self, *parts: Optimizer) -> None:
+        super().__init__([group for part in parts for group in part.param_groups], {})
+        self.parts = parts
+        self._share()
+
+    def _share(self) -> None:
+        groups = iter(self.param_groups)
+        for part in self.parts:
+            part.state = self.state
+            part.param_groups = list(islice(groups, len(part.param_groups)))
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        self._share()
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for part in self.parts:
+            part.step()
+        return loss

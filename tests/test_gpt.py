@@ -1,0 +1,122 @@
+"""What is special to the GPT: rotary positions, the pixel above, cached sampling, and two optimisers as one."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.optim import SGD, Adam, AdamW, Muon
+
+from benchmark.models.transformer.gpt import GPT, Together, rotary_table, rotate
+from benchmark.spec import BadInput, DataSpec
+
+SPECS = [DataSpec((10,), 7, "text"), DataSpec((1, 4, 3), 5, "image"), DataSpec((3, 3, 2), 4, "image")]
+
+
+def model(spec: DataSpec) -> GPT:
+    """A small GPT whose weights are all drawn, so that no projection starts at zero."""
+    torch.manual_seed(0)
+    net = GPT(spec, layers=2, heads=2, width=16).double().eval()
+    for parameter in net.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    return net
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=str)
+def test_cached_sampling_equals_recomputing_everything(spec: DataSpec) -> None:
+    net = model(spec)
+    torch.manual_seed(1)
+    fast = net.sample(4)
+    torch.manual_seed(1)
+    stream = torch.full((4, net.lag + spec.dims), net.begin)
+    for t in range(spec.dims):
+        probabilities = net(stream[:, : net.lag + t])[:, -1].softmax(1)
+        stream[:, net.lag + t] = torch.multinomial(probabilities, 1).squeeze(1)
+    slow = stream[:, net.lag :]
+    if spec.modality == "image":
+        colours, rows, columns = spec.shape
+        slow = slow.view(4, rows, columns, colours).permute(0, 3, 1, 2)
+    assert torch.equal(fast, slow)
+    assert len(fast.unique()) > 1
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=str)
+def test_a_token_is_predicted_from_those_before_it_alone(spec: DataSpec) -> None:
+    net = model(spec)
+    stream = torch.randint(spec.levels, (1, net.lag + spec.dims))
+    logits = net(stream[:, :-1])
+    for t in range(spec.dims):
+        changed = stream.clone()
+        changed[:, net.lag + t] = (changed[:, net.lag + t] + 1) % spec.levels
+        differs = (net(changed[:, :-1]) != logits).any(-1)[0]  # [T]
+        assert not differs[: t + 1].any()
+        assert differs[t + 1 :].all()
+
+
+def test_scores_a_prefix_as_the_whole_does_and_refuses_more_than_its_context() -> None:
+    net = model(SPECS[0])
+    x = torch.randint(7, (2, 10))
+    torch.testing.assert_close(net.token_log_prob(x[:, :4]), net.token_log_prob(x)[:, :4])
+    with pytest.raises(BadInput, match="11 tokens given, context is 10"):
+        net.token_log_prob(torch.randint(7, (2, 11)))
+
+
+def test_rotary_products_depend_on_distance_alone() -> None:
+    table = rotary_table(12, 8)
+    q, k = torch.randn(2, 1, 1, 1, 8).expand(2, 1, 1, 12, 8)
+    products = rotate(q, table)[0, 0] @ rotate(k, table)[0, 0].T  # [T, T]
+    for distance in range(-11, 12):
+        diagonal = products.diagonal(distance)
+        torch.testing.assert_close(diagonal, diagonal[:1].expand_as(diagonal))
+    assert products.diagonal(0)[0] != pytest.approx(products.diagonal(3)[0].item(), rel=1e-3)
+
+
+def test_refuses_a_width_that_heads_do_not_divide() -> None:
+    with pytest.raises(BadInput, match="choose a multiple of 8"):
+        GPT(SPECS[0], width=20, heads=4)
+
+
+def test_every_parameter_has_one_optimiser_and_matrices_of_blocks_have_muon() -> None:
+    net = model(SPECS[1])
+    optimiser = net.configure_optimizers()
+    assert isinstance(optimiser, Together)
+    muon, adamw = optimiser.parts
+    assert isinstance(muon, Muon)
+    assert isinstance(adamw, AdamW)
+    owned = [p for group in optimiser.param_groups for p in group["params"]]
+    assert len(owned) == len({id(p) for p in owned}) == len(list(net.parameters()))
+    inside = {id(p) for block in net.blocks for p in block.parameters()}
+    assert {id(p) for group in muon.param_groups for p in group["params"]} == inside
+
+
+def step(net: nn.Module, *optimisers: torch.optim.Optimizer) -> None:
+    for optimiser in optimisers:
+        optimiser.zero_grad()
+    net(torch.ones(3, 4)).square().sum().backward()
+    for optimiser in optimisers:
+        optimiser.step()
+
+
+def test_together_steps_as_its_parts_do_apart_through_schedules_and_checkpoints() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 5), nn.Linear(5, 2))
+    twin = copy.deepcopy(net)
+
+    def parts(net: nn.Sequential) -> list[torch.optim.Optimizer]:
+        return [SGD(net[0].parameters(), lr=1e-2, momentum=0.9), Adam(net[1].parameters(), lr=1e-2)]
+
+    together, apart = Together(*parts(net)), parts(twin)
+    for _ in range(3):
+        step(net, together)
+        step(twin, *apart)
+    resumed = Together(*parts(net))
+    resumed.load_state_dict(copy.deepcopy(together.state_dict()))
+    for group in [*resumed.param_groups, *(group for part in apart for group in part.param_groups)]:
+        group["lr"] /= 2
+    for _ in range(3):
+        step(net, resumed)
+        step(twin, *apart)
+    for ours, theirs in zip(net.parameters(), twin.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
