@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import importlib
+import inspect
+import io
 import json
+import pickle
+import struct
+import tarfile
+import threading
 import zipfile
 from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+import yaml
 
-from benchmark.data.base import SPLITS, InMemory
-from benchmark.data.download import Remote
-from benchmark.data.images import Digits, Images
+from benchmark.data.base import SPLITS, InMemory, fingerprint
+from benchmark.data.download import Remote, fetch
+from benchmark.data.images import BinaryMnist, Cifar10, Digits, FashionMnist, Images, Mnist, hold_out, read_idx
 from benchmark.data.text import PyDocs, Text, Text8, TinyShakespeare, WikiText2
 from benchmark.spec import BadInput
 
@@ -66,6 +77,23 @@ def check_text(data: Text) -> None:
     assert window in data.decode(data.split("train").x)
 
 
+CONFIGS = sorted((Path(__file__).parent.parent / "configs" / "data").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_configuration_lists_every_option(path):
+    config = yaml.safe_load(path.read_text())
+    module, _, name = config.pop("target").rpartition(".")
+    data = getattr(importlib.import_module(module), name)
+    assert issubclass(data, InMemory)
+    assert config.pop("name") == path.stem == data.card.name
+    assert config.pop("modality") == ("text" if issubclass(data, Text) else "image")
+    assert list(config.pop("minutes")) == ["smoke", "quick", "standard", "full"]
+    first, *options = inspect.signature(data).parameters.values()
+    assert first.name == "root"
+    assert config == {option.name: option.default for option in options}
+
+
 def sha256(path: Path) -> str:
     return "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()
 
@@ -114,6 +142,298 @@ def test_digits_keeps_the_promises(digits):
 @pytest.mark.parametrize("batch_size", [64, 1000, 2000])
 def test_every_example_is_visited_equally_often(batch_size):
     check_visits(Digits(Path("unused")), batch_size)
+
+
+@pytest.fixture(scope="session")
+def mnist_root(data_root) -> Path:
+    root = Path(data_root)
+    if not any((root / Mnist.folder).glob("train-images-idx3-ubyte*")):
+        pytest.skip("MNIST is not in the data root")
+    return root
+
+
+@pytest.fixture(scope="session")
+def mnist(mnist_root) -> Mnist:
+    return Mnist(mnist_root)
+
+
+@pytest.fixture(scope="session")
+def binary_mnist(mnist_root) -> BinaryMnist:
+    return BinaryMnist(mnist_root)
+
+
+def test_mnist(mnist):
+    check_batches(mnist)
+    check_description(mnist)
+    assert [len(mnist.split(name).x) for name in SPLITS] == [55_000, 5_000, 10_000]
+    described = mnist.describe()["splits"]
+    assert [described[name]["sha256"][:16] for name in SPLITS] == [
+        "02bf4323080f7fc7",
+        "af19b39f1362781e",
+        "a0863a96c44e5666",
+    ]
+    assert torch.bincount(mnist.split("validation").labels).min() > 400
+    assert mnist.spec.levels == 256
+    assert mnist.split("train").x.dtype == torch.uint8
+
+
+def test_binary_mnist_is_fixed_for_evaluation(binary_mnist, mnist_root):
+    check_batches(binary_mnist)
+    check_description(binary_mnist)
+    assert binary_mnist.spec.levels == 2
+    again = BinaryMnist(mnist_root)
+    for name in SPLITS:
+        assert torch.equal(again.split(name).x, binary_mnist.split(name).x)
+        assert binary_mnist.split(name).x.max() == 1
+
+
+def test_binary_mnist_is_drawn_afresh_for_training(binary_mnist, mnist):
+    levels, ones = torch.zeros(256), torch.zeros(256)
+    for step in range(10):
+        x = binary_mnist.batch(seed=0, step=step, batch_size=1000).x
+        grey = mnist.batch(seed=0, step=step, batch_size=1000).x
+        levels += torch.bincount(grey.flatten(), minlength=256)
+        ones += torch.bincount(grey[x == 1], minlength=256)
+    p = torch.arange(256) / 255
+    deviation = (ones / levels - p).abs()
+    assert (deviation <= 5 * (p * (1 - p) / levels).sqrt()).all()  # exactly 0 at grey levels 0 and 255
+
+    def picture(step: int) -> dict[bytes, bytes]:
+        """What each image of a step looks like, by its grey original."""
+        grey, x = mnist.batch(0, step, 11_000).x, binary_mnist.batch(0, step, 11_000).x
+        return {
+            bytes(a.to(torch.uint8).numpy()): bytes(b.to(torch.uint8).numpy()) for a, b in zip(grey, x, strict=True)
+        }
+
+    first, later = picture(0), picture(5)  # a fifth of the first epoch, and of the second
+    both = first.keys() & later.keys()
+    assert len(both) > 1000
+    assert sum(first[image] == later[image] for image in both) < 0.01 * len(both)
+
+
+def test_random_hold_out_of_the_fetched_sets_is_pinned():
+    for n, data in ((60_000, FashionMnist), (50_000, Cifar10)):
+        kept, held = hold_out(torch.arange(n), data.validation, seed=0)
+        assert fingerprint(kept, held) == data.split_sha256
+        assert torch.equal(torch.cat([kept, held]).sort().values, torch.arange(n))
+
+
+# Formats on disk, on files made here ------------------------------------------------------------------------------
+
+
+def idx(array: np.ndarray) -> bytes:
+    return bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
+
+
+def small_mnist(root: Path, packed: bool) -> tuple[type[FashionMnist], dict[str, np.ndarray]]:
+    """A FashionMnist over 30 + 10 random images, written under `root`."""
+    random = np.random.default_rng(0)
+    arrays = {}
+    for part, n in (("train", 30), ("t10k", 10)):
+        arrays[f"{part}-images-idx3-ubyte"] = random.integers(0, 256, (n, 28, 28), dtype=np.uint8)
+        arrays[f"{part}-labels-idx1-ubyte"] = random.integers(0, 10, n, dtype=np.uint8)
+    folder = root / FashionMnist.folder
+    folder.mkdir(parents=True)
+    checksums = {}
+    for name, array in arrays.items():
+        content = idx(array)
+        plain = hashlib.sha256(content).hexdigest()
+        content = gzip.compress(content) if packed else content
+        (folder / (f"{name}.gz" if packed else name)).write_bytes(content)
+        checksums[name] = (hashlib.sha256(content).hexdigest(), plain)
+
+    class Small(FashionMnist):
+        files = checksums
+        validation = 6
+        split_sha256 = fingerprint(*hold_out(torch.arange(30), 6, seed=0))
+
+    return Small, arrays
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_idx_files_are_read_packed_or_not(tmp_path, packed):
+    small, arrays = small_mnist(tmp_path, packed)
+    data = small(tmp_path)
+    check_batches(data)
+    check_description(data)
+    assert [len(data.split(name).x) for name in SPLITS] == [24, 6, 10]
+    assert np.array_equal(data.split("test").x[:, 0], arrays["t10k-images-idx3-ubyte"])
+    assert np.array_equal(data.split("test").labels, arrays["t10k-labels-idx1-ubyte"])
+    kept = {bytes(image.numpy()) for name in ("train", "validation") for image in data.split(name).x}
+    assert kept == {image.tobytes() for image in arrays["train-images-idx3-ubyte"]}
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_damaged_file_is_named_and_left_alone(tmp_path, packed):
+    small, _ = small_mnist(tmp_path, packed)
+    path = next((tmp_path / FashionMnist.folder).glob("t10k-images*"))
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(BadInput, match=f"{path.name} has checksum sha256:[0-9a-f]+, must be sha256:"):
+        small(tmp_path)
+    assert path.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"\0\0\x08\1", idx(np.zeros((3, 2), np.uint8))[:-1]])
+def test_a_broken_idx_file_is_refused(tmp_path, content):
+    path = tmp_path / "broken"
+    path.write_bytes(content)
+    with pytest.raises(BadInput, match="broken is not a whole idx file"):
+        read_idx(path)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_cifar10_is_read_from_the_folder_or_the_archive(tmp_path, packed):
+    random = np.random.default_rng(0)
+    contents, checksums, pixels = {}, {}, {}
+    for name in Cifar10.files:
+        pixels[name] = random.integers(0, 256, (4, 3072), dtype=np.uint8)
+        batch = {b"data": pixels[name], b"labels": [3, 1, 4, 1], b"batch_label": name.encode()}
+        contents[name] = pickle.dumps(batch)
+        checksums[name] = "md5:" + hashlib.md5(contents[name]).hexdigest()
+    archive = tmp_path / Cifar10.remote.path
+    if packed:
+        with tarfile.open(archive, "w:gz") as file:
+            for name, content in contents.items():
+                member = tarfile.TarInfo(f"{Cifar10.folder}/{name}")
+                member.size = len(content)
+                file.addfile(member, io.BytesIO(content))
+    else:
+        (tmp_path / Cifar10.folder).mkdir()
+        for name, content in contents.items():
+            (tmp_path / Cifar10.folder / name).write_bytes(content)
+
+    class Small(Cifar10):
+        remote = Remote(Cifar10.remote.path, (), sha256(archive) if packed else "sha256:none")
+        files = checksums
+        validation = 5
+        split_sha256 = fingerprint(*hold_out(torch.arange(20), 5, seed=0))
+
+    data = Small(tmp_path)
+    check_batches(data)
+    check_description(data)
+    assert data.spec.shape == (3, 32, 32)
+    assert [len(data.split(name).x) for name in SPLITS] == [15, 5, 4]
+    assert np.array_equal(data.split("test").x[2, 1].flatten(), pixels["test_batch"][2, 1024:2048])  # green
+    assert data.split("test").labels.tolist() == [3, 1, 4, 1]
+    if not packed:
+        (tmp_path / Cifar10.folder / "data_batch_3").write_bytes(b"not the pickle that was published")
+        with pytest.raises(BadInput, match="data_batch_3 has checksum"):
+            Small(tmp_path)
+
+
+# Downloads, from a server on this machine -------------------------------------------------------------------------
+
+CONTENT = bytes(range(256)) * 4000
+
+
+class Server(ThreadingHTTPServer):
+    """Serves `CONTENT` under each path of `Handler`, and counts requests."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.requests: Counter = Counter()
+        self.url = f"http://127.0.0.1:{self.server_port}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.server.requests[self.path] += 1
+        if self.path == "/missing" or (self.path == "/busy-once" and self.server.requests[self.path] == 1):
+            self.send_error(404 if self.path == "/missing" else 503)
+            return
+        content = CONTENT[::-1] if self.path == "/other" else CONTENT
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content[: len(content) // 2] if self.path == "/truncated" else content)
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with Server() as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+def remote(*urls: str) -> Remote:
+    return Remote("set/file.bin", urls, "sha256:" + hashlib.sha256(CONTENT).hexdigest())
+
+
+def test_a_download_is_verified_and_not_repeated(server, tmp_path):
+    for _ in range(2):
+        assert fetch(tmp_path, remote(f"{server.url}/good")).read_bytes() == CONTENT
+    assert server.requests == {"/good": 1}
+    assert not list(tmp_path.glob("set/*.part"))
+
+
+@pytest.mark.parametrize("bad", ["truncated", "other", "missing"])
+def test_a_bad_download_leaves_nothing_and_says_what_to_do(server, tmp_path, bad):
+    wanted = remote(f"{server.url}/{bad}")
+    with pytest.raises(BadInput) as error:
+        fetch(tmp_path, wanted)
+    message = str(error.value)
+    assert "\n" not in message
+    for part in ("file.bin", wanted.urls[0], str(tmp_path / "set" / "file.bin"), wanted.checksum):
+        assert part in message
+    assert [path.name for path in tmp_path.glob("set/*") if path.suffix != ".lock"] == []
+    assert fetch(tmp_path, remote(wanted.urls[0], f"{server.url}/good")).read_bytes() == CONTENT  # the next mirror
+
+
+def test_a_busy_server_is_asked_again(server, tmp_path):
+    assert fetch(tmp_path, remote(f"{server.url}/busy-once")).read_bytes() == CONTENT
+    assert server.requests == {"/busy-once": 2}
+
+
+def test_no_network_says_where_to_put_the_file(server, tmp_path):
+    server.shutdown()
+    server.server_close()
+    with pytest.raises(BadInput, match=r"cannot fetch file.bin from http.* by hand; its checksum is sha256:"):
+        fetch(tmp_path, remote(f"{server.url}/good"))
+
+
+def test_an_interrupted_download_starts_again(server, tmp_path, monkeypatch):
+    def interrupted(source, target):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.replace", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            fetch(tmp_path, remote(f"{server.url}/good"))
+    partial = tmp_path / "set" / "file.bin.part"
+    partial.write_bytes(partial.read_bytes()[:1000] + b"rubbish")
+    assert not (tmp_path / "set" / "file.bin").exists()
+    assert fetch(tmp_path, remote(f"{server.url}/good")).read_bytes() == CONTENT
+    assert not partial.exists()
+
+
+def test_processes_that_want_one_file_fetch_it_once(server, tmp_path):
+    threads = [threading.Thread(target=fetch, args=(tmp_path, remote(f"{server.url}/good"))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert server.requests == {"/good": 1}
+    assert (tmp_path / "set" / "file.bin").read_bytes() == CONTENT
+
+
+def test_a_file_put_there_by_hand_is_checked_and_kept(tmp_path):
+    path = tmp_path / "set" / "file.bin"
+    path.parent.mkdir()
+    path.write_bytes(b"mine")
+    with pytest.raises(BadInput, match=r"file.bin has checksum sha256:.* must be sha256:.* replace it"):
+        fetch(tmp_path, remote())
+    assert path.read_bytes() == b"mine"
+
+
+def test_a_root_that_cannot_be_written_is_said_so(tmp_path):
+    (tmp_path / "set").write_text("a file where a folder should be")
+    with pytest.raises(BadInput, match=r"cannot write .*file.bin"):
+        fetch(tmp_path, remote())
 
 
 # Text ------------------------------------------------------------------------------------------------------------

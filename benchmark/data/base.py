@@ -54,6 +54,10 @@ class DataModule(ABC):
     def describe(self) -> dict[str, Any]:
         """For the record: name, source, licence, fingerprint (SHA-256) and size of each split."""
 
+    def decode(self, tokens: Tensor) -> str:
+        """The text of tokens `[T]`. Raises `TypeError` where the data is no text."""
+        raise TypeError(f"{type(self).__name__} is no text")
+
     def batches(self, seed: int, batch_size: int, start: int = 0) -> Iterator[Batch]:
         """Training batches without end, from number `start` on."""
         step = start
