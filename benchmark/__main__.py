@@ -1,0 +1,181 @@
+"""The command line: `python -m benchmark VERB`. Thin, and quick to start: torch is imported only where a verb needs it.
+
+Exit codes: 0 done (or agrees), 1 the run failed or diverged, 2 bad input, 3 a re-run differs, 4 not comparable.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from benchmark.spec import BadInput, unknown
+
+
+class _Verbs(click.Group):
+    """Verbs in the order of use; a typo gets the nearest name."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if args and args[0] not in self.commands and not args[0].startswith("-"):
+            shown = [name for name, command in self.commands.items() if not command.hidden]
+            raise unknown("verb", args[0], shown)
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+def cli() -> None:
+    """Train, score and rank generative models under one protocol."""
+
+
+@cli.command("list")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def list_(as_json: bool) -> None:
+    """Models with family, capabilities and paper; datasets; suites."""
+    from benchmark import catalogue
+
+    content = catalogue.catalogue()
+    click.echo(json.dumps(content, indent=1) if as_json else catalogue.as_text(content))
+
+
+@cli.command()
+@click.argument("name")
+def data(name: str) -> None:
+    """Fetch dataset NAME if it is missing, and check it."""
+    from benchmark.config import load_data
+
+    config = load_data(name)
+    from benchmark.build import build_data
+
+    click.echo(json.dumps(build_data(config, root=None).describe(), indent=1))
+
+
+@cli.command()
+@click.argument("overrides", nargs=-1)
+@click.option("--resume", type=click.Path(path_type=Path), help="Go on with the run in this folder.")
+@click.option("--trust", multiple=True, metavar="PACKAGE", help="Let the configuration name classes of this package.")
+def run(overrides: tuple[str, ...], resume: Path | None, trust: tuple[str, ...]) -> None:
+    """Train and score one model: model=vae data=digits budget=quick seed=0 model.latent=16 ..."""
+    from benchmark.config import compose, from_container, read_yaml
+    from benchmark.launch import Display
+
+    if resume is None:
+        experiment = compose(overrides, trust)
+    elif overrides:
+        raise BadInput(f"--resume goes on with a run as it was configured: drop {' '.join(overrides)}")
+    elif not (resume / "config.yaml").is_file():
+        raise BadInput(f"{resume} holds no config.yaml: give the folder of a run, runs/<data>/<model>/<id>")
+    else:
+        experiment = from_container(read_yaml(resume / "config.yaml"), trust)
+    with Display() as display:
+        from benchmark import train
+
+        def report(progress: Any) -> None:
+            display.show(experiment.title, asdict(progress))
+
+        folder = train.resume(resume, report, trust) if resume else train.run(experiment, report)
+    sys.exit(_show_runs([folder]))
+
+
+@cli.command()
+@click.argument("name")
+@click.argument("overrides", nargs=-1)
+@click.option("--fresh", is_flag=True, help="Run again what has a record.")
+def suite(name: str, overrides: tuple[str, ...], fresh: bool) -> None:
+    """Run suite NAME; jobs=2 runs so many at a time, other settings apply to every experiment."""
+    from benchmark.config import load_suite
+    from benchmark.launch import Display, default_jobs, run_suite
+
+    given = dict(override.split("=", 1) for override in overrides if override.startswith("jobs="))
+    if not given.get("jobs", "1").isdecimal():
+        raise BadInput(f"jobs={given['jobs']}: give the number of processes, as in jobs=2")
+    experiments = load_suite(name, [override for override in overrides if not override.startswith("jobs=")])
+    with Display() as display:
+        outcomes = run_suite(experiments, int(given.get("jobs", default_jobs())), display, fresh)
+    code = _show_runs([outcome.folder for outcome in outcomes if outcome.record is not None and outcome.folder])
+    for outcome in outcomes:
+        if outcome.record is None:
+            click.echo(f"failed: {outcome.experiment.title}: {outcome.problem}", err=True)
+    sys.exit(code or int(any(outcome.record is None for outcome in outcomes)))
+
+
+@cli.command()
+@click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
+@click.option("--trust", multiple=True, metavar="PACKAGE", help="Let the configuration name classes of this package.")
+def evaluate(folder: Path, trust: tuple[str, ...]) -> None:
+    """Score the model in the folder RUN again and print the scores. Its record stays as it is."""
+    from benchmark import train
+
+    scores = train.score_again(folder, trust)
+    click.echo(json.dumps({name: asdict(score) for name, score in scores.items()}, indent=1))
+
+
+@cli.command()
+@click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
+@click.option("-n", "--number", default=64, type=click.IntRange(min=1), help="How many samples.", show_default=True)
+@click.option("--seed", default=0, type=click.IntRange(min=0), show_default=True)
+@click.option("--trust", multiple=True, metavar="PACKAGE", help="Let the configuration name classes of this package.")
+def sample(folder: Path, number: int, seed: int, trust: tuple[str, ...]) -> None:
+    """Draw samples from the model in the folder RUN: a picture, or a text."""
+    from benchmark import train
+
+    click.echo(train.sample_again(folder, number, seed, trust))
+
+
+@cli.command()
+@click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
+@click.option(
+    "--to", "target", type=click.Path(path_type=Path), default=Path("leaderboards/records"), show_default=True
+)
+def publish(folder: Path, target: Path) -> None:
+    """Copy the record in the folder RUN, with its per-example likelihoods, to the committed records."""
+    from benchmark.record import publish
+
+    for file in publish(folder, target):
+        click.echo(file)
+
+
+@cli.command(hidden=True)
+def work() -> None:
+    """Carry out one experiment for `suite`: configuration on standard input, progress as JSON lines on output."""
+    from benchmark import train
+    from benchmark.config import from_container
+
+    sink = sys.stdout
+    sys.stdout = sys.stderr  # nobody else may speak on the channel
+
+    def say(event: dict[str, Any]) -> None:
+        print(json.dumps(event), file=sink, flush=True)
+
+    experiment = from_container(json.load(sys.stdin))
+    say({"folder": str(train.run(experiment, lambda progress: say(asdict(progress))))})
+
+
+def _show_runs(folders: list[Path]) -> int:
+    """A table of the runs and where everything is. Exit code 1 when one of them failed or diverged."""
+    return 0
+
+
+def main() -> None:
+    try:
+        cli(standalone_mode=False)
+    except BadInput as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except click.UsageError as error:
+        where = error.ctx.command_path if error.ctx else "python -m benchmark"
+        click.echo(f"error: {error.format_message()} See `{where} --help`.", err=True)
+        sys.exit(2)
+    except click.Abort:
+        click.echo("stopped", err=True)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

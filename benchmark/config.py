@@ -1,0 +1,298 @@
+"""Compose and validate: overrides on a command line become an `Experiment`, or a one-line refusal before any work.
+
+Hydra composes, pydantic checks types, and names are compared with what exists. Neither torch nor a model is imported.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from benchmark.spec import BadInput, Modality, unknown
+
+GROUPS = ("data", "model", "budget")
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class _Named(BaseModel):
+    """A group whose remaining keys are options of the class that `target` names."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, protected_namespaces=())
+    name: str
+    target: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class DataConfig(_Named):
+    modality: Modality
+    minutes: dict[str, float] = Field(exclude=True)  # what each budget means on this dataset
+
+
+class ModelConfig(_Named):
+    modalities: tuple[Modality, ...]
+
+
+class Budget(_Strict):
+    name: str
+    minutes: Annotated[float, Field(gt=0)]
+    examples: Positive
+
+
+class Seeds(_Strict):
+    init: Seed
+    data: Seed
+    eval: Seed
+
+
+class Training(_Strict):
+    batch_size: Positive
+    warmup: Share
+    decay: Share
+    clip_norm: Annotated[float, Field(ge=0)]
+    ema_decay: Annotated[float, Field(ge=0, lt=1)]
+    precision: Literal["float32", "bfloat16"]
+    validations: Positive
+    patience: Count
+
+
+class Evaluation(_Strict):
+    split: Literal["validation", "test"]
+    elbo_draws: Annotated[int, Field(ge=2)]
+    importance_samples: Positive
+    importance_examples: Positive
+    sample_draws: Annotated[int, Field(ge=2)]
+    sample_examples: Positive
+    stride: Positive
+    validation_draws: Annotated[int, Field(ge=2)]
+    validation_examples: Positive
+
+
+class Runtime(_Strict):
+    device: Literal["auto", "cpu", "gpu"]
+    threads: Count
+    runs: str
+    data_root: str | None
+    inception: str | None
+
+
+class Experiment(_Strict):
+    """One composed, validated configuration."""
+
+    data: DataConfig
+    model: ModelConfig
+    budget: Budget
+    seed: Seeds
+    training: Training
+    evaluation: Evaluation
+    runtime: Runtime
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.data.modality not in self.model.modalities:
+            raise BadInput(
+                f"model {self.model.name!r} is for {' and '.join(self.model.modalities)}, but data {self.data.name!r} "
+                f"is {self.data.modality}; `python -m benchmark list` shows what goes together"
+            )
+        return self
+
+    @property
+    def family(self) -> str:
+        """The folder that holds the model's file."""
+        return self.model.target.split(".")[-3]
+
+    @property
+    def config_hash(self) -> str:
+        """SHA-256 of the canonical configuration without seeds, paths, device and threads."""
+        content = self.model_dump(mode="json", exclude={"seed", "runtime"})
+        return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+    def container(self) -> dict[str, Any]:
+        """Everything, as plain containers that `from_container` takes back."""
+        content = self.model_dump(mode="json")
+        content["data"]["minutes"] = self.data.minutes
+        return content
+
+    @property
+    def title(self) -> str:
+        return f"{self.model.name} on {self.data.name}, {self.budget.name}, seed {self.seed.init}"
+
+
+def config_folders() -> list[Path]:
+    """Where configurations are looked for: `BENCHMARK_CONFIGS` (the user's own), then the shipped ones."""
+    package = Path(__file__).resolve().parent
+    shipped = package / "configs" if (package / "configs").is_dir() else package.parent / "configs"
+    own = [Path(folder).resolve() for folder in os.environ.get("BENCHMARK_CONFIGS", "").split(os.pathsep) if folder]
+    for folder in own:
+        if not folder.is_dir():
+            raise BadInput(f"BENCHMARK_CONFIGS names {str(folder)!r}, which is no folder: correct or unset it")
+    return [*own, shipped]
+
+
+def choices(group: str) -> dict[str, Path]:
+    """Name → file of every configuration in `group`; a user's own comes first."""
+    found: dict[str, Path] = {}
+    for folder in config_folders():
+        for file in sorted((folder / group).glob("*.yaml")):
+            found.setdefault(file.stem, file)
+    return dict(sorted(found.items()))
+
+
+def read_yaml(file: Path) -> dict[str, Any]:
+    """A YAML mapping, or the line that says where it is malformed."""
+    try:
+        content = yaml.safe_load(file.read_text())
+    except yaml.YAMLError as error:
+        raise BadInput(f"{file} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise BadInput(f"{file} holds {type(content).__name__}, not a mapping of keys to values")
+    return content
+
+
+def compose(overrides: Sequence[str] = (), trust: Sequence[str] = ()) -> Experiment:
+    """The experiment that `overrides` (`model=vae`, `model.latent=16`, `seed=3`) describe.
+
+    `trust` lists packages outside the benchmark whose classes a configuration may name: an import path is code.
+    Raises `BadInput` for whatever does not exist or has the wrong type.
+    """
+    pairs = _expand_seed([_split(override) for override in overrides])
+    selected = [(key, value) for key, value in pairs if key in GROUPS]
+    options = [(key, value) for key, value in pairs if key not in GROUPS]
+    for group, name in selected:
+        if name not in choices(group):
+            raise unknown(group, name, choices(group))
+    bare = _hydra(tuple(f"{key}={value}" for key, value in selected))
+    for key, _ in options:
+        _check_key(bare, key)
+    content = _hydra(tuple(f"{key}={value}" for key, value in pairs)) if options else bare
+    return from_container(_resolve(content), trust)
+
+
+def from_container(content: Mapping[str, Any], trust: Sequence[str] = ()) -> Experiment:
+    """Validate a resolved configuration: a composed one, or one that a run left behind."""
+    try:
+        experiment = Experiment.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise BadInput(f"{place}={first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}") from error
+    for named in (experiment.data, experiment.model):
+        package = named.target.split(".")[0]
+        if package not in ("benchmark", *trust):
+            raise BadInput(
+                f"{named.name!r} names the class {named.target!r} outside the benchmark: an import path is code; "
+                f"if you trust it, add --trust {package}"
+            )
+    return experiment
+
+
+def load_data(name: str) -> DataConfig:
+    """The dataset's own configuration, without a model."""
+    files = choices("data")
+    if name not in files:
+        raise unknown("data", name, files)
+    return DataConfig.model_validate(read_yaml(files[name]))
+
+
+def load_suite(name: str, overrides: Sequence[str] = ()) -> list[Experiment]:
+    """The experiments of `configs/suite/<name>.yaml`, every one with every seed; `overrides` apply to all."""
+    files = choices("suite")
+    if name not in files:
+        raise unknown("suite", name, files)
+    suite = read_yaml(files[name])
+    seeds = suite.get("seeds", [0])
+    common = [f"budget={suite['budget']}", *suite.get("overrides", []), *overrides]
+    return [
+        compose([f"data={entry['data']}", f"model={entry['model']}", f"seed={seed}", *common])
+        for seed in seeds
+        for entry in suite["experiments"]
+    ]
+
+
+def _split(override: str) -> tuple[str, str]:
+    key, equals, value = override.partition("=")
+    if not equals or not key or key[0] in "+~":
+        raise BadInput(f"{override!r} is no setting: write key=value, as in model=vae or model.latent=16")
+    return key, value
+
+
+def _expand_seed(pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """`seed=3` sets what training depends on; `seed.eval` stays."""
+    expanded = []
+    for key, value in pairs:
+        expanded += [("seed.init", value), ("seed.data", value)] if key == "seed" else [(key, value)]
+    return expanded
+
+
+def _check_key(content: Mapping[str, Any], key: str) -> None:
+    node: Any = content
+    *parents, last = key.split(".")
+    for depth, part in enumerate([*parents, last]):
+        where = ".".join(key.split(".")[:depth])
+        if not isinstance(node, Mapping):
+            raise BadInput(f"{where!r} has no parts: {key!r} does not exist")
+        if part not in node:
+            raise unknown(f"option of {where}" if where else "setting", part, [str(name) for name in node])
+        node = node[part]
+    if isinstance(node, Mapping):
+        raise BadInput(
+            f"{key!r} is a group of settings; set one of them: {', '.join(f'{key}.{part}' for part in node)}"
+        )
+
+
+@cache
+def _hydra(overrides: tuple[str, ...]) -> dict[str, Any]:
+    """Hydra's composition as plain containers, interpolations not yet resolved."""
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    own = config_folders()[:-1]
+    searchpath = [f"hydra.searchpath=[{','.join(f'file://{folder}' for folder in own)}]"] if own else []
+    try:
+        with initialize_config_dir(str(config_folders()[-1]), version_base="1.3"):
+            content = hydra_compose("experiment", [*overrides, *searchpath])
+        container = OmegaConf.to_container(content, resolve=False)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise BadInput(f"{' '.join(overrides)}: {str(error).splitlines()[0]}") from error
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}
+
+
+def _resolve(content: dict[str, Any]) -> dict[str, Any]:
+    """Resolve interpolations; `examples` is only the table that the budget picks from."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
+
+    try:
+        resolved: Any = OmegaConf.to_container(OmegaConf.create(content), resolve=True)
+    except InterpolationKeyError as error:
+        data, model, budget = (content[group]["name"] for group in GROUPS)
+        raise BadInput(
+            f"nothing is tuned for {model} on {data} with budget {budget}: give budget.examples=N (training examples "
+            f"seen), or write configs/tuned/{data}/{model}.yaml"
+        ) from error
+    except OmegaConfBaseException as error:
+        raise BadInput(str(error).splitlines()[0]) from error
+    resolved.pop("examples", None)
+    return {str(key): value for key, value in resolved.items()}

@@ -1,0 +1,338 @@
+"""Checkpoint and split to scores: the one loop. It sees capabilities, never a concrete model."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmark.build import DataModule, GenerativeModel, SplitName
+from benchmark.metrics import METRICS, baselines, by_name, fidelity
+from benchmark.metrics.cost import COST, parameters, peak_memory
+from benchmark.metrics.extractors import Extractor, load_extractor
+from benchmark.spec import (
+    Absence,
+    Estimate,
+    Evidence,
+    ImportanceBound,
+    Likelihood,
+    LikelihoodBound,
+    Metric,
+    SampleFeatures,
+    Score,
+    Stateful,
+    TokenLikelihood,
+)
+
+__all__ = [
+    "COST",
+    "Protocol",
+    "Result",
+    "by_name",
+    "draw_samples",
+    "evaluate",
+    "load_extractor",
+    "parameters",
+    "peak_memory",
+    "references",
+    "selection_metric",
+]
+
+#: Examples scored, and samples drawn, at a time: fixed, so that random draws do not depend on anybody's batch size.
+LIKELIHOOD_CHUNK = 64
+SAMPLE_CHUNK = 256
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Under which conditions a split is scored. `None`: all of it, or not at all."""
+
+    split: SplitName
+    seed: int
+    elbo_draws: int = 16
+    importance_samples: int | None = None
+    importance_examples: int | None = None
+    sample_draws: int = 5
+    sample_examples: int | None = None
+    examples: int | None = None
+    stride: int | None = None  # text: tokens scored in each window; None: whole windows
+
+
+@dataclass
+class Result:
+    """Scores, and what they were computed from."""
+
+    scores: dict[str, Score]
+    per_example: dict[str, Tensor] = field(default_factory=dict)  # nats, float32, in the order of the split
+    samples: Tensor | None = None  # the first draw
+    sampling_seconds: float | None = None  # for 1,000 samples
+
+
+def evaluate(
+    model: GenerativeModel,
+    data: DataModule,
+    protocol: Protocol,
+    extractor: Extractor | Absence,
+    names: Sequence[str] | None = None,
+) -> Result:
+    """Score `model` on one split under `protocol`: every metric, or those with `names`.
+
+    A metric that does not apply, or fails, is an `Absence` with its reason, never a number.
+    """
+    metrics = [metric for metric in METRICS if names is None or metric.name in names]
+    needed = {part for metric in metrics for part in metric.needs if data.spec.modality in metric.modalities}
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            evidence, result, protocols = _collect(model, data, protocol, extractor, needed)
+    finally:
+        model.train(was_training)
+    for metric in metrics:
+        result.scores[metric.name] = _score(metric, evidence, protocols, type(model).__name__, extractor)
+    return result
+
+
+def selection_metric(model: GenerativeModel) -> str:
+    """The validation score that chooses the checkpoint: the likelihood where one is promised, else samples."""
+    if model.spec.modality == "text":
+        return "nats_per_token"
+    return "nll" if isinstance(model, (Likelihood, LikelihoodBound)) else "fid"
+
+
+def references(data: DataModule, protocol: Protocol, extractor: Extractor | Absence) -> dict[str, dict[str, Score]]:
+    """What no model is needed for, under the same protocol: simple baselines, and held-out data in place of samples."""
+    train, held_out = data.split("train"), data.split(protocol.split)
+    evidence: dict[str, Evidence] = {}
+    spec = data.spec
+    if spec.modality == "text":
+        shown: Any = {"split": protocol.split, "context": "own"}
+        for name, token_log_prob in baselines.text(train.x, held_out.x, spec.levels).items():
+            evidence[name] = Evidence(
+                spec, token_log_prob=token_log_prob, characters=held_out.characters, bytes=held_out.bytes
+            )
+    else:
+        shown = {"split": protocol.split}
+        for name, log_prob in baselines.images(train.x, held_out.x, spec.levels).items():
+            evidence[name] = Evidence(spec, log_prob=log_prob)
+    table: dict[str, dict[str, Score]] = {}
+    for name, of in evidence.items():
+        part = "log_prob" if of.log_prob is not None else "token_log_prob"
+        found = {metric: _score(metric, of, {part: shown}, name, extractor) for metric in METRICS}
+        table[name] = {metric.name: score for metric, score in found.items() if score.absent is None}
+    if isinstance(extractor, Extractor):
+        reals = held_out.x[_subset(len(held_out.x), protocol.sample_examples, protocol.seed, "samples")]
+        features = SampleFeatures((), extractor(reals), extractor(train.x))
+        shown = _sample_protocol(protocol, len(reals), len(train.x), extractor)
+        table["held-out data"] = {
+            metric.name: _value(metric, fidelity.floor(features, metric), shown)
+            for metric in METRICS
+            if metric.needs == ("samples",) and spec.modality in metric.modalities
+        }
+    return table
+
+
+def _collect(
+    model: GenerativeModel, data: DataModule, protocol: Protocol, extractor: Extractor | Absence, needed: set[str]
+) -> tuple[Evidence, Result, dict[str, dict[str, Any]]]:
+    """Ask each promised capability for what the metrics need; say under which protocol."""
+    split, seed = data.split(protocol.split), protocol.seed
+    parts: dict[str, Any] = {}
+    protocols: dict[str, dict[str, Any]] = {}
+    result = Result({})
+    base: dict[str, Any] = {"split": protocol.split}
+    if data.spec.modality == "text":
+        if "token_log_prob" in needed and isinstance(model, TokenLikelihood):
+            log_prob, context, of = _stream_log_prob(model, split.x, protocol)
+            scale = len(log_prob) / len(split.x)
+            parts |= {"token_log_prob": log_prob}
+            parts |= {"characters": _scaled(split.characters, scale), "bytes": _scaled(split.bytes, scale)}
+            protocols["token_log_prob"] = base | context | of | {"how": {"likelihood": "exact"}}
+            result.per_example["token_log_prob"] = log_prob.float()
+    else:
+        chosen = _subset(len(split.x), protocol.examples, seed, "examples")
+        x = split.x[chosen]
+        base |= _named_subset(len(x), len(split.x))
+        if "log_prob" in needed and isinstance(model, Likelihood):
+            log_prob = _by_chunks(model.log_prob, x, model.device, seed, "log_prob")
+            parts["log_prob"] = log_prob
+            protocols["log_prob"] = base | {"how": {"likelihood": "exact"}}
+            result.per_example["log_prob"] = log_prob.float()
+        if "elbo" in needed and isinstance(model, LikelihoodBound):
+            draws = [_by_chunks(model.elbo, x, model.device, seed, "elbo", draw) for draw in range(protocol.elbo_draws)]
+            parts["elbo"] = torch.stack(draws)  # [K, N]
+            protocols["elbo"] = base | {"how": {"likelihood": "bound", "draws": protocol.elbo_draws}}
+            result.per_example["elbo"] = parts["elbo"].mean(0).float()
+        if "importance_bound" in needed and protocol.importance_samples and isinstance(model, ImportanceBound):
+            inner = _subset(len(x), protocol.importance_examples, seed, "importance_bound")
+            k = protocol.importance_samples
+            bound = _by_chunks(
+                lambda chunk: model.importance_bound(chunk, k), x[inner], model.device, seed, "importance_bound"
+            )
+            parts["importance_bound"] = bound
+            protocols["importance_bound"] = (
+                {"split": protocol.split}
+                | _named_subset(len(inner), len(split.x))
+                | {"importance_samples": k, "how": {"likelihood": "bound"}}
+            )
+            result.per_example["importance_bound"] = bound.float()
+    if "samples" in needed:
+        _collect_samples(model, data, protocol, extractor, parts, protocols, result)
+    return Evidence(data.spec, **parts), result, protocols
+
+
+def _collect_samples(
+    model: GenerativeModel,
+    data: DataModule,
+    protocol: Protocol,
+    extractor: Extractor | Absence,
+    parts: dict[str, Any],
+    protocols: dict[str, dict[str, Any]],
+    result: Result,
+) -> None:
+    if isinstance(extractor, Absence):
+        return
+    split, train = data.split(protocol.split), data.split("train")
+    held_out = split.x[_subset(len(split.x), protocol.sample_examples, protocol.seed, "samples")]
+    started = time.perf_counter()
+    draws = [draw_samples(model, len(held_out), protocol.seed, draw) for draw in range(protocol.sample_draws)]
+    result.sampling_seconds = (time.perf_counter() - started) / (len(draws) * len(held_out)) * 1000
+    result.samples = draws[0]
+    parts["samples"] = SampleFeatures(
+        tuple(extractor(draw) for draw in draws), extractor(held_out), _train_features(extractor, data, train.x)
+    )
+    how = {"sampler": model.sampler.name, "evaluations": model.sampler.evaluations, "draws": len(draws)}
+    protocols["samples"] = _sample_protocol(protocol, len(held_out), len(train.x), extractor) | {"how": how}
+
+
+def draw_samples(model: GenerativeModel, n: int, seed: int, draw: int = 0) -> Tensor:
+    """`n` samples `[n, *shape]` on the CPU: the same for a seed and draw, whatever was drawn before."""
+    chunks = []
+    for index, start in enumerate(range(0, n, SAMPLE_CHUNK)):
+        with keyed_randomness(model.device, seed, "samples", draw, index), torch.no_grad():
+            chunks.append(model.sample(min(SAMPLE_CHUNK, n - start)).cpu())
+    return torch.cat(chunks)
+
+
+@contextmanager
+def keyed_randomness(device: torch.device, *key: Any) -> Iterator[None]:
+    """Inside, torch draws from a generator keyed by `key`; outside, its state is untouched."""
+    digest = hashlib.sha256(repr(key).encode()).digest()
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(int.from_bytes(digest[:7], "big"))
+        yield
+
+
+def _by_chunks(fn: Callable[[Tensor], Tensor], x: Tensor, device: torch.device, seed: int, *key: Any) -> Tensor:
+    """`fn` over `x` in fixed chunks, each with its own generator: `[N]` float64 on the CPU."""
+    results = []
+    for index, chunk in enumerate(x.split(LIKELIHOOD_CHUNK)):
+        with keyed_randomness(device, seed, *key, index):
+            results.append(fn(chunk.long().to(device)).double().cpu())
+    return torch.cat(results)
+
+
+def _stream_log_prob(
+    model: TokenLikelihood, stream: Tensor, protocol: Protocol
+) -> tuple[Tensor, dict[str, Any], dict[str, Any]]:
+    """Token by token over a stream: a recurrent model carries its state, others see a sliding window."""
+    assert isinstance(model, GenerativeModel)
+    (context,) = model.spec.shape
+    if isinstance(model, Stateful):
+        state = model.initial_state(1)
+        pieces = [
+            model.token_log_prob(piece[None].long().to(model.device), state)[0].double().cpu()
+            for piece in stream.split(context)
+        ]
+        return torch.cat(pieces), {"context": "carried"}, {}
+    stride = min(protocol.stride or context, context)
+    starts = list(range(0, len(stream) - context + 1, stride))
+    if starts and starts[-1] + context < len(stream) and protocol.examples is None:
+        starts.append(len(stream) - context)
+    if protocol.examples is not None:
+        kept = _subset(len(starts), protocol.examples, protocol.seed, "windows").tolist()
+        of = _named_subset(len(kept), len(starts))
+        starts = [starts[index] for index in kept]
+    else:
+        of = {}
+    log_probs, scored = [], 0
+    for chunk in torch.tensor(starts).split(LIKELIHOOD_CHUNK):
+        windows = stream[chunk[:, None] + torch.arange(context)]  # [B, T]
+        token_log_prob = model.token_log_prob(windows.long().to(model.device)).double().cpu()
+        for start, row in zip(chunk.tolist(), token_log_prob, strict=True):
+            new = start + context - scored if protocol.examples is None else context
+            log_probs.append(row[-new:])
+            scored = start + context
+    return torch.cat(log_probs), {"context": context, "stride": stride}, of
+
+
+def _score(
+    metric: Metric, evidence: Evidence, protocols: dict[str, dict[str, Any]], who: str, extractor: Extractor | Absence
+) -> Score:
+    if evidence.spec.modality not in metric.modalities:
+        reason = f"{metric.name} is for {' and '.join(metric.modalities)}"
+        return Score(metric.unit, metric.version, absent=Absence("does not apply", reason))
+    part = next((part for part in metric.needs if part in protocols), None)
+    if part is None:
+        if metric.needs == ("samples",) and isinstance(extractor, Absence):
+            return Score(metric.unit, metric.version, absent=extractor)
+        reason = f"{who} promises no {' or '.join(metric.needs)}"
+        return Score(metric.unit, metric.version, absent=Absence("does not apply", reason))
+    shown = protocols[part] | dict(metric.protocol)
+    try:
+        estimate = metric.compute(evidence)
+    except (ArithmeticError, ValueError, RuntimeError) as error:  # linear algebra of degenerate samples
+        reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        return Score(metric.unit, metric.version, protocol=shown, absent=Absence("failed", reason))
+    return _value(metric, estimate, shown)
+
+
+def _value(metric: Metric, estimate: Estimate, shown: dict[str, Any]) -> Score:
+    if not math.isfinite(estimate.value):
+        absent = Absence("failed", f"the value is {estimate.value}")
+        return Score(metric.unit, metric.version, n=estimate.n, protocol=shown, absent=absent)
+    return Score(metric.unit, metric.version, estimate.value, estimate.stderr, estimate.n, shown)
+
+
+def _subset(total: int, at_most: int | None, seed: int, purpose: str) -> Tensor:
+    """Indices of a fixed random subset, never a prefix: the first images of a file may be easier than the rest."""
+    if at_most is None or at_most >= total:
+        return torch.arange(total)
+    with keyed_randomness(torch.device("cpu"), seed, "subset", purpose):
+        return torch.randperm(total)[:at_most].sort().values
+
+
+def _named_subset(n: int, total: int) -> dict[str, Any]:
+    return {} if n == total else {"subset": f"{n} of {total}, random"}
+
+
+def _sample_protocol(protocol: Protocol, held_out: int, reference: int, extractor: Extractor) -> dict[str, Any]:
+    return {
+        "split": protocol.split,
+        "generated": held_out,
+        "held_out": held_out,
+        "reference": f"train, {reference}",
+        "extractor": extractor.name,
+    }
+
+
+def _scaled(count: int | None, scale: float) -> int | None:
+    return None if count is None else round(count * scale)
+
+
+_TRAIN_FEATURES: dict[tuple[str, str], Any] = {}
+
+
+def _train_features(extractor: Extractor, data: DataModule, x: Tensor) -> Any:
+    """Features of the training split, extracted once a process."""
+    key = (extractor.name, str(data.describe()["splits"]["train"]["sha256"]))
+    if key not in _TRAIN_FEATURES:
+        _TRAIN_FEATURES[key] = extractor(x)
+    return _TRAIN_FEATURES[key]

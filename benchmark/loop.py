@@ -1,0 +1,266 @@
+"""What happens around each training step: one Lightning callback for schedule, averaging, validation and limits.
+
+Everything is counted in steps of our own (`global_step` advances once an optimiser), everything it needs to go on is
+in its state, and a run that was resumed ends as one that never stopped.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmark.build import GenerativeModel
+
+Status = Literal["finished", "diverged", "truncated"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long a run trains and how it is watched."""
+
+    examples: int
+    batch_size: int
+    warmup: float
+    decay: float
+    ema_decay: float
+    validations: int
+    patience: int
+    cpu_seconds: float
+
+    @property
+    def steps(self) -> int:
+        return math.ceil(self.examples / self.batch_size)
+
+    @property
+    def validation_steps(self) -> frozenset[int]:
+        return frozenset(max(1, round(i * self.steps / self.validations)) for i in range(1, self.validations + 1))
+
+    def rate_factor(self, progress: float) -> float:
+        """Linear warm-up, constant, linear decay to zero."""
+        up = min(1.0, (progress + 1 / self.steps) / self.warmup) if self.warmup else 1.0
+        down = min(1.0, (1.0 - progress) / self.decay) if self.decay else 1.0
+        return min(up, down)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a progress bar shows."""
+
+    phase: str
+    examples: int
+    total: int
+    loss: float | None = None
+    rate: float | None = None  # examples a second
+    left: float | None = None  # seconds
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What the loop calls out to. `validate` returns the score that decides, lower is better, or `None` without one."""
+
+    validate: Callable[[], float | None]
+    better: Callable[[], None]
+    validated: Callable[[Trainer, int], None]
+    log: Callable[[Mapping[str, float], int], None]
+    report: Callable[[Progress], None]
+
+
+class Loop(Callback):
+    """Drives one training; `status` and `reason` say how it ended."""
+
+    def __init__(self, plan: Plan, hooks: Hooks) -> None:
+        self.plan, self.hooks = plan, hooks
+        self.status: Status = "finished"
+        self.reason: str | None = None
+        self.step = 0
+        self.stale = 0  # validations since the best
+        self.best = math.inf
+        self.flops_per_example: float | None = None
+        self.cpu_seconds = 0.0
+        self.wall_seconds = 0.0
+        self.training_seconds = 0.0  # without validation
+        self._loss: float | None = None
+        self._average: list[Tensor] = []
+        self._parameters: list[Tensor] = []
+        self._restored: dict[str, Any] | None = None
+        self._log_every = max(1, plan.steps // 400)
+
+    @property
+    def examples(self) -> int:
+        return self.step * self.plan.batch_size
+
+    # Lightning's hooks, in the order in which they run ---------------------------------------------------------------
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        for name in _COUNTERS:
+            setattr(self, name, state_dict[name])
+        self._restored = state_dict
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._parameters = [p.data for p in pl_module.parameters() if p.requires_grad]
+        if self.plan.ema_decay:
+            self._average = [p.clone() for p in self._parameters]
+        if self._restored is not None:
+            for mine, saved in zip(self._average, self._restored["average"], strict=True):
+                mine.copy_(saved)
+            set_random_state(self._restored["random"])
+        self._cpu_before = time.process_time() - self.cpu_seconds
+        self._wall_before = time.perf_counter() - self.wall_seconds
+        self._started_at, self._started_with = time.perf_counter(), self.step
+        self._reported_at = 0.0
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        assert isinstance(pl_module, GenerativeModel)
+        pl_module.progress = self.step / self.plan.steps
+        factor = self.plan.rate_factor(pl_module.progress)
+        for optimizer in trainer.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group.setdefault("peak_lr", group["lr"]) * factor
+        self._step_started = time.perf_counter()
+        if self.flops_per_example is None:
+            self._counter = FlopCounterMode(display=False)
+            self._counter.__enter__()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self.flops_per_example is None:
+            self._counter.__exit__(None, None, None)
+            self.flops_per_example = self._counter.get_total_flops() / self.plan.batch_size
+        self.step += 1
+        if self._average:
+            decay = min(self.plan.ema_decay, self.step / (9 + self.step))  # short memory while weights still move fast
+            torch._foreach_lerp_(self._average, self._parameters, 1 - decay)
+        if self.step % self._log_every == 0 or self.step == 1:
+            self._watch(trainer, outputs)
+        now = time.perf_counter()
+        self.training_seconds += now - self._step_started
+        self.wall_seconds, self.cpu_seconds = now - self._wall_before, time.process_time() - self._cpu_before
+        if now - self._reported_at > 0.25:
+            self._report(now)
+        if self.cpu_seconds > self.plan.cpu_seconds and self.step < self.plan.steps:
+            self._stop(trainer, "truncated", f"{self.plan.cpu_seconds / 60:g} CPU minutes were spent")
+        if self.step in self.plan.validation_steps or trainer.should_stop:
+            self._validate(trainer)
+        if self.step >= self.plan.steps:
+            trainer.should_stop = True
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in _COUNTERS} | {
+            "average": self._average,
+            "random": get_random_state(),
+        }
+
+    # What they do ----------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Inside, the model has the moving average of its weights."""
+        if not self._average:
+            yield
+            return
+        live = [p.clone() for p in self._parameters]
+        torch._foreach_copy_(self._parameters, self._average)
+        try:
+            yield
+        finally:
+            torch._foreach_copy_(self._parameters, live)
+
+    def _watch(self, trainer: Trainer, outputs: Any) -> None:
+        values = {name: float(value) for name, value in outputs.items()} if isinstance(outputs, Mapping) else {}
+        self._loss = values.get("loss")
+        self.hooks.log({f"train/{name}": value for name, value in values.items()}, self.examples)
+        broken = [name for name, value in values.items() if not math.isfinite(value)]
+        if broken:
+            self._stop(trainer, "diverged", f"{broken[0]} is {values[broken[0]]}")
+
+    def _validate(self, trainer: Trainer) -> None:
+        if self.status == "diverged":
+            return
+        with self.averaged():
+            value = self.hooks.validate()
+            if value is None or not math.isfinite(value):
+                self._stop(trainer, "diverged", f"validation is {value}")
+                return
+            if value < self.best:
+                self.best, self.stale = value, 0
+                self.hooks.better()
+            else:
+                self.stale += 1
+        if self.plan.patience and self.stale >= self.plan.patience:
+            trainer.should_stop = True
+        now = time.perf_counter()
+        self.wall_seconds, self.cpu_seconds = now - self._wall_before, time.process_time() - self._cpu_before
+        with self.averaged():
+            self.hooks.validated(trainer, self.examples)
+
+    def _stop(self, trainer: Trainer, status: Status, why: str) -> None:
+        self.status = status
+        self.reason = f"{why}, at {self.examples:,} of {self.plan.examples:,} examples"
+        trainer.should_stop = True
+
+    def _report(self, now: float) -> None:
+        self._reported_at = now
+        rate = (self.step - self._started_with) * self.plan.batch_size / max(now - self._started_at, 1e-9)
+        left = (self.plan.examples - self.examples) / rate
+        self.hooks.report(Progress("training", self.examples, self.plan.examples, self._loss, rate, max(0.0, left)))
+
+
+_COUNTERS = ("step", "stale", "best", "flops_per_example", "cpu_seconds", "wall_seconds", "training_seconds")
+
+
+class Stream:
+    """The loader that Lightning sees: batches without end, from where the loop stands."""
+
+    def __init__(self, batches: Callable[[int], Iterator[Any]], loop: Loop) -> None:
+        self._batches, self._loop = batches, loop
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._batches(self._loop.step)
+
+
+def get_random_state() -> dict[str, Any]:
+    """The states of torch, numpy and python as tensors and plain numbers, which load with `weights_only=True`."""
+    name, keys, position, has_gauss, gauss = cast(Any, np.random.get_state(legacy=True))
+    version, internal, gauss_next = random.getstate()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "numpy": [str(name), torch.from_numpy(keys.astype(np.int64)), int(position), int(has_gauss), float(gauss)],
+        "python": [version, torch.tensor(internal, dtype=torch.int64), gauss_next],
+    }
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Put back what `get_random_state` took."""
+    torch.set_rng_state(state["torch"].cpu())
+    if state["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all([one.cpu() for one in state["cuda"]])
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, keys.cpu().numpy().astype(np.uint32), *rest))
+    version, internal, gauss_next = state["python"]
+    random.setstate((version, tuple(internal.tolist()), gauss_next))
+
+
+def seed_everything(seed: int) -> None:
+    torch.manual_seed(seed)
+    np.random.seed(seed)
+    random.seed(seed)
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether bfloat16 arithmetic is native there: emulated, it is many times slower."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())

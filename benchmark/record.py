@@ -1,0 +1,231 @@
+"""Scores and provenance of one run, to and from JSON: immutable, validated when read, written whole or not at all."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import math
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from benchmark.spec import BadInput, Score
+
+if TYPE_CHECKING:
+    import numpy as np
+
+SCHEMA: Literal[1] = 1
+Kind = Literal["run", "trial"]
+Status = Literal["finished", "diverged", "failed", "truncated"]
+
+_REPOSITORY = Path(__file__).resolve().parent.parent
+_PACKAGES = (
+    "generative-benchmark",
+    "torch",
+    "pytorch-lightning",
+    "torchmetrics",
+    "torch-fidelity",
+    "torchvision",
+    "wandb",
+    "optuna",
+    "numpy",
+    "scikit-learn",
+)
+
+
+class Record(BaseModel):
+    """What one run leaves behind. All that a reader sees is a pure function of these."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), populate_by_name=True)
+
+    schema_version: Literal[1] = Field(alias="schema")
+    kind: Kind
+    status: Status
+    reason: str | None  # why a run is not finished: when and how
+    model: str
+    data: str
+    budget: str
+    seed: dict[str, int]
+    config: dict[str, Any]
+    config_hash: str
+    code_hash: str | None
+    git: dict[str, Any] | None
+    dataset: dict[str, Any]
+    environment: dict[str, str]
+    hardware: dict[str, Any]
+    started: datetime
+    seconds: float
+    scores: dict[str, Score]
+
+    @field_validator("scores")
+    @classmethod
+    def _finite_or_absent(cls, scores: dict[str, Score]) -> dict[str, Score]:
+        for name, score in scores.items():
+            numbers = [number for number in (score.value, score.stderr) if number is not None]
+            if not all(math.isfinite(number) for number in numbers):
+                raise ValueError(f"score {name!r} holds a number that is not finite")
+            if (score.value is None) == (score.absent is None):
+                raise ValueError(f"score {name!r} must have a value or say why it has none")
+        return scores
+
+    @property
+    def family(self) -> str:
+        return str(self.config["model"]["target"]).split(".")[-3]
+
+    @property
+    def publishable(self) -> bool:
+        return bool(self.dataset.get("publishable", True))
+
+
+def read_record(path: Path) -> Record:
+    """The validated record in `path`, a file or a run's folder. Raises `BadInput` when it is missing or malformed."""
+    file = path / "record.json" if path.is_dir() else path
+    if not file.is_file():
+        raise BadInput(f"no record at {file}: give a run's folder that holds record.json (an unfinished run has none)")
+    try:
+        return Record.model_validate_json(file.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise BadInput(f"{file} is no valid record: {place}: {first['msg']}") from error
+
+
+def read_records(folder: Path) -> dict[Path, Record]:
+    """Every record below `folder`, published (`<seed>-<hash>-<run>.json`) or of local runs (`record.json`)."""
+    files = sorted(file for file in folder.rglob("*.json") if not {"wandb", "artifacts"} & set(file.parts))
+    return {file: read_record(file) for file in files}
+
+
+def write_record(folder: Path, record: Record) -> Path:
+    """Write `record.json` atomically; a record that exists is never overwritten (`FileExistsError`)."""
+    return write_once(folder / "record.json", record.model_dump_json(by_alias=True, indent=1).encode() + b"\n")
+
+
+def write_per_example(folder: Path, values: Mapping[str, np.ndarray]) -> Path | None:
+    """Per-example log-likelihoods in nats as compressed float32, one array for each capability."""
+    import io
+
+    import numpy as np
+
+    if not values:
+        return None
+    buffer = io.BytesIO()
+    arrays: dict[str, Any] = {name: array.astype(np.float32) for name, array in values.items()}
+    np.savez_compressed(buffer, **arrays)
+    return write_once(folder / "likelihoods.npz", buffer.getvalue())
+
+
+def publish(run: Path, records: Path) -> list[Path]:
+    """Copy a run's record and per-example likelihoods to `records`, under the name that says what they are."""
+    record = read_record(run)
+    if not record.publishable:
+        raise BadInput(f"{run}: records on {record.data} are never published: {record.dataset.get('why', '')}")
+    if record.kind != "run":
+        raise BadInput(f"{run}: a {record.kind} is evidence for a study, not for the board: confirm its setting first")
+    if record.config["evaluation"]["split"] != "test":
+        raise BadInput(f"{run} was scored on the validation split: run it again without evaluation.split=validation")
+    if record.code_hash is None or record.git is None or record.git["dirty"]:
+        raise BadInput(f"{run} was made with code that is not committed: commit, then run it again")
+    target = records / record.data / record.model
+    stem = f"{record.seed['init']}-{record.config_hash[:8]}-{run.resolve().name}"
+    sources = {run / "record.json": target / f"{stem}.json", run / "likelihoods.npz": target / f"{stem}.npz"}
+    written = []
+    for source, file in sources.items():
+        if source.is_file():
+            try:
+                written.append(write_once(file, source.read_bytes()))
+            except FileExistsError as error:
+                raise BadInput(f"{file} is published already: records are never overwritten") from error
+    return written
+
+
+def write_once(file: Path, content: bytes) -> Path:
+    """Create `file` whole or not at all; raises `FileExistsError` if it exists."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as temporary:
+        temporary.write(content)
+        temporary.flush()
+        os.fsync(temporary.fileno())
+    try:
+        os.chmod(temporary.name, 0o644)
+        os.link(temporary.name, file)  # unlike a rename, this refuses to replace
+    finally:
+        os.unlink(temporary.name)
+    return file
+
+
+def write_atomic(file: Path, content: str) -> Path:
+    """Write text so that a reader sees the old or the new content, never half of it."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False, encoding="utf-8") as temporary:
+        temporary.write(content)
+    os.chmod(temporary.name, 0o644)
+    os.replace(temporary.name, file)
+    return file
+
+
+def now() -> datetime:
+    return datetime.now(UTC).replace(microsecond=0)
+
+
+# Provenance --------------------------------------------------------------------------------------------------------
+
+
+@cache
+def git_state() -> dict[str, Any] | None:
+    """Commit, and whether the code differs from it. `None` outside a git checkout."""
+    commit = _git("rev-parse", "HEAD")
+    if commit is None:
+        return None
+    dirty = bool(_git("status", "--porcelain", "--", "benchmark", "configs"))
+    return {"commit": commit, "dirty": dirty}
+
+
+@cache
+def code_hash() -> str | None:
+    """Git's hash of a tree that holds `benchmark/` and `configs/` as they are on disk. `None` outside a checkout."""
+    with tempfile.TemporaryDirectory() as folder:
+        index = {"GIT_INDEX_FILE": f"{folder}/index"}
+        if _git("add", "--", "benchmark", "configs", env=index) is None:
+            return None
+        return _git("write-tree", env=index)
+
+
+def environment() -> dict[str, str]:
+    """Versions of Python and of the packages that numbers depend on."""
+    versions = {"python": platform.python_version(), "platform": platform.platform()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    return versions
+
+
+def hardware() -> dict[str, Any]:
+    """The machine, in words that mean something elsewhere."""
+    return {"cpu": _cpu_model(), "cores": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()}
+
+
+def _cpu_model() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _git(*arguments: str, env: Mapping[str, str] | None = None) -> str | None:
+    command: Sequence[str] = ("git", "-C", str(_REPOSITORY), *arguments)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, **(env or {})})
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,120 @@
+"""Weights & Biases: names, grids, artifacts. Offline unless configured otherwise; its failures never fail a run.
+
+Names are the same for every model: `train/...`, `val/...`, `test/...`, `cost/...`; the step counts examples seen.
+"""
+
+from __future__ import annotations
+
+import html
+import os
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from benchmark.spec import DataSpec, Score
+
+try:
+    import wandb
+
+    _FAILURES: tuple[type[Exception], ...] = (wandb.Error, OSError, RuntimeError, ValueError, TypeError)
+    _MISSING = ""
+except ImportError as error:
+    _FAILURES, _MISSING = (), str(error)
+
+PROJECT = "generative-benchmark"
+
+
+class Tracker:
+    """One run in Weights & Biases, or a warning and silence where that cannot be had."""
+
+    def __init__(
+        self,
+        folder: Path,
+        run_id: str,
+        name: str,
+        group: str,
+        job_type: str,
+        tags: list[str],
+        config: Mapping[str, Any],
+    ) -> None:
+        self._run: Any = None
+        if _MISSING:
+            warnings.warn(f"Weights & Biases is not there ({_MISSING}): the run goes on without it", stacklevel=2)
+            return
+        for variable in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):
+            os.environ.setdefault(variable, str(folder.resolve() / "wandb"))  # else they land in the home folder
+        mode = os.environ.get("WANDB_MODE", "offline")
+
+        def start() -> None:
+            (folder / "wandb").mkdir(parents=True, exist_ok=True)
+            self._run = wandb.init(
+                project=os.environ.get("WANDB_PROJECT", PROJECT),
+                id=run_id,
+                name=name,
+                group=group,
+                job_type=job_type,
+                tags=tags,
+                config=dict(config),
+                dir=str(folder),
+                mode=mode,  # type: ignore[arg-type]
+                resume="allow" if mode == "online" else None,
+                settings=wandb.Settings(silent=True, console="off"),
+            )
+
+        self._do(start)
+
+    def log(self, values: Mapping[str, Any], examples: int) -> None:
+        if self._run is not None:
+            self._do(lambda: self._run.log(dict(values), step=examples))
+
+    def samples(self, file: Path, examples: int) -> None:
+        """A grid of images, or a text."""
+        if self._run is None:
+            return
+        if file.suffix == ".png":
+            self.log({"samples": wandb.Image(str(file))}, examples)
+        else:
+            self.log({"samples": wandb.Html(f"<pre>{html.escape(file.read_text())}</pre>")}, examples)
+
+    def summary(self, scores: Mapping[str, Score], split: str, cost: Mapping[str, Any]) -> None:
+        """The final scores as `<split>/...`, costs as `cost/...`."""
+        values: dict[str, Any] = {}
+        for name, score in scores.items():
+            prefix = "cost" if name in cost else split
+            if score.value is not None:
+                values[f"{prefix}/{name}"] = score.value
+            if score.stderr is not None:
+                values[f"{prefix}/{name}_stderr"] = score.stderr
+        if self._run is not None:
+            self._do(lambda: self._run.summary.update(values))
+
+    def finish(self, exit_code: int = 0) -> None:
+        if self._run is not None:
+            self._do(lambda: self._run.finish(exit_code=exit_code))
+            self._run = None
+
+    def _do(self, call: Callable[[], Any]) -> None:
+        try:
+            call()
+        except _FAILURES as error:
+            warnings.warn(f"Weights & Biases failed ({error}): the run goes on without it", stacklevel=3)
+            self._run = None
+
+
+def save_samples(x: Tensor, spec: DataSpec, decode: Callable[[Tensor], str], stem: Path) -> Path:
+    """Samples as people look at them: images `[n, C, H, W]` as a grid, tokens `[n, T]` as text. Returns the file."""
+    if spec.modality == "text":
+        file = stem.with_suffix(".txt")
+        file.write_text("\n\n".join(f"--- sample {i + 1}\n{decode(row)}" for i, row in enumerate(x)) + "\n")
+        return file
+    from torchvision.utils import save_image
+
+    file = stem.with_suffix(".png")
+    scale = max(1, 32 // spec.shape[-1])  # small images are enlarged by whole pixels
+    pixels = (x.float() / (spec.levels - 1)).repeat_interleave(scale, -1).repeat_interleave(scale, -2)
+    columns = max(1, round(len(x) ** 0.5))
+    save_image(pixels, file, nrow=columns, padding=2, pad_value=0.5)
+    return file

@@ -1,0 +1,358 @@
+"""An experiment becomes a checkpoint and a record: trained, watched, scored, logged.
+
+A run's folder holds `config.yaml`, `last.ckpt` (to go on from), `model.safetensors` (the weights that validation
+chose), `curves.csv`, `samples/`, `wandb/`, `likelihoods.npz` and, when all is done, `record.json`.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+import secrets
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from pytorch_lightning import Trainer
+
+from benchmark import record as records
+from benchmark.build import DataModule, build_data, build_model, check_model, load_weights, restore, save_weights
+from benchmark.config import Experiment, from_container, read_yaml
+from benchmark.evaluate import (
+    COST,
+    Protocol,
+    Result,
+    by_name,
+    draw_samples,
+    evaluate,
+    load_extractor,
+    parameters,
+    peak_memory,
+    references,
+    selection_metric,
+)
+from benchmark.loop import Hooks, Loop, Plan, Progress, Stream, has_bfloat16, seed_everything
+from benchmark.record import Record
+from benchmark.spec import Absence, BadInput, Score
+from benchmark.tracking import Tracker, save_samples
+
+GRID = {"image": 64, "text": 4}  # samples in a picture
+GRIDS = 5  # pictures during training
+
+
+def run(experiment: Experiment, report: Callable[[Progress], None], kind: records.Kind = "run") -> Path:
+    """Train and score `experiment` in a new folder, which is returned. The record there says how it ended."""
+    check_model(experiment)
+    run_id = secrets.token_hex(4)
+    folder = Path(experiment.runtime.runs) / experiment.data.name / experiment.model.name / run_id
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(yaml.safe_dump(experiment.container(), sort_keys=False))
+    _Run(experiment, folder, report, kind).carry_out()
+    return folder
+
+
+def resume(folder: Path, report: Callable[[Progress], None], trust: tuple[str, ...] = ()) -> Path:
+    """Go on with a run that was stopped; the result is the same as if it had not been."""
+    if (folder / "record.json").is_file():
+        raise BadInput(f"{folder} is finished: its record is never overwritten; start a new run instead")
+    experiment = from_container(read_yaml(folder / "config.yaml"), trust)
+    _Run(experiment, folder, report, "run").carry_out()
+    return folder
+
+
+class _Run:
+    """One run on its way from a configuration to a record."""
+
+    def __init__(
+        self, experiment: Experiment, folder: Path, report: Callable[[Progress], None], kind: records.Kind
+    ) -> None:
+        self.experiment, self.folder, self.report, self.kind = experiment, folder, report, kind
+        self.started, self.clock = records.now(), time.perf_counter()
+        self.curves: list[tuple[int, str, float]] = []
+        self.scores: dict[str, Score] = {}
+        self.dataset: dict[str, Any] = {}
+        self.tracker: Tracker | None = None
+
+    def carry_out(self) -> None:
+        _quiet_libraries()
+        if self.experiment.runtime.threads:
+            torch.set_num_threads(self.experiment.runtime.threads)
+        error: BaseException | None = None
+        try:
+            self._train_and_score()
+        except (KeyboardInterrupt, BadInput):
+            raise
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            if error is not None and isinstance(error, Exception):
+                self._finish("failed", f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
+
+    def _train_and_score(self) -> None:
+        experiment = self.experiment
+        seed_everything(experiment.seed.init)
+        self.report(Progress("loading", 0, experiment.budget.examples))
+        self.data = build_data(experiment.data, experiment.runtime.data_root)
+        self.dataset = self.data.describe()
+        self.model = build_model(experiment, self.data.spec)
+        self.device = _device(experiment.runtime.device)
+        self.extractor = _extractor(experiment, self.data)
+        self.tracker = Tracker(
+            self.folder,
+            run_id=self.folder.name,
+            name=experiment.title,
+            group=f"{experiment.data.name}/{experiment.model.name}/{experiment.budget.name}",
+            job_type=self.kind,
+            tags=[experiment.family, experiment.data.name, experiment.budget.name],
+            config=experiment.container(),
+        )
+        loop = self._train()
+        if loop.status == "diverged" or not (self.folder / "model.safetensors").is_file():
+            self._finish("diverged", loop.reason)
+            return
+        load_weights(self.model, self.folder / "model.safetensors")
+        self._score(loop)
+        self._finish(loop.status, loop.reason)
+
+    # Training --------------------------------------------------------------------------------------------------------
+
+    def _train(self) -> Loop:
+        experiment, training = self.experiment, self.experiment.training
+        plan = Plan(
+            examples=experiment.budget.examples,
+            batch_size=training.batch_size,
+            warmup=training.warmup,
+            decay=training.decay,
+            ema_decay=training.ema_decay,
+            validations=training.validations,
+            patience=training.patience,
+            cpu_seconds=experiment.budget.minutes * 60,
+        )
+        loop = Loop(
+            plan,
+            Hooks(
+                validate=lambda: self._validate(loop),
+                better=lambda: save_weights(self.model, self.folder / "model.safetensors"),
+                validated=self._validated,
+                log=self._log,
+                report=self.report,
+            ),
+        )
+        last = self.folder / "last.ckpt"
+        self.curves = [row for row in _read_curves(self.folder / "curves.csv") if last.is_file()]
+        bfloat16 = training.precision == "bfloat16" and has_bfloat16(self.device)
+        trainer = Trainer(
+            accelerator=self.device.type,
+            devices=1,
+            precision="bf16-mixed" if bfloat16 else "32-true",
+            max_epochs=-1,  # the loop counts examples and stops
+            gradient_clip_val=training.clip_norm or None,
+            callbacks=[loop],
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+            default_root_dir=self.folder,
+        )
+        stream = Stream(lambda start: self.data.batches(experiment.seed.data, training.batch_size, start), loop)
+        self._grid_steps = sorted(plan.validation_steps)[:: max(1, training.validations // GRIDS)]
+        trainer.fit(self.model, stream, ckpt_path=last if last.is_file() else None, weights_only=True)
+        if trainer.interrupted:
+            raise KeyboardInterrupt
+        return loop
+
+    def _validate(self, loop: Loop) -> float | None:
+        metric = selection_metric(self.model)
+        settings = self.experiment.evaluation
+        protocol = Protocol(
+            "validation",
+            self.experiment.seed.eval,
+            elbo_draws=settings.validation_draws,
+            sample_draws=settings.validation_draws,
+            sample_examples=settings.validation_examples,
+            examples=settings.validation_examples,
+        )
+        score = evaluate(self.model, self.data, protocol, self.extractor, [metric]).scores[metric]
+        if score.absent is not None and score.absent.kind == "does not apply":
+            return -float(loop.step)  # nothing can judge this model during training: the last checkpoint is kept
+        if score.value is not None:
+            self._log({f"val/{metric}": score.value}, loop.examples)
+        return score.value
+
+    def _validated(self, trainer: Trainer, examples: int) -> None:
+        if examples // self.experiment.training.batch_size in self._grid_steps:
+            self._picture(f"{examples:09d}", examples)
+        _write_curves(self.folder / "curves.csv", self.curves)
+        writing = self.folder / "last.writing"
+        trainer.save_checkpoint(writing)
+        writing.replace(self.folder / "last.ckpt")
+
+    def _picture(self, name: str, examples: int) -> Path:
+        (self.folder / "samples").mkdir(exist_ok=True)
+        self.model.eval()
+        samples = draw_samples(self.model, GRID[self.data.spec.modality], self.experiment.seed.eval)
+        self.model.train()
+        file = save_samples(samples, self.data.spec, self.data.decode, self.folder / "samples" / name)
+        if self.tracker is not None:
+            self.tracker.samples(file, examples)
+        return file
+
+    def _log(self, values: Mapping[str, float], examples: int) -> None:
+        self.curves += [(examples, name, value) for name, value in values.items()]
+        if self.tracker is not None:
+            self.tracker.log(values, examples)
+
+    # Scoring ---------------------------------------------------------------------------------------------------------
+
+    def _score(self, loop: Loop) -> None:
+        experiment = self.experiment
+        self.report(Progress("scoring", loop.examples, loop.plan.examples))
+        self.model.to(self.device).eval()
+        protocol = final_protocol(experiment)
+        result = evaluate(self.model, self.data, protocol, self.extractor)
+        found = references(self.data, protocol, self.extractor)
+        self.dataset["references"] = {
+            name: {metric: asdict(score) for metric, score in scores.items()} for name, scores in found.items()
+        }
+        self.scores = result.scores | self._selection(loop) | self._cost(loop, result)
+        records.write_per_example(self.folder, {name: values.numpy() for name, values in result.per_example.items()})
+        self._picture("final", loop.examples)
+
+    def _selection(self, loop: Loop) -> dict[str, Score]:
+        """The validation score that chose the checkpoint: it has seen the choice, so it is no result."""
+        metric = selection_metric(self.model)
+        protocol = {"split": "validation", "metric": metric}
+        if loop.best < 0 and metric == "fid":
+            absent = Absence("does not apply", "nothing could judge this model during training")
+            return {"selection": Score("", 1, protocol=protocol, absent=absent)}
+        return {"selection": Score(by_name(metric).unit, 1, loop.best, protocol=protocol)}
+
+    def _cost(self, loop: Loop, result: Result) -> dict[str, Score]:
+        seconds = result.sampling_seconds
+        n = GRID[self.data.spec.modality]
+        if seconds is None:
+            before = time.perf_counter()
+            draw_samples(self.model, n, self.experiment.seed.eval)
+            seconds = (time.perf_counter() - before) / n * 1000
+        sampler = self.model.sampler
+        how = {"how": {"sampler": sampler.name, "evaluations": sampler.evaluations}}
+        assert loop.flops_per_example is not None
+        values: dict[str, tuple[float, dict[str, Any]]] = {
+            "parameters": (parameters(self.model), {}),
+            "flops_per_example": (loop.flops_per_example, {}),
+            "examples_per_second": (loop.examples / loop.training_seconds, {}),
+            "sampling_seconds": (seconds, how),
+            "sampling_evaluations": (1000 * sampler.evaluations, how),
+            "peak_memory": (peak_memory(), {}),
+            "wall_seconds": (loop.wall_seconds, {}),
+            "cpu_minutes": (loop.cpu_seconds / 60, {}),
+        }
+        return {name: Score(COST[name], 1, float(value), protocol=shown) for name, (value, shown) in values.items()}
+
+    # The end ---------------------------------------------------------------------------------------------------------
+
+    def _finish(self, status: records.Status, reason: str | None) -> None:
+        experiment = self.experiment
+        _write_curves(self.folder / "curves.csv", self.curves)
+        if self.tracker is not None:
+            self.tracker.summary(self.scores, experiment.evaluation.split, COST)
+            self.tracker.finish(exit_code=0 if status in ("finished", "truncated") else 1)
+        records.write_record(
+            self.folder,
+            Record(
+                schema=records.SCHEMA,
+                kind=self.kind,
+                status=status,
+                reason=reason,
+                model=experiment.model.name,
+                data=experiment.data.name,
+                budget=experiment.budget.name,
+                seed=experiment.seed.model_dump(),
+                config=experiment.container(),
+                config_hash=experiment.config_hash,
+                code_hash=records.code_hash(),
+                git=records.git_state(),
+                dataset=self.dataset,
+                environment=records.environment(),
+                hardware=records.hardware() | _hardware(_device(experiment.runtime.device)),
+                started=self.started,
+                seconds=round(time.perf_counter() - self.clock, 3),
+                scores=self.scores,
+            ),
+        )
+        self.report(Progress(status, experiment.budget.examples, experiment.budget.examples))
+
+
+def score_again(folder: Path, trust: tuple[str, ...] = ()) -> dict[str, Score]:
+    """The scores of the model in a run's folder, computed anew."""
+    experiment, data, model = restore(folder, trust)
+    model.to(_device(experiment.runtime.device))
+    return evaluate(model, data, final_protocol(experiment), _extractor(experiment, data)).scores
+
+
+def sample_again(folder: Path, n: int, seed: int, trust: tuple[str, ...] = ()) -> Path:
+    """Draw `n` samples from the model in a run's folder into its `samples/`; returns the file."""
+    experiment, data, model = restore(folder, trust)
+    model.to(_device(experiment.runtime.device))
+    (folder / "samples").mkdir(exist_ok=True)
+    return save_samples(draw_samples(model, n, seed), data.spec, data.decode, folder / "samples" / f"{n}-seed{seed}")
+
+
+def final_protocol(experiment: Experiment) -> Protocol:
+    """The conditions under which a finished run is scored."""
+    settings = experiment.evaluation
+    return Protocol(
+        settings.split,
+        experiment.seed.eval,
+        elbo_draws=settings.elbo_draws,
+        importance_samples=settings.importance_samples,
+        importance_examples=settings.importance_examples,
+        sample_draws=settings.sample_draws,
+        sample_examples=settings.sample_examples,
+        stride=settings.stride,
+    )
+
+
+def _extractor(experiment: Experiment, data: DataModule) -> Any:
+    inception = experiment.runtime.inception
+    return load_extractor(experiment.data.name, data.spec, Path(inception) if inception else None)
+
+
+def _device(name: str) -> torch.device:
+    if name == "gpu" and not torch.cuda.is_available():
+        raise BadInput("runtime.device=gpu, but torch finds no GPU: set runtime.device=cpu or auto")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def _hardware(device: torch.device) -> dict[str, Any]:
+    name = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
+    return {"device": name, "threads": torch.get_num_threads(), "bfloat16": has_bfloat16(device)}
+
+
+def _read_curves(file: Path) -> list[tuple[int, str, float]]:
+    if not file.is_file():
+        return []
+    rows = list(csv.reader(file.read_text().splitlines()))[1:]
+    return [(int(examples), name, float(value)) for examples, name, value in rows]
+
+
+def _write_curves(file: Path, rows: list[tuple[int, str, float]]) -> None:
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows([("examples", "name", "value"), *rows])
+    records.write_atomic(file, buffer.getvalue())
+
+
+def _quiet_libraries() -> None:
+    """Lightning's remarks on every start say nothing that a user of this program can act on."""
+    for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"pytorch_lightning|lightning_fabric|torch\.utils\.data")
