@@ -107,7 +107,7 @@ def discrepancies_without_groups(generated: tuple[Any, ...], reference: Tensor) 
 def kernel_sum(x: Tensor, y: Tensor) -> float:
     """Σ (x·y/d + 1)³ over all pairs of rows of `x` `[n, d]` and `y` `[m, d]`."""
     d = x.shape[1]
-    return sum(((part @ y.T / d + 1) ** 3).sum().item() for part in x.split(2_000))
+    return sum(float(((part @ y.T / d + 1) ** 3).sum()) for part in x.split(2_000))
 
 
 def inception_score(evidence: Evidence) -> Estimate:

@@ -1,1 +1,39 @@
 """Feature extractors: small classifiers that scripts/train_extractor.py trained, shipped as package data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from benchmark.metrics.extractors.base import Extractor
+from benchmark.metrics.extractors.classifier import load_classifier
+from benchmark.metrics.extractors.inception import cached_weights, load_inception
+from benchmark.spec import Absence, BadInput, DataSpec
+
+FOLDER = Path(__file__).parent
+
+#: SHA-256 of each file of weights. Retraining makes v2: numbers from different features never share a ranking.
+PINNED: dict[str, str] = {
+    "digits-v1": "f5bf0245d8d3c80d0ca42eb0f4770872220a4c20d5952731f0affeecf1edab3d",
+}
+
+
+def load_extractor(data_name: str, spec: DataSpec, inception: Path | None = None) -> Extractor | Absence:
+    """The extractor of a dataset's images, or why there is none.
+
+    That is the dataset's own classifier, unless `inception` is the path of torch-fidelity's Inception-v3 weights, or
+    `auto` and torch-fidelity has downloaded them. Raises `BadInput` where weights are missing or not the known ones.
+    """
+    if spec.modality != "image":
+        return Absence("does not apply", f"features are for images, and {data_name} is {spec.modality}")
+    weights = cached_weights() if inception == Path("auto") else inception
+    if weights is not None:
+        return load_inception(weights, spec)
+    path = FOLDER / f"{data_name}-v1.safetensors"
+    if path.stem not in PINNED:
+        command = f"scripts/train_extractor.py data={data_name}"
+        reason = f"no extractor for {data_name}: train one with {command}, or give inception weights"
+        return Absence("does not apply", reason)
+    extractor = load_classifier(path, spec)
+    if extractor.sha256 != PINNED[path.stem]:
+        raise BadInput(f"{path} has SHA-256 {extractor.sha256}, must be {PINNED[path.stem]}: restore the shipped file")
+    return extractor

@@ -1,0 +1,47 @@
+"""What an extractor is."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from benchmark.spec import Features
+
+Network = Callable[[Tensor], tuple[Tensor, Tensor]]  # levels [B, C, H, W] -> features [B, d], logits [B, classes]
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """A frozen network that turns images into features. The name, with the hash of its weights, is part of a protocol.
+
+    Images go through in chunks of one fixed size, the last one filled up with blank images, so that an image's
+    features do not depend on how many others came with it.
+    """
+
+    name: str  # such as digits-v1@1a2b3c4d
+    sha256: str  # of the file of weights
+    network: Network
+    chunk: int = 250
+
+    @torch.no_grad()
+    def __call__(self, x: Tensor) -> Features:
+        """Features of images `x` `[n, C, H, W]`, integers in the data's own levels."""
+        found = []
+        with torch.autocast(x.device.type, enabled=False):
+            for part in x.split(self.chunk):
+                blank = part.new_zeros(self.chunk - len(part), *part.shape[1:])
+                features, logits = self.network(torch.cat([part, blank]))
+                found.append((features[: len(part)].double().cpu(), logits[: len(part)].double().cpu()))
+        features, logits = (torch.cat(parts) for parts in zip(*found, strict=True))
+        return Features(features, logits)
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

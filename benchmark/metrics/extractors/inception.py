@@ -1,0 +1,48 @@
+"""Inception-v3 as torch-fidelity has it: the features that published Fréchet distances stand on."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from benchmark.metrics.extractors.base import Extractor, sha256
+from benchmark.spec import BadInput, DataSpec
+
+LAYERS = ["2048", "logits_unbiased"]  # as torch-fidelity chooses for the Fréchet distance and for inception score
+
+
+def cached_weights() -> Path | None:
+    """Where torch-fidelity's own download lies, if it was made."""
+    from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
+
+    path = Path(torch.hub.get_dir()) / "checkpoints" / URL_INCEPTION_V3.rpartition("/")[2]
+    return path if path.is_file() else None
+
+
+def load_inception(weights: Path, spec: DataSpec) -> Extractor:
+    """Inception-v3 with the weights at `weights`. Raises `BadInput` where they are missing, not plain, or do not fit.
+
+    Levels are rescaled to 0..255, and grey is repeated to three channels.
+    """
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    if not weights.is_file():
+        raise BadInput(f"no Inception weights at {weights}: give the path of torch-fidelity's file, or leave it out")
+    if spec.shape[0] not in (1, 3):
+        raise BadInput(f"Inception sees grey or RGB images, not {spec.shape[0]} channels: leave its weights out")
+    try:
+        torch.load(weights, map_location="cpu", weights_only=True)  # torch-fidelity loads without this guard
+        network = FeatureExtractorInceptionV3("inception-v3-compat", LAYERS, str(weights))
+    except (RuntimeError, pickle.UnpicklingError) as error:
+        raise BadInput(f"{weights} does not hold Inception weights as torch-fidelity publishes them") from error
+
+    def features(x: Tensor) -> tuple[Tensor, Tensor]:
+        pixels = (x.double() * (255 / (spec.levels - 1))).round().to(torch.uint8)  # [B, C, H, W]
+        pooled, logits = network(pixels.expand(-1, 3, -1, -1))
+        return pooled, logits
+
+    digest = sha256(weights)
+    return Extractor(f"inception-v3@{digest[:8]}", digest, features, chunk=50)
