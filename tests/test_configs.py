@@ -1,0 +1,130 @@
+"""The configuration files say what the code says: every option, every default, every name."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from benchmark.data.base import DataModule
+from benchmark.models.base import GenerativeModel
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+BUDGETS = ("smoke", "quick", "standard", "full")
+MODEL_KEYS = ("name", "target", "modalities")
+DATA_KEYS = ("name", "target", "modality", "minutes")
+
+
+def load(path: Path) -> dict[str, Any]:
+    return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+
+
+def group(name: str) -> list[Any]:
+    """The files of a configuration group, each a test case with its name."""
+    return [pytest.param(path, id=path.stem) for path in sorted((CONFIGS / name).glob("*.yaml"))]
+
+
+def class_of(config: dict[str, Any]) -> type:
+    module, _, attribute = config["target"].rpartition(".")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def plain(value: Any) -> Any:
+    """Tuples as lists, all the way down: YAML knows no tuples."""
+    return [plain(v) for v in value] if isinstance(value, (tuple, list)) else value
+
+
+def assert_options_are_the_signature(config: dict[str, Any], own: tuple[str, ...], given: str) -> None:
+    """Every option of the YAML is one of the constructor, with its default, and none is missing.
+
+    `own` are the keys of the file that are no options; `given` is the argument that the harness supplies.
+    """
+    parameters = dict(inspect.signature(class_of(config)).parameters)
+    assert given in parameters, f"the constructor takes no {given!r}"
+    del parameters[given]
+    for name, parameter in parameters.items():
+        assert parameter.annotation is not parameter.empty, f"option {name!r} has no type"
+        assert parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY), f"{name!r} is no option"
+    options = {key: plain(value) for key, value in config.items() if key not in own}
+    assert options == {name: plain(parameter.default) for name, parameter in parameters.items()}
+
+
+@pytest.mark.parametrize("path", group("model"))
+def test_model(path: Path) -> None:
+    config = load(path)
+    assert config["name"] == path.stem
+    assert set(config["modalities"]) <= {"image", "text"}
+    assert config["modalities"]
+    assert config["target"].startswith("benchmark.models.")
+    model = class_of(config)
+    assert issubclass(model, GenerativeModel)
+    assert not inspect.isabstract(model), f"abstract: {sorted(model.__abstractmethods__)}"
+    assert_options_are_the_signature(config, MODEL_KEYS, "spec")
+
+
+@pytest.mark.parametrize("path", group("model"))
+def test_model_cites_its_paper(path: Path) -> None:
+    """A paragraph `Paper: authors, "title", venue year, link`."""
+    docstring = inspect.getmodule(class_of(load(path))).__doc__ or ""
+    paragraphs = [" ".join(paragraph.split()) for paragraph in docstring.split("\n\n")]
+    assert any(re.match(r'Paper: .+".+",.* \d{4}', paragraph) for paragraph in paragraphs), f"no paper: {docstring!r}"
+
+
+@pytest.mark.parametrize("path", group("data"))
+def test_data(path: Path) -> None:
+    config = load(path)
+    assert config["name"] == path.stem
+    assert config["modality"] in ("image", "text")
+    assert tuple(config["minutes"]) == BUDGETS
+    assert list(config["minutes"].values()) == sorted(config["minutes"].values())
+    assert config["target"].startswith("benchmark.data.")
+    assert issubclass(class_of(config), DataModule)
+    assert_options_are_the_signature(config, DATA_KEYS, "root")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, id=f"{path.parent.name}-{path.stem}") for path in sorted((CONFIGS / "tuned").glob("*/*.yaml"))],
+)
+def test_tuned(path: Path) -> None:
+    """Names data and model that exist and belong together, known options only, and a length for each budget."""
+    tuned = load(path)
+    assert path.read_text(encoding="utf-8").startswith("# @package _global_\n")
+    data_file, model_file = CONFIGS / "data" / f"{path.parent.name}.yaml", CONFIGS / "model" / path.name
+    assert data_file.is_file(), f"no dataset {path.parent.name!r}"
+    assert model_file.is_file(), f"no model {path.stem!r}"
+    data, model = load(data_file), load(model_file)
+    assert data["modality"] in model["modalities"], f"{model['name']} takes {model['modalities']}"
+
+    known = {
+        "data": set(data) - {"name", "target", "modality"},
+        "model": set(model) - set(MODEL_KEYS),
+        "training": set(load(CONFIGS / "experiment.yaml")["training"]),
+        "examples": set(BUDGETS),
+    }
+    assert set(tuned) <= set(known), f"unknown: {sorted(set(tuned) - set(known))}"
+    for section, options in tuned.items():
+        unknown = set(options or {}) - known[section]
+        assert not unknown, f"unknown in {section}: {sorted(unknown)}"
+    lengths = [tuned["examples"][budget] for budget in BUDGETS]
+    assert all(isinstance(length, int) and length > 0 for length in lengths), f"examples seen: {lengths}"
+    assert lengths == sorted(lengths), f"a larger budget sees fewer examples: {lengths}"
+
+
+def test_options_that_drift_are_noticed() -> None:
+    """The comparison itself convicts a missing option, a changed default and an unknown one."""
+    path = sorted((CONFIGS / "model").glob("*.yaml"))[0]
+    config = load(path)
+    name = next(key for key in config if key not in MODEL_KEYS)
+    for drifted in (
+        {key: value for key, value in config.items() if key != name},
+        {**config, name: "another default"},
+        {**config, "no_such_option": 1},
+    ):
+        with pytest.raises(AssertionError):
+            assert_options_are_the_signature(drifted, MODEL_KEYS, "spec")

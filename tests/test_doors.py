@@ -1,0 +1,177 @@
+"""Who may import whom: the rooms of the house and the doors between them."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+PACKAGE = "benchmark"
+
+#: room -> what it may import of ours, by prefix. Files of one room may import each other; `models` are the exception:
+#: a concrete model never imports another. A room that is not here has no place in the house yet.
+DOORS: dict[str, tuple[str, ...]] = {
+    "__init__": (),
+    "spec": (),
+    "nn": (),
+    "data": ("spec",),
+    "models": ("spec", "nn", "models.base"),
+    "metrics": ("spec",),
+    "config": ("spec",),
+    "catalogue": ("spec", "config"),
+    "build": ("spec", "config", "data", "models.base"),
+    "evaluate": ("spec", "build", "metrics"),
+    "tracking": ("spec",),
+    "loop": ("spec", "build"),
+    "train": ("spec", "config", "build", "loop", "evaluate", "record", "tracking"),
+    "record": ("spec",),
+    "leaderboard": ("spec", "record"),
+    "report": ("spec", "record", "leaderboard"),
+    "sweep": ("spec", "config", "train", "record"),
+    "launch": ("spec", "config", "train", "record"),
+}
+HALL = "__main__"  # the command line goes through every door
+WITHOUT_TORCH = ("__main__", "catalogue", "config", "record", "leaderboard", "report", "spec")
+
+
+def room_of(module: str) -> str:
+    """`models.vae.vae` -> `models`; the package itself is `__init__`."""
+    return module.split(".")[0] or "__init__"
+
+
+def modules(root: Path) -> dict[str, Path]:
+    """Dotted name below the package -> file. The package itself has the name ''."""
+    found = {}
+    for path in sorted((root / PACKAGE).rglob("*.py")):
+        parts = path.relative_to(root / PACKAGE).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def imports(module: str, path: Path, known: set[str]) -> Iterator[tuple[int, str]]:
+    """Line and name of everything of ours that a file imports, wherever in the file, also by constant name."""
+
+    def below_package(name: str) -> str | None:
+        head, _, rest = name.partition(".")
+        return rest if head == PACKAGE else None
+
+    here = [PACKAGE, *module.split(".")] if module else [PACKAGE]
+    package = here if path.name == "__init__.py" else here[:-1]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names: set[str] = set()
+        if isinstance(node, ast.Import):
+            names = {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            source = ".".join([*base, node.module] if node.module else base)
+            for alias in node.names:  # `from benchmark import spec` names a module, `from benchmark.spec import x` not
+                whole = f"{source}.{alias.name}"
+                names.add(whole if below_package(whole) in known else source)
+        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+            function = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            if function in ("import_module", "__import__"):
+                names = {str(node.args[0].value)}
+        for name in sorted(names):
+            if (target := below_package(name)) is not None:
+                yield node.lineno, target
+
+
+def offences(root: Path) -> list[str]:
+    """Every import that no door allows: file and line, what it imported, what its room may import."""
+    files = modules(root)
+    found = []
+    for module, path in files.items():
+        room, file = room_of(module), path.relative_to(root)
+        if room == HALL:
+            continue
+        if room not in DOORS:
+            found.append(f"{file}:1 stands in no room of the house (rooms: {', '.join(DOORS)})")
+            continue
+        allowed = DOORS[room] if room in ("models", "__init__") else (*DOORS[room], room)
+        for line, target in imports(module, path, set(files)):
+            if not any(target == door or target.startswith(f"{door}.") for door in allowed):
+                may = ", ".join(allowed) or "nothing"
+                found.append(f"{file}:{line} imports {PACKAGE}.{target}; {room} may import of ours: {may}")
+    return found
+
+
+def test_nobody_goes_through_a_wall() -> None:
+    found = offences(REPOSITORY)
+    assert not found, "\n" + "\n".join(found)
+
+
+def without_torch() -> list[str]:
+    return [module for module in modules(REPOSITORY) if module and room_of(module) in WITHOUT_TORCH]
+
+
+@pytest.mark.parametrize("module", without_torch())
+def test_imports_no_torch(module: str) -> None:
+    """In a process of its own: not even through somebody else's package."""
+    program = f"import sys, {PACKAGE}.{module}; sys.exit('torch' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr or f"importing {PACKAGE}.{module} imports torch"
+
+
+# The checker can convict ---------------------------------------------------------------------------------------------
+
+OFFENCES = {
+    "another model, inside a function": (
+        "models/vae/vae.py",
+        "def build():\n    from benchmark.models.gan.sngan import SNGAN\n    return SNGAN\n",
+        "benchmark/models/vae/vae.py:2 imports benchmark.models.gan.sngan; models may import of ours: "
+        "spec, nn, models.base",
+    ),
+    "a module as a name": ("models/vae/vae.py", "from benchmark import data\n", ":1 imports benchmark.data;"),
+    "a neighbour in the family": (
+        "models/vae/vae.py",
+        "from . import other\n",
+        ":1 imports benchmark.models.vae.other",
+    ),
+    "a relative climb": ("metrics/fidelity.py", "from ..models import base\n", ":1 imports benchmark.models.base"),
+    "a plain import": ("data/images.py", "import os\nimport benchmark.train as t\n", ":2 imports benchmark.train;"),
+    "the package's first file": ("__init__.py", "from benchmark.spec import Batch\n", "may import of ours: nothing"),
+    "a name in a string": (
+        "config.py",
+        "import importlib\nimportlib.import_module('benchmark.build')\n",
+        ":2 imports benchmark.build;",
+    ),
+    "for types only": (
+        "nn/blocks.py",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from benchmark.spec import DataSpec\n",
+        ":3 imports benchmark.spec;",
+    ),
+    "a room nobody planned": ("utils.py", "", "benchmark/utils.py:1 stands in no room"),
+}
+
+
+def plant(root: Path, files: dict[str, str]) -> None:
+    skeleton = ("__init__.py", "spec.py", "train.py", "build.py", "data/__init__.py", "models/__init__.py")
+    family = ("models/base.py", "models/vae/__init__.py", "models/vae/other.py", "models/gan/sngan.py")
+    for name, text in {**dict.fromkeys((*skeleton, *family), ""), **files}.items():
+        (root / PACKAGE / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / PACKAGE / name).write_text(text)
+
+
+@pytest.mark.parametrize(("file", "text", "words"), OFFENCES.values(), ids=OFFENCES.keys())
+def test_convicts(tmp_path: Path, file: str, text: str, words: str) -> None:
+    plant(tmp_path, {file: text})
+    (found,) = offences(tmp_path)
+    assert words in found
+
+
+def test_acquits(tmp_path: Path) -> None:
+    plant(
+        tmp_path,
+        {
+            "models/vae/vae.py": "import torch\nfrom benchmark.models.base import x\nfrom ...spec import Batch\n",
+            "data/images.py": "from .base import Split\nfrom benchmark.spec import DataSpec\n",
+            "__main__.py": "from benchmark.train import run\nfrom benchmark.models.gan import sngan\n",
+            "build.py": "import importlib\nfrom benchmark.data.base import y\nimportlib.import_module(target)\n",
+        },
+    )
+    assert offences(tmp_path) == []

@@ -1,0 +1,184 @@
+"""Every model in `configs/model` keeps every promise of its class header; and the laws that say so can convict."""
+
+from __future__ import annotations
+
+import importlib
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import laws
+import pytest
+import torch
+import toys
+import yaml
+from laws import LAWS, Law, Subject
+
+from benchmark.spec import CAPABILITIES, DataSpec
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec")  # Lightning, of torch
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs" / "model"
+
+
+# The models ----------------------------------------------------------------------------------------------------------
+
+
+@cache
+def configuration(name: str) -> dict[str, Any]:
+    return yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
+
+
+@cache
+def class_of(name: str) -> type:
+    module, _, attribute = configuration(name)["target"].rpartition(".")
+    return getattr(importlib.import_module(module), attribute)
+
+
+@cache
+def subject(name: str, modality: Any) -> Subject:
+    options = {k: v for k, v in configuration(name).items() if k not in ("name", "target", "modalities")}
+    return Subject(partial(class_of(name), **options), modality)
+
+
+def walk() -> list[Any]:
+    """Each model × modality × law that binds it."""
+    names = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
+    cases = []
+    for name in names:
+        modalities = configuration(name)["modalities"]
+        for modality in modalities:
+            label = name if len(modalities) == 1 else f"{name}-{modality}"
+            cases += [
+                pytest.param(name, modality, law, id=f"{label}-{law.name}") for law in LAWS if law.binds(class_of(name))
+            ]
+    return cases
+
+
+@pytest.mark.parametrize(("name", "modality", "law"), walk())
+def test_model(name: str, modality: Any, law: Law) -> None:
+    law.check(subject(name, modality))
+
+
+# The laws ------------------------------------------------------------------------------------------------------------
+
+
+@cache
+def toy(kind: type[toys.Toy], modality: Any) -> Subject:
+    return Subject(kind, modality)
+
+
+@pytest.mark.parametrize(
+    ("kind", "modality", "law"),
+    [
+        pytest.param(kind, modality, law, id=f"{kind.__name__}-{modality}-{law.name}")
+        for kind in toys.HONEST
+        for modality in ("image", "text")
+        for law in LAWS
+        if law.binds(kind)
+    ],
+)
+def test_law_acquits(kind: type[toys.Toy], modality: Any, law: Law) -> None:
+    law.check(toy(kind, modality))
+
+
+@pytest.mark.parametrize(
+    ("kind", "law", "words"),
+    [
+        (toys.NeedsMoreThanSpec, laws.assert_builds, "built for"),
+        (toys.UnusedParameter, laws.assert_trains_every_parameter, r"forgotten\.weight, forgotten\.bias"),
+        (toys.UnsteppedParameter, laws.assert_trains_every_parameter, "shift"),
+        (toys.InfiniteGradient, laws.assert_trains_every_parameter, "not finite: logits"),
+        (toys.ForgetsLayer, laws.assert_trains_every_parameter, r"critic\.2\.weight"),
+        (toys.WrongDtype, laws.assert_samples, "dtype torch.float32"),
+        (toys.OutOfRange, laws.assert_samples, r"values 1\.\.5"),
+        (toys.SeedsItself, laws.assert_samples, "repeats the first"),
+        (toys.IgnoresSeed, laws.assert_samples, "other samples"),
+        (toys.ForgetsBuffer, laws.assert_comes_back, "came back"),
+        (toys.ClimbsLoss, laws.assert_overfits, "nats at first"),
+        (toys.MeanForSum, laws.assert_normalised, "sum to"),
+        (toys.SharpSampler, laws.assert_samples_follow_likelihood, "disagree"),
+        (toys.LatentMeanForSum, laws.assert_is_a_bound, "exp of the bound sums"),
+        (toys.WeightInsideElbo, laws.assert_is_a_bound, "bound"),
+        (toys.WeightInsideElbo, laws.assert_importance_bound_tightens, "one importance sample"),
+        (toys.WeightInsideBoth, laws.assert_is_a_bound, "bound"),
+        (toys.WeightInsideBoth, laws.assert_samples_follow_importance_bound, "sum to"),
+        (toys.ForgetsCells, laws.assert_is_a_bound, "exp of the bound sums"),
+        (toys.SumOfWeights, laws.assert_samples_follow_importance_bound, "sum to"),
+        (toys.MeanOfLogs, laws.assert_samples_follow_importance_bound, "sum to"),
+        (toys.OtherPrior, laws.assert_samples_follow_importance_bound, "disagree"),
+        (toys.Peeks, laws.assert_causal, "comes before"),
+        (toys.Memoryless, laws.assert_causal, "nothing that comes after"),
+        (toys.SeesItself, laws.assert_tokens_normalised, "all values of token"),
+        (toys.MeanOfTokens, laws.assert_tokens_sum, "not close"),
+        (toys.CountsFromEnd, laws.assert_prefix_agrees, "not close"),
+        (toys.LosesState, laws.assert_carries_state, "not close"),
+        (toys.Unmasked, laws.assert_pseudo_normalised, "all values of token"),
+        (toys.ReconstructsMean, laws.assert_reconstructs, "squared error"),
+        (toys.IgnoresCondition, laws.assert_obeys_condition, "nearest to their class"),
+    ],
+    ids=lambda value: value.__name__.removeprefix("assert_") if callable(value) else "",
+)
+def test_law_convicts(kind: type[toys.Toy], law: Any, words: str) -> None:
+    with pytest.raises(AssertionError, match=words):
+        law(toy(kind, "text"))
+
+
+def test_every_capability_has_a_law() -> None:
+    bound = {promise for law in LAWS for promise in law.promises}
+    assert not set(CAPABILITIES) - bound
+
+
+def test_bounds_of_the_toys_lie_below_their_integrals() -> None:
+    spec = laws.UNIVERSES["image"].enumerable
+    x = laws.every_example(spec)
+    latent, dequantised = toy(toys.Latent, "image").learned, toy(toys.Dequantised, "image").learned
+    with torch.no_grad(), laws.seeded(0):
+        truth = latent.log_prob_by_quadrature(x)
+        assert truth.exp().sum() == pytest.approx(1, abs=1e-5)
+        assert (laws.elbo_draws(latent, x, 512).mean(0) < truth + 0.1).all()
+        tight = laws.importance_draws(latent, x, 1024, 4).mean(0)
+        torch.testing.assert_close(tight, truth, atol=0.05, rtol=0)
+        truth = dequantised.log_prob_by_cells(x).double()
+        assert truth.exp().sum() == pytest.approx(1, abs=1e-5)
+        assert (laws.elbo_draws(dequantised, x, 512).mean(0) < truth + 0.1).all()
+        laws.assert_frequencies_agree(laws.draw(dequantised, 4000), truth.exp(), spec)
+
+
+def test_index_of_inverts_every_example() -> None:
+    spec = DataSpec((3,), 4, "text")
+    assert torch.equal(laws.index_of(laws.every_example(spec), spec), torch.arange(64))
+
+
+def test_chi_square_pools_what_is_rare() -> None:
+    spec = DataSpec((1,), 4, "text")
+    p = torch.tensor([0.0, 1e-6, 0.5, 0.499999])
+    draws = torch.multinomial(p, 1000, replacement=True, generator=torch.Generator().manual_seed(0))[:, None]
+    laws.assert_frequencies_agree(draws, p, spec)
+    with pytest.raises(AssertionError, match="disagree"):
+        laws.assert_frequencies_agree(draws, torch.tensor([0.0, 1e-6, 0.6, 0.399999]), spec)
+
+
+# Flows: an analytic toy ----------------------------------------------------------------------------------------------
+
+
+def stretch(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """z = x · exp(s) + sinh(x): each dimension by itself, so the determinant is a product."""
+    scale = torch.linspace(0.1, 1.0, x[0].numel()).reshape(x.shape[1:])
+    return x * scale.exp() + x.sinh(), (scale.exp() + x.cosh()).log().flatten(1).sum(1)
+
+
+def rotate_and_scale(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """z = 3 R x in two dimensions: log|det| = 2 log 3."""
+    return 3 * torch.stack([-x[:, 1], x[:, 0]], 1), torch.full((len(x),), 2 * torch.tensor(3.0).log())
+
+
+def test_flow_laws() -> None:
+    x = torch.randn(5, 2, generator=torch.Generator().manual_seed(0))
+    laws.assert_log_det_agrees(stretch, x.reshape(5, 1, 2, 1))
+    laws.assert_log_det_agrees(rotate_and_scale, x)
+    laws.assert_inverse_inverts(rotate_and_scale, lambda z: torch.stack([z[:, 1], -z[:, 0]], 1) / 3, x)
+    with pytest.raises(AssertionError, match="not close"):
+        laws.assert_inverse_inverts(rotate_and_scale, lambda z: torch.stack([-z[:, 1], z[:, 0]], 1) / 3, x)
+    with pytest.raises(AssertionError, match="not close"):  # a mean over dimensions where a sum belongs
+        laws.assert_log_det_agrees(lambda v: (stretch(v)[0], stretch(v)[1] / v[0].numel()), x)
