@@ -47,7 +47,7 @@ def bits_per_byte(evidence: Evidence) -> Estimate:
 
 
 def _bits_per_part(evidence: Evidence, parts: int | None, what: str) -> Estimate:
+    per_token = nats_per_token(evidence)
     if not parts:
         raise ValueError(f"the evidence does not say how many {what} its stream has: set Evidence.{what}")
-    per_token = nats_per_token(evidence)
     return bits_per(scaled(per_token, per_token.n), parts)

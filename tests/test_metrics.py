@@ -1,0 +1,397 @@
+"""Metrics against closed forms, brute force and other people's implementations."""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+import torch
+from scipy.linalg import sqrtm
+from torch import Tensor, nn
+
+from benchmark.data.images import Digits
+from benchmark.metrics import METRICS, baselines, by_name, cost, fidelity
+from benchmark.spec import BadInput, DataSpec, Evidence, Features, SampleFeatures
+
+IMAGES = DataSpec((1, 2, 3), 4, "image")
+TEXT = DataSpec((8,), 5, "text")
+SAMPLE_METRICS = [metric for metric in METRICS if metric.needs == ("samples",)]
+
+
+def normal(seed: int, *shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def features(seed: int, n: int, d: int = 4, scale: float = 1.0, shift: float = 0.0) -> Features:
+    return Features(normal(seed, n, d) * scale + shift, normal(seed + 1, n, 3))
+
+
+def samples(seed: int = 0, n: int = 60, reference: int = 130, draws: int = 3, scale: float = 1.3) -> SampleFeatures:
+    generated = tuple(features(seed + 10 * draw, n, scale=scale, shift=0.2) for draw in range(draws))
+    return SampleFeatures(generated, features(seed + 1000, n), features(seed + 2000, reference))
+
+
+def value(name: str, evidence: Evidence) -> float:
+    return by_name(name).compute(evidence).value
+
+
+# The list ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_list_has_every_metric_once_in_the_order_of_the_board():
+    assert [metric.name for metric in METRICS] == [
+        "nll",
+        "bits_per_dim",
+        "elbo",
+        "importance_bound",
+        "nats_per_token",
+        "perplexity",
+        "bits_per_char",
+        "bits_per_byte",
+        "fid",
+        "kid",
+        "inception_score",
+        "precision",
+        "recall",
+    ]
+    evidence = {field.name for field in fields(Evidence)}
+    for metric in METRICS:
+        assert metric.needs
+        assert evidence.issuperset(metric.needs), metric.name
+    with pytest.raises(BadInput, match="did you mean 'bits_per_dim'"):
+        by_name("bits_per_dims")
+
+
+# Likelihood --------------------------------------------------------------------------------------------------------
+
+
+def test_exact_likelihood_in_each_unit():
+    evidence = Evidence(IMAGES, log_prob=torch.tensor([-1.0, -2.0, -6.0]), elbo=torch.tensor([[-9.0, -9.0, -9.0]]))
+    nll = by_name("nll").compute(evidence)  # the exact value goes before the bound
+    assert nll.value == pytest.approx(3)
+    assert nll.stderr == pytest.approx(math.sqrt(7) / math.sqrt(3))  # sd of 1, 2, 6 is √7
+    assert nll.n == 3
+    bits = by_name("bits_per_dim").compute(evidence)
+    assert bits.value == pytest.approx(3 / (6 * math.log(2)))
+    assert bits.stderr == pytest.approx(nll.stderr / (6 * math.log(2)))
+
+
+def test_a_uniform_model_scores_the_logarithm_of_the_levels():
+    x = torch.zeros(5, 1, 2, 3)
+    evidence = Evidence(IMAGES, log_prob=baselines.uniform(x, x, IMAGES.levels))
+    assert value("bits_per_dim", evidence) == pytest.approx(2)  # log2 of 4 levels
+
+
+def test_draws_of_a_bound_are_averaged_before_errors_are_taken_over_examples():
+    once = torch.tensor([[-1.0, -2.0, -6.0]])
+    for draws in (once, once.repeat(16, 1)):  # a repeated draw brings no new example
+        estimate = by_name("elbo").compute(Evidence(IMAGES, elbo=draws))
+        assert estimate.value == pytest.approx(-3)
+        assert estimate.stderr == pytest.approx(math.sqrt(7 / 3))
+        assert estimate.n == 3
+    assert value("nll", Evidence(IMAGES, elbo=once)) == pytest.approx(3)
+    assert value("importance_bound", Evidence(IMAGES, importance_bound=once[0])) == pytest.approx(-3)
+
+
+def test_one_example_has_no_standard_error():
+    assert by_name("nll").compute(Evidence(IMAGES, log_prob=torch.tensor([-1.0]))).stderr is None
+
+
+def test_a_metric_without_its_evidence_says_so():
+    for metric in METRICS:
+        with pytest.raises(ValueError, match="the evidence has no"):
+            metric.compute(Evidence(IMAGES))
+    with pytest.raises(ValueError, match="how many bytes"):
+        value("bits_per_byte", Evidence(TEXT, token_log_prob=torch.tensor([-1.0, -1.0])))
+
+
+# Text --------------------------------------------------------------------------------------------------------------
+
+
+def test_token_units():
+    stream = torch.full((400,), -math.log(8))
+    evidence = Evidence(TEXT, token_log_prob=stream, characters=800, bytes=1200)
+    assert value("nats_per_token", evidence) == pytest.approx(math.log(8))
+    assert value("perplexity", evidence) == pytest.approx(8)
+    assert value("bits_per_char", evidence) == pytest.approx(1.5)  # 3 bits a token, 2 characters a token
+    assert value("bits_per_byte", evidence) == pytest.approx(1)
+    assert by_name("nats_per_token").compute(evidence).stderr is None  # less than two blocks
+
+
+def test_perplexity_agrees_with_torchmetrics():
+    from torchmetrics.functional.text import perplexity
+
+    logits, targets = normal(0, 1, 300, 5), torch.arange(300)[None] % 5
+    token_log_prob = logits.log_softmax(-1)[0, torch.arange(300), targets[0]]
+    ours = value("perplexity", Evidence(TEXT, token_log_prob=token_log_prob))
+    assert ours == pytest.approx(perplexity(logits, targets).item(), rel=1e-6)
+
+
+def test_the_error_of_a_correlated_stream_is_not_that_of_independent_tokens():
+    n, rho = 100_000, 0.9
+    noise = normal(3, n).numpy()
+    stream = np.zeros(n)
+    for t in range(1, n):
+        stream[t] = rho * stream[t - 1] + math.sqrt(1 - rho**2) * noise[t]
+    expected = math.sqrt((1 + rho) / (1 - rho) / n)  # of the mean of a stationary AR(1) process with unit variance
+    evidence = Evidence(TEXT, token_log_prob=torch.from_numpy(stream))
+    estimate = by_name("nats_per_token").compute(evidence)
+    assert estimate.stderr == pytest.approx(expected, rel=0.25)
+    assert estimate.stderr > 3 / math.sqrt(n)
+    perplexity = by_name("perplexity").compute(evidence)
+    assert perplexity.stderr == pytest.approx(perplexity.value * estimate.stderr)
+
+
+# Fidelity and coverage ----------------------------------------------------------------------------------------------
+
+
+def test_fid_is_the_distance_of_the_fitted_gaussians():
+    drawn = samples(draws=1)
+    generated, reference = drawn.generated[0].features.numpy(), drawn.reference.features.numpy()
+    a, b = np.cov(generated.T), np.cov(reference.T)
+    gap = generated.mean(0) - reference.mean(0)
+    expected = gap @ gap + np.trace(a + b - 2 * sqrtm(a @ b).real)
+    assert value("fid", Evidence(IMAGES, samples=drawn)) == pytest.approx(expected, rel=1e-9)
+
+
+def test_the_library_computes_the_same_from_images():
+    import torch_fidelity
+    from torch.utils.data import TensorDataset
+    from torch_fidelity.feature_extractor_base import FeatureExtractorBase
+
+    class Images(TensorDataset):
+        def __getitem__(self, index):
+            return super().__getitem__(index)[0]
+
+    projection, head = normal(0, 48, 6) / 255, normal(1, 6, 4)
+
+    class Projected(FeatureExtractorBase):
+        def __init__(self, name, features_list, **kwargs):
+            super().__init__(name, features_list)
+
+        @staticmethod
+        def get_provided_features_list():
+            return "features", "logits"
+
+        @staticmethod
+        def get_default_feature_layer_for_metric(metric):
+            return "logits" if metric == "isc" else "features"
+
+        def forward(self, x):
+            found = x.flatten(1).double() @ projection
+            return tuple({"features": found, "logits": found @ head}[name] for name in self.features_list)
+
+    if "projected" not in torch_fidelity.registry.FEATURE_EXTRACTORS_REGISTRY:
+        torch_fidelity.register_feature_extractor("projected", Projected)
+    generator = torch.Generator().manual_seed(2)
+    generated = torch.randint(0, 200, (80, 3, 4, 4), generator=generator, dtype=torch.uint8)
+    real = torch.randint(20, 256, (150, 3, 4, 4), generator=generator, dtype=torch.uint8)
+    theirs = torch_fidelity.calculate_metrics(
+        input1=Images(generated),
+        input2=Images(real),
+        feature_extractor="projected",
+        fid=True,
+        kid=True,
+        isc=True,
+        prc=True,
+        kid_subset_size=80,
+        isc_splits=1,
+        cuda=False,
+        cache=False,
+        verbose=False,
+        save_cpu_ram=True,
+    )
+    extract = Projected("projected", ["features", "logits"])
+    ours = Evidence(
+        IMAGES,
+        samples=SampleFeatures((Features(*extract(generated)),), Features(*extract(real)), Features(*extract(real))),
+    )
+    names = {
+        "fid": "frechet_inception_distance",
+        "kid": "kernel_inception_distance_mean",
+        "inception_score": "inception_score_mean",
+        "precision": "precision",
+        "recall": "recall",
+    }
+    for name, theirs_name in names.items():
+        assert value(name, ours) == pytest.approx(theirs[theirs_name], rel=1e-9), name
+
+
+def test_fid_statistics_without_a_group_are_those_of_the_other_images():
+    from torch_fidelity.metric_fid import fid_features_to_statistics
+
+    x = features(0, 137).features + 1000  # far from zero, where sums of squares lose digits
+    for index, found in zip(fidelity.random_groups(137), fidelity.statistics_without_groups(x), strict=True):
+        kept = torch.ones(137, dtype=torch.bool)
+        kept[index] = False
+        expected = fid_features_to_statistics(x[kept])
+        np.testing.assert_allclose(found["mu"], expected["mu"], rtol=1e-12)
+        np.testing.assert_allclose(found["sigma"], expected["sigma"], atol=1e-10)
+
+
+def test_kid_without_a_group_is_that_of_the_other_images():
+    drawn = samples()
+    y = drawn.reference.features
+    x = torch.cat([draw.features for draw in drawn.generated])
+    replicates = fidelity.discrepancies_without_groups(drawn.generated, y)
+    for index, found in zip(fidelity.random_groups(len(y)), replicates, strict=True):
+        rest = y[[i for i in range(len(y)) if i not in set(index.tolist())]]
+        within, across = (rest @ rest.T / 4 + 1) ** 3, (x @ rest.T / 4 + 1) ** 3
+        m = len(rest)
+        expected = (within.sum() - within.diagonal().sum()) / (m * (m - 1)) - 2 * across.mean()
+        assert found == pytest.approx(expected.item(), rel=1e-10)
+
+
+def test_the_jackknife_of_a_mean_is_the_error_of_the_mean():
+    means = normal(0, 10)  # of ten groups of one size
+    without = [(means.sum() - mean).item() / 9 for mean in means]
+    assert fidelity.jackknife_error(without) == pytest.approx(means.std().item() / math.sqrt(10))
+
+
+@pytest.mark.parametrize("name", ["fid", "kid"])
+def test_the_error_is_that_of_repeating_everything(name, monkeypatch):
+    monkeypatch.setattr(fidelity, "KID_SUBSETS", 20)
+    estimates = [
+        by_name(name).compute(Evidence(IMAGES, samples=samples(seed=10_000 * i, n=80, reference=200, scale=1.6)))
+        for i in range(40)
+    ]
+    spread = np.std([estimate.value for estimate in estimates], ddof=1)
+    reported = math.sqrt(np.mean([estimate.stderr**2 for estimate in estimates]))
+    assert 0.65 < reported / spread < 1.5
+
+
+def test_inception_score_of_extreme_classifiers():
+    def score(logits: Tensor) -> float:
+        draw = Features(normal(0, len(logits), 4), logits)
+        return value("inception_score", Evidence(IMAGES, samples=SampleFeatures((draw,), draw, draw)))
+
+    assert score(100 * torch.eye(5, dtype=torch.float64).repeat(10, 1)) == pytest.approx(5)  # sure, and every class
+    assert score(torch.zeros(50, 5, dtype=torch.float64)) == pytest.approx(1)  # knows nothing
+    assert score(100 * torch.eye(5, dtype=torch.float64)[:1].repeat(50, 1)) == pytest.approx(1)  # one class alone
+
+
+def test_dropping_half_of_the_modes_costs_recall_and_not_precision():
+    reference = features(0, 200).features
+    reference[:100] += 50
+    half = Features(normal(5, 100, 4), normal(6, 100, 3))
+    evidence = Evidence(IMAGES, samples=SampleFeatures((half,), half, Features(reference, reference)))
+    assert value("precision", evidence) > 0.9
+    assert 0.4 < value("recall", evidence) <= 0.5
+
+
+def test_precision_and_recall_by_brute_force():
+    drawn = samples(draws=1)
+    generated, real = drawn.generated[0].features, drawn.reference.features
+
+    def covered(points: Tensor, manifold: Tensor) -> float:
+        inside = 0
+        for point in points:
+            reached = False
+            for centre in manifold:
+                radius = (manifold - centre).norm(dim=1).sort().values[3]  # entry 0 is the centre itself
+                reached = reached or bool((point - centre).norm() <= radius)
+            inside += reached
+        return inside / len(points)
+
+    evidence = Evidence(IMAGES, samples=drawn)
+    assert value("precision", evidence) == pytest.approx(covered(generated, real))
+    assert value("recall", evidence) == pytest.approx(covered(real, generated))
+
+
+@pytest.mark.parametrize("metric", SAMPLE_METRICS, ids=lambda metric: metric.name)
+def test_metrics_of_samples_are_deterministic_and_leave_random_states_alone(metric):
+    torch.manual_seed(1)
+    np.random.seed(1)
+    random.seed(1)
+    before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
+    first, second = (metric.compute(Evidence(IMAGES, samples=samples())) for _ in range(2))
+    assert first == second
+    assert first.stderr is not None
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert np.array_equal(np.random.get_state()[1], before[1])
+    assert random.getstate() == before[2]
+
+
+@pytest.mark.parametrize("metric", SAMPLE_METRICS, ids=lambda metric: metric.name)
+def test_the_floor_is_the_metric_of_held_out_images(metric):
+    drawn = samples()
+    floor = fidelity.floor(drawn, metric)
+    held_out_generated = replace(drawn, generated=(drawn.held_out, drawn.held_out))
+    assert floor.value == pytest.approx(metric.compute(Evidence(IMAGES, samples=held_out_generated)).value, rel=1e-12)
+    assert floor.stderr is None
+    assert floor.n == 60
+
+
+def test_too_few_images_are_refused():
+    with pytest.raises(ValueError, match="10 generated and 130 reference images are too few"):
+        value("fid", Evidence(IMAGES, samples=samples(n=10)))
+
+
+def test_a_large_reference_is_cut_to_the_same_random_rows():
+    x = torch.arange(1000.0)[:, None]
+    cut = fidelity.at_most(x, 100)
+    assert torch.equal(cut, fidelity.at_most(x, 100))
+    assert cut.unique().numel() == 100
+    assert cut.mean().item() == pytest.approx(500, abs=100)  # a prefix would have 49.5
+    assert fidelity.at_most(x, 1000) is x
+
+
+# Baselines ---------------------------------------------------------------------------------------------------------
+
+
+def test_baselines_of_digits_have_their_known_values(data_root):
+    digits = Digits(data_root)
+    train, test = digits.split("train").x, digits.split("test").x
+    found = {
+        name: value("bits_per_dim", Evidence(digits.spec, log_prob=log_prob))
+        for name, log_prob in baselines.images(train, test, digits.spec.levels).items()
+    }
+    assert found["uniform"] == pytest.approx(math.log2(17), abs=1e-9)
+    assert found["histogram"] == pytest.approx(2.970, abs=0.03)  # known from another split of the same images
+    assert found["pixel_histogram"] == pytest.approx(2.420, abs=0.03)
+
+
+def test_baselines_are_distributions():
+    train = torch.tensor([0, 1, 1, 2, 0, 1, 2, 2])
+    for name in ("uniform", "unigram", "bigram"):
+        for before in range(4):
+            pairs = [baselines.text(train, torch.tensor([before, after]), 4)[name] for after in range(4)]
+            assert sum(pair[1].exp() for pair in pairs) == pytest.approx(1), name
+    grid = torch.cartesian_prod(*[torch.arange(3)] * 4).view(-1, 1, 2, 2)  # all 81 images of 2×2 pixels, 3 levels
+    for name, log_prob in baselines.images(grid[::7], grid, 3).items():
+        assert log_prob.exp().sum() == pytest.approx(1), name
+
+
+def test_counts_are_smoothed_by_one():
+    train = torch.tensor([0, 1, 0, 1, 0])
+    found = baselines.text(train, torch.tensor([0, 1, 2]), 3)
+    assert found["unigram"].exp().tolist() == pytest.approx([4 / 8, 3 / 8, 1 / 8])
+    assert found["bigram"].exp().tolist() == pytest.approx([4 / 8, 3 / 5, 1 / 5])
+
+
+# Cost --------------------------------------------------------------------------------------------------------------
+
+
+def test_parameters_count_what_is_trained():
+    network = nn.Sequential(nn.Linear(3, 5), nn.Linear(5, 2))
+    network[1].requires_grad_(False)
+    assert cost.parameters(network) == 3 * 5 + 5
+
+
+def test_flops_of_a_linear_layer_forward_and_backward():
+    network, x = nn.Linear(3, 5), torch.zeros(7, 3)
+    assert cost.flops(lambda: network(x)) == 2 * 7 * 3 * 5
+    assert cost.flops(lambda: network(x).sum().backward()) == 2 * 2 * 7 * 3 * 5  # x itself needs no gradient
+
+
+@pytest.mark.skipif(torch.cuda.is_initialized(), reason="counts the device's memory once CUDA is in use")
+def test_peak_memory_is_in_bytes():
+    held = torch.ones(25_000_000)  # 100 MB
+    assert held.sum() == 25_000_000
+    with open("/proc/self/status") as status:
+        peak = next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
+    assert cost.peak_memory() == pytest.approx(peak, rel=0.05)
+    assert peak > 100_000_000
