@@ -9,11 +9,15 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import click
 
 from benchmark.spec import BadInput, unknown
+
+
+class Stopped(Exception):
+    """Somebody pressed Ctrl-C; the message says how to go on."""
 
 
 class _Verbs(click.Group):
@@ -62,24 +66,21 @@ def data(name: str) -> None:
 @click.option("--trust", multiple=True, metavar="PACKAGE", help="Let the configuration name classes of this package.")
 def run(overrides: tuple[str, ...], resume: Path | None, trust: tuple[str, ...]) -> None:
     """Train and score one model: model=vae data=digits budget=quick seed=0 model.latent=16 ..."""
-    from benchmark.config import compose, from_container, read_yaml
+    from benchmark.config import compose
     from benchmark.launch import Display
 
-    if resume is None:
-        experiment = compose(overrides, trust)
-    elif overrides:
+    if resume is not None and overrides:
         raise BadInput(f"--resume goes on with a run as it was configured: drop {' '.join(overrides)}")
-    elif not (resume / "config.yaml").is_file():
-        raise BadInput(f"{resume} holds no config.yaml: give the folder of a run, runs/<data>/<model>/<id>")
-    else:
-        experiment = from_container(read_yaml(resume / "config.yaml"), trust)
+    experiment = None if resume else compose(overrides, trust)
     with Display() as display:
         from benchmark import train
 
-        def report(progress: Any) -> None:
-            display.show(experiment.title, asdict(progress))
-
-        folder = train.resume(resume, report, trust) if resume else train.run(experiment, report)
+        folder = resume or train.prepare(cast(Any, experiment))
+        title = f"{folder.parent.name} on {folder.parent.parent.name}, {folder.name}"
+        try:
+            train.carry_out(folder, lambda progress: display.show(title, asdict(progress)), trust)
+        except KeyboardInterrupt:
+            raise Stopped(f"go on with: python -m benchmark run --resume {folder}") from None
     sys.exit(_show_runs([folder]))
 
 
@@ -153,8 +154,9 @@ def work() -> None:
     def say(event: dict[str, Any]) -> None:
         print(json.dumps(event), file=sink, flush=True)
 
-    experiment = from_container(json.load(sys.stdin))
-    say({"folder": str(train.run(experiment, lambda progress: say(asdict(progress))))})
+    folder = train.prepare(from_container(json.load(sys.stdin)))
+    say({"folder": str(folder)})
+    train.carry_out(folder, lambda progress: say(asdict(progress)))
 
 
 def _show_runs(folders: list[Path]) -> int:
@@ -172,8 +174,8 @@ def main() -> None:
         where = error.ctx.command_path if error.ctx else "python -m benchmark"
         click.echo(f"error: {error.format_message()} See `{where} --help`.", err=True)
         sys.exit(2)
-    except click.Abort:
-        click.echo("stopped", err=True)
+    except (Stopped, click.Abort) as stop:
+        click.echo(f"stopped; {stop}".rstrip("; "), err=True)
         sys.exit(130)
 
 

@@ -125,8 +125,8 @@ def references(data: DataModule, protocol: Protocol, extractor: Extractor | Abse
     table: dict[str, dict[str, Score]] = {}
     for name, of in evidence.items():
         part = "log_prob" if of.log_prob is not None else "token_log_prob"
-        found = {metric: _score(metric, of, {part: shown}, name, extractor) for metric in METRICS}
-        table[name] = {metric.name: score for metric, score in found.items() if score.absent is None}
+        found = {metric.name: _score(metric, of, {part: shown}, name, extractor) for metric in METRICS}
+        table[name] = {metric: score for metric, score in found.items() if score.absent is None}
     if isinstance(extractor, Extractor):
         reals = held_out.x[_subset(len(held_out.x), protocol.sample_examples, protocol.seed, "samples")]
         features = SampleFeatures((), extractor(reals), extractor(train.x))

@@ -71,7 +71,8 @@ class Hooks:
 
     validate: Callable[[], float | None]
     better: Callable[[], None]
-    validated: Callable[[Trainer, int], None]
+    picture: Callable[[int], None]
+    save: Callable[[Trainer], None]
     log: Callable[[Mapping[str, float], int], None]
     report: Callable[[Progress], None]
 
@@ -84,6 +85,7 @@ class Loop(Callback):
         self.status: Status = "finished"
         self.reason: str | None = None
         self.step = 0
+        self.ended = False
         self.stale = 0  # validations since the best
         self.best = math.inf
         self.flops_per_example: float | None = None
@@ -115,6 +117,7 @@ class Loop(Callback):
             for mine, saved in zip(self._average, self._restored["average"], strict=True):
                 mine.copy_(saved)
             set_random_state(self._restored["random"])
+        trainer.should_stop = self.ended
         self._cpu_before = time.process_time() - self.cpu_seconds
         self._wall_before = time.perf_counter() - self.wall_seconds
         self._started_at, self._started_with = time.perf_counter(), self.step
@@ -153,8 +156,6 @@ class Loop(Callback):
             self._stop(trainer, "truncated", f"{self.plan.cpu_seconds / 60:g} CPU minutes were spent")
         if self.step in self.plan.validation_steps or trainer.should_stop:
             self._validate(trainer)
-        if self.step >= self.plan.steps:
-            trainer.should_stop = True
 
     def state_dict(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in _COUNTERS} | {
@@ -178,7 +179,7 @@ class Loop(Callback):
             torch._foreach_copy_(self._parameters, live)
 
     def _watch(self, trainer: Trainer, outputs: Any) -> None:
-        values = {name: float(value) for name, value in outputs.items()} if isinstance(outputs, Mapping) else {}
+        values = {name: float(torch.as_tensor(value).detach()) for name, value in outputs.items()}
         self._loss = values.get("loss")
         self.hooks.log({f"train/{name}": value for name, value in values.items()}, self.examples)
         broken = [name for name, value in values.items() if not math.isfinite(value)]
@@ -198,12 +199,13 @@ class Loop(Callback):
                 self.hooks.better()
             else:
                 self.stale += 1
-        if self.plan.patience and self.stale >= self.plan.patience:
+            self.hooks.picture(self.step)
+        if self.step >= self.plan.steps or 0 < self.plan.patience <= self.stale:
             trainer.should_stop = True
+        self.ended = trainer.should_stop
         now = time.perf_counter()
         self.wall_seconds, self.cpu_seconds = now - self._wall_before, time.process_time() - self._cpu_before
-        with self.averaged():
-            self.hooks.validated(trainer, self.examples)
+        self.hooks.save(trainer)
 
     def _stop(self, trainer: Trainer, status: Status, why: str) -> None:
         self.status = status
@@ -217,7 +219,10 @@ class Loop(Callback):
         self.hooks.report(Progress("training", self.examples, self.plan.examples, self._loss, rate, max(0.0, left)))
 
 
-_COUNTERS = ("step", "stale", "best", "flops_per_example", "cpu_seconds", "wall_seconds", "training_seconds")
+_COUNTERS = (
+    *("step", "status", "reason", "ended", "stale", "best"),
+    *("flops_per_example", "cpu_seconds", "wall_seconds", "training_seconds"),
+)
 
 
 class Stream:

@@ -10,6 +10,7 @@ import csv
 import io
 import logging
 import secrets
+import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -46,24 +47,28 @@ GRID = {"image": 64, "text": 4}  # samples in a picture
 GRIDS = 5  # pictures during training
 
 
-def run(experiment: Experiment, report: Callable[[Progress], None], kind: records.Kind = "run") -> Path:
-    """Train and score `experiment` in a new folder, which is returned. The record there says how it ended."""
+def prepare(experiment: Experiment) -> Path:
+    """A new run's folder, with the resolved configuration in it. Wrong options are refused before it exists."""
     check_model(experiment)
-    run_id = secrets.token_hex(4)
-    folder = Path(experiment.runtime.runs) / experiment.data.name / experiment.model.name / run_id
+    folder = Path(experiment.runtime.runs) / experiment.data.name / experiment.model.name / secrets.token_hex(4)
     folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text(yaml.safe_dump(experiment.container(), sort_keys=False))
-    _Run(experiment, folder, report, kind).carry_out()
+    records.write_atomic(folder / "config.yaml", yaml.safe_dump(experiment.container(), sort_keys=False))
     return folder
 
 
-def resume(folder: Path, report: Callable[[Progress], None], trust: tuple[str, ...] = ()) -> Path:
-    """Go on with a run that was stopped; the result is the same as if it had not been."""
+def carry_out(
+    folder: Path, report: Callable[[Progress], None], trust: tuple[str, ...] = (), kind: records.Kind = "run"
+) -> Record:
+    """Train and score what `config.yaml` in `folder` says; the record there says how it ended.
+
+    A run that was stopped goes on from its last checkpoint, with the same result as if it had not been stopped.
+    """
     if (folder / "record.json").is_file():
         raise BadInput(f"{folder} is finished: its record is never overwritten; start a new run instead")
+    if not (folder / "config.yaml").is_file():
+        raise BadInput(f"{folder} holds no config.yaml: give the folder of a run, runs/<data>/<model>/<id>")
     experiment = from_container(read_yaml(folder / "config.yaml"), trust)
-    _Run(experiment, folder, report, "run").carry_out()
-    return folder
+    return _Run(experiment, folder, report, kind).carry_out()
 
 
 class _Run:
@@ -79,23 +84,18 @@ class _Run:
         self.dataset: dict[str, Any] = {}
         self.tracker: Tracker | None = None
 
-    def carry_out(self) -> None:
+    def carry_out(self) -> Record:
         _quiet_libraries()
         if self.experiment.runtime.threads:
             torch.set_num_threads(self.experiment.runtime.threads)
-        error: BaseException | None = None
         try:
-            self._train_and_score()
-        except (KeyboardInterrupt, BadInput):
-            raise
-        except BaseException as raised:
-            error = raised
-            raise
+            return self._train_and_score()
         finally:
-            if error is not None and isinstance(error, Exception):
-                self._finish("failed", f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
+            error = sys.exception()
+            if isinstance(error, Exception) and not isinstance(error, BadInput):
+                self._finish("failed", f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
 
-    def _train_and_score(self) -> None:
+    def _train_and_score(self) -> Record:
         experiment = self.experiment
         seed_everything(experiment.seed.init)
         self.report(Progress("loading", 0, experiment.budget.examples))
@@ -115,11 +115,10 @@ class _Run:
         )
         loop = self._train()
         if loop.status == "diverged" or not (self.folder / "model.safetensors").is_file():
-            self._finish("diverged", loop.reason)
-            return
+            return self._finish("diverged", loop.reason)
         load_weights(self.model, self.folder / "model.safetensors")
         self._score(loop)
-        self._finish(loop.status, loop.reason)
+        return self._finish(loop.status, loop.reason)
 
     # Training --------------------------------------------------------------------------------------------------------
 
@@ -135,12 +134,16 @@ class _Run:
             patience=training.patience,
             cpu_seconds=experiment.budget.minutes * 60,
         )
+        if training.clip_norm and not self.model.automatic_optimization:
+            raise BadInput(f"training.clip_norm={training.clip_norm}: {experiment.model.name} steps its own optimisers")
+        grids = sorted(plan.validation_steps)[:: max(1, training.validations // GRIDS)]
         loop = Loop(
             plan,
             Hooks(
                 validate=lambda: self._validate(loop),
                 better=lambda: save_weights(self.model, self.folder / "model.safetensors"),
-                validated=self._validated,
+                picture=lambda step: self._picture(f"{loop.examples:09d}", loop.examples) if step in grids else None,
+                save=self._save,
                 log=self._log,
                 report=self.report,
             ),
@@ -164,10 +167,10 @@ class _Run:
             default_root_dir=self.folder,
         )
         stream = Stream(lambda start: self.data.batches(experiment.seed.data, training.batch_size, start), loop)
-        self._grid_steps = sorted(plan.validation_steps)[:: max(1, training.validations // GRIDS)]
-        trainer.fit(self.model, stream, ckpt_path=last if last.is_file() else None, weights_only=True)
-        if trainer.interrupted:
-            raise KeyboardInterrupt
+        try:
+            trainer.fit(self.model, stream, ckpt_path=last if last.is_file() else None, weights_only=True)
+        except SystemExit as stop:  # Lightning's answer to Ctrl-C
+            raise KeyboardInterrupt from stop
         return loop
 
     def _validate(self, loop: Loop) -> float | None:
@@ -188,15 +191,13 @@ class _Run:
             self._log({f"val/{metric}": score.value}, loop.examples)
         return score.value
 
-    def _validated(self, trainer: Trainer, examples: int) -> None:
-        if examples // self.experiment.training.batch_size in self._grid_steps:
-            self._picture(f"{examples:09d}", examples)
+    def _save(self, trainer: Trainer) -> None:
         _write_curves(self.folder / "curves.csv", self.curves)
         writing = self.folder / "last.writing"
         trainer.save_checkpoint(writing)
         writing.replace(self.folder / "last.ckpt")
 
-    def _picture(self, name: str, examples: int) -> Path:
+    def _picture(self, name: str, examples: int) -> None:
         (self.folder / "samples").mkdir(exist_ok=True)
         self.model.eval()
         samples = draw_samples(self.model, GRID[self.data.spec.modality], self.experiment.seed.eval)
@@ -204,7 +205,6 @@ class _Run:
         file = save_samples(samples, self.data.spec, self.data.decode, self.folder / "samples" / name)
         if self.tracker is not None:
             self.tracker.samples(file, examples)
-        return file
 
     def _log(self, values: Mapping[str, float], examples: int) -> None:
         self.curves += [(examples, name, value) for name, value in values.items()]
@@ -260,36 +260,35 @@ class _Run:
 
     # The end ---------------------------------------------------------------------------------------------------------
 
-    def _finish(self, status: records.Status, reason: str | None) -> None:
+    def _finish(self, status: records.Status, reason: str | None) -> Record:
         experiment = self.experiment
         _write_curves(self.folder / "curves.csv", self.curves)
         if self.tracker is not None:
             self.tracker.summary(self.scores, experiment.evaluation.split, COST)
             self.tracker.finish(exit_code=0 if status in ("finished", "truncated") else 1)
-        records.write_record(
-            self.folder,
-            Record(
-                schema=records.SCHEMA,
-                kind=self.kind,
-                status=status,
-                reason=reason,
-                model=experiment.model.name,
-                data=experiment.data.name,
-                budget=experiment.budget.name,
-                seed=experiment.seed.model_dump(),
-                config=experiment.container(),
-                config_hash=experiment.config_hash,
-                code_hash=records.code_hash(),
-                git=records.git_state(),
-                dataset=self.dataset,
-                environment=records.environment(),
-                hardware=records.hardware() | _hardware(_device(experiment.runtime.device)),
-                started=self.started,
-                seconds=round(time.perf_counter() - self.clock, 3),
-                scores=self.scores,
-            ),
+        record = Record(
+            schema=records.SCHEMA,
+            kind=self.kind,
+            status=status,
+            reason=reason,
+            model=experiment.model.name,
+            data=experiment.data.name,
+            budget=experiment.budget.name,
+            seed=experiment.seed.model_dump(),
+            config=experiment.container(),
+            config_hash=experiment.config_hash,
+            code_hash=records.code_hash(),
+            git=records.git_state(),
+            dataset=self.dataset,
+            environment=records.environment(),
+            hardware=records.hardware() | _hardware(_device(experiment.runtime.device)),
+            started=self.started,
+            seconds=round(time.perf_counter() - self.clock, 3),
+            scores=self.scores,
         )
+        records.write_record(self.folder, record)
         self.report(Progress(status, experiment.budget.examples, experiment.budget.examples))
+        return record
 
 
 def score_again(folder: Path, trust: tuple[str, ...] = ()) -> dict[str, Score]:

@@ -1,0 +1,56 @@
+# Every verb of the benchmark. `make help` lists them.
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+SUITE ?= quick
+
+# Large blocks stay with the process: glibc returns them after every step otherwise, which costs up to a quarter.
+export MALLOC_MMAP_THRESHOLD_ := 33554432
+export MALLOC_TRIM_THRESHOLD_ := 17179869184
+export MALLOC_TOP_PAD_ := 134217728
+
+.DEFAULT_GOAL := help
+.PHONY: help setup benchmark list test test-all lint types leaderboards lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: .venv/ready ## build the environment in .venv, nothing else
+
+.venv/ready: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: $(PYTHON) is older than Python 3.11: install one and say make PYTHON=python3.11"; exit 2; }
+	@$(PYTHON) -m venv .venv || { echo "error: no venv module: apt-get install python3-venv"; exit 2; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+benchmark: setup ## train, score and rank one model a family on embedded data (SUITE=quick), under 10 minutes
+	$(BIN)/python -m benchmark suite $(SUITE)
+
+list: setup ## models, datasets and suites
+	@$(BIN)/python -m benchmark list
+
+test: setup ## the quick tests: laws, units, records; minutes
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+test-all: setup ## every test, the slow ones too
+	$(BIN)/python -m pytest -n 2
+
+lint: setup ## ruff, for style and for faults
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup ## mypy, strict
+	$(BIN)/mypy
+
+leaderboards: setup ## render leaderboards/*.md from the committed records
+	$(BIN)/python -m benchmark leaderboard
+
+lock: setup ## resolve the dependencies anew: exact versions with hashes, no addresses
+	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-emit-find-links --no-header --quiet --output-file requirements.lock
+
+clean: ## remove the environment and caches; runs and data stay
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache
