@@ -33,9 +33,9 @@ class SNGAN(GenerativeModel):
         discriminator_steps: int = 1,  # for one step of the generator; each sees a batch of its own
         translation: int = 1,  # augmentation: shifts by up to this many pixels
         cutout: int = 0,  # augmentation: side of a square that is painted over, in pixels
-        generator_learning_rate: float = 3e-4,
-        discriminator_learning_rate: float = 4.5e-4,
-        beta1: float = 0.0,  # of Adam: no momentum, as both players move
+        generator_learning_rate: float = 2e-3,
+        discriminator_learning_rate: float = 2e-3,
+        beta1: float = 0.0,  # of Adam: no momentum in a game
         beta2: float = 0.9,
     ) -> None:
         super().__init__(spec)
