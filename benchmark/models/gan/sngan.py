@@ -1,6 +1,6 @@
 """Spectrally normalised generative adversarial network.
 
-Paper: Miyato, Kataoka and others, "Spectral Normalization for Generative Adversarial Networks", ICLR 2018, arXiv:1802.05957
+Paper: Miyato and others, "Spectral Normalization for Generative Adversarial Networks", ICLR 2018, arXiv:1802.05957
 
 Differences: both networks see differentiably augmented images (Zhao and others, "Differentiable Augmentation for
 Data-Efficient GAN Training", NeurIPS 2020, arXiv:2006.10738), one discriminator step per generator step by default, and
