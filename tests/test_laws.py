@@ -50,7 +50,9 @@ def walk() -> list[Any]:
         for modality in modalities:
             label = name if len(modalities) == 1 else f"{name}-{modality}"
             cases += [
-                pytest.param(name, modality, law, id=f"{label}-{law.name}") for law in LAWS if law.binds(class_of(name))
+                pytest.param(name, modality, law, id=f"{label}-{law.name}")
+                for law in LAWS
+                if law.binds(class_of(name), modality)
             ]
     return cases
 
@@ -75,7 +77,7 @@ def toy(kind: type[toys.Toy], modality: Any) -> Subject:
         for kind in toys.HONEST
         for modality in ("image", "text")
         for law in LAWS
-        if law.binds(kind)
+        if law.binds(kind, modality)
     ],
 )
 def test_law_acquits(kind: type[toys.Toy], modality: Any, law: Law) -> None:
