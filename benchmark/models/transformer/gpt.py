@@ -73,7 +73,10 @@ class Block(nn.Module):
         if cache is not None:  # one new position, all before it are known
             cache[:, :, :, start : start + 1] = torch.stack([k, v])
             k, v = cache[:, :, :, : start + 1]
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=cache is None)
+        # On a CPU attention stays in float32: the backward pass of its bfloat16 kernel is several times slower.
+        dtype = self.value.weight.dtype if x.is_cpu else v.dtype
+        with torch.autocast(x.device.type, enabled=False):
+            y = F.scaled_dot_product_attention(q.to(dtype), k.to(dtype), v.to(dtype), is_causal=cache is None)
         mixed: Tensor = self.mix(y.transpose(1, 2).flatten(2))
         return mixed
 
