@@ -16,7 +16,8 @@ from torch import Tensor
 from benchmark.build import DataModule, GenerativeModel, SplitName
 from benchmark.metrics import METRICS, baselines, by_name, fidelity
 from benchmark.metrics.cost import COST, parameters, peak_memory
-from benchmark.metrics.extractors import Extractor, load_extractor
+from benchmark.metrics.extractors import load_extractor
+from benchmark.metrics.extractors.base import Extractor
 from benchmark.spec import (
     Absence,
     Estimate,

@@ -1,0 +1,159 @@
+"""The command line as a person meets it: quick, one line for what is wrong, exit codes that mean something."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+QUICK = ["budget.examples=64", "training.validations=1", "evaluation.importance_samples=2", "runtime.threads=1"]
+
+
+def benchmark(*arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "benchmark", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, "WANDB_MODE": "disabled", "COLUMNS": "120", **environment},
+    )
+
+
+@pytest.mark.parametrize("verb", ["--help", "list"])
+def test_asking_what_there_is_does_not_load_torch(verb: str) -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "benchmark", verb]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time")}
+    assert not imported & {"torch", "pytorch_lightning", "wandb", "sklearn", "hydra"}
+    before = time.process_time(), os.times().children_user + os.times().children_system
+    subprocess.run([sys.executable, "-m", "benchmark", verb], capture_output=True, check=True)
+    assert os.times().children_user + os.times().children_system - before[1] < 1
+
+
+def test_the_list_says_what_each_model_promises() -> None:
+    content = json.loads(benchmark("list", "--json").stdout)
+    models = {model["name"]: model for model in content["models"]}
+    assert models["vae"]["family"] == "vae"
+    assert models["vae"]["capabilities"] == ["ImportanceBound", "Reconstructs"]
+    assert models["sngan"]["capabilities"] == []
+    assert all("arXiv" in model["paper"] or "20" in model["paper"] for model in models.values())
+    assert {data["name"] for data in content["data"]} >= {"digits", "mnist", "tinyshakespeare", "pydocs"}
+    assert "quick" in {suite["name"] for suite in content["suites"]}
+    text = benchmark("list").stdout
+    assert all(name in text for name in models)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["rnu"], ["'rnu'", "did you mean 'run'"]),
+        (["run", "model=vea"], ["unknown model 'vea'", "did you mean 'vae'"]),
+        (["run", "data=digit"], ["did you mean 'digits'"]),
+        (["run", "model.latnet=16"], ["unknown option of model 'latnet'", "did you mean 'latent'"]),
+        (["run", "modle=vae"], ["'modle'", "did you mean 'model'"]),
+        (["run", "training.batch_size=x"], ["training.batch_size='x'", "integer"]),
+        (["run", "training.batch_size=0"], ["training.batch_size=0", "greater"]),
+        (["run", "model.latent=x"], ["model.latent='x'", "integer"]),
+        (["run", "seed=-1"], ["seed.init=-1", "greater"]),
+        (["run", "model"], ["key=value"]),
+        (["run", "+model.x=1"], ["key=value"]),
+        (["run", "model.latent=[1"], ["model.latent=[1"]),
+        (["run", "training=3"], ["group of settings", "training.batch_size"]),
+        (["run", "model=gpt", "data=digits"], ["'gpt' is for text", "image"]),
+        (["run", "model=vae", "data=cifar10"], ["nothing is tuned", "budget.examples"]),
+        (["run", "model.target=os.path.X"], ["--trust os"]),
+        (["run", "--resume", "nowhere"], ["config.yaml"]),
+        (["run", "--sed", "1"], ["--sed"]),
+        (["suite", "quikc"], ["did you mean 'quick'"]),
+        (["suite", "quick", "jobs=many"], ["jobs=many"]),
+        (["suite", "quick", "jobs=0"], ["jobs=0"]),
+        (["data", "minst"], ["did you mean 'mnist'"]),
+        (["sample", "nowhere"], ["config.yaml"]),
+        (["evaluate", "nowhere"], ["config.yaml"]),
+        (["publish", "nowhere"], ["no record"]),
+        (["sample", ".", "-n", "0"], ["-n"]),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(arguments: list[str], words: list[str], tmp_path: Path) -> None:
+    done = benchmark(*arguments, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert all(word in done.stderr for word in words), done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_network_says_where_to_put_the_file(tmp_path: Path) -> None:
+    environment = {"BENCHMARK_DATA": str(tmp_path / "data"), "https_proxy": "http://127.0.0.1:9"}
+    done = benchmark("data", "tinyshakespeare", cwd=tmp_path, **environment)
+    assert done.returncode == 2
+    (line,) = done.stderr.strip().splitlines()
+    assert "tinyshakespeare/input.txt" in line
+    assert "86c4e6aa" in line
+
+
+def test_a_dataset_is_checked_and_described() -> None:
+    done = benchmark("data", "digits")
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["splits"]["train"]["n"] == 1437
+
+
+def test_a_run_from_start_to_samples(tmp_path: Path) -> None:
+    done = benchmark("run", "model=vae", "data=digits", "seed=1", *QUICK, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (record,) = tmp_path.glob("runs/digits/vae/*/record.json")
+    folder = record.parent
+    assert str(record.relative_to(tmp_path)) in done.stdout
+    assert "samples/final.png" in done.stdout
+    assert json.loads(record.read_text())["seed"] == {"init": 1, "data": 1, "eval": 0}
+    sampled = benchmark("sample", str(folder), "-n", "4", cwd=tmp_path)
+    assert (tmp_path / sampled.stdout.strip()).read_bytes().startswith(b"\x89PNG")
+    scored = json.loads(benchmark("evaluate", str(folder), cwd=tmp_path).stdout)
+    assert scored["nll"]["value"] == json.loads(record.read_text())["scores"]["nll"]["value"]
+
+
+def test_a_run_that_diverges_ends_with_1(tmp_path: Path) -> None:
+    done = benchmark("run", "model=vae", "model.learning_rate=1e30", *QUICK, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "diverged" in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_goes_on(tmp_path: Path) -> None:
+    settings = ["model=vae", "budget.examples=200000", "training.validations=50", "budget.minutes=10", *QUICK[2:]]
+    command = [sys.executable, "-m", "benchmark", "run", *settings]
+    environment = {**os.environ, "WANDB_MODE": "disabled"}
+    child = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("runs/*/*/*/last.ckpt")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    (folder,) = tmp_path.glob("runs/digits/vae/*")
+    assert not (folder / "record.json").exists()
+    assert benchmark("run", "--resume", str(folder), cwd=tmp_path).returncode == 0
+    whole = benchmark("run", *settings, cwd=tmp_path)
+    assert whole.returncode == 0
+    (other,) = (path for path in tmp_path.glob("runs/digits/vae/*") if path != folder)
+    assert (folder / "model.safetensors").read_bytes() == (other / "model.safetensors").read_bytes()
+
+
+@pytest.mark.slow
+def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmark", "run", "model=vae", "budget.examples=3000000", "budget.minutes=10"]
+    environment = {**os.environ, "WANDB_MODE": "disabled"}
+    child = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("runs/*/*/*/last.ckpt")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    child.send_signal(signal.SIGINT)
+    _, said = child.communicate(timeout=60)
+    assert child.returncode == 130
+    assert "run --resume runs/digits/vae/" in said.splitlines()[-1]
+    assert "Traceback" not in said
