@@ -36,7 +36,7 @@ def load_inception(weights: Path, spec: DataSpec) -> Extractor:
     try:
         torch.load(weights, map_location="cpu", weights_only=True)  # torch-fidelity loads without this guard
         network = FeatureExtractorInceptionV3("inception-v3-compat", LAYERS, str(weights))
-    except (RuntimeError, pickle.UnpicklingError) as error:
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise BadInput(f"{weights} does not hold Inception weights as torch-fidelity publishes them") from error
 
     def features(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -45,4 +45,4 @@ def load_inception(weights: Path, spec: DataSpec) -> Extractor:
         return pooled, logits
 
     digest = sha256(weights)
-    return Extractor(f"inception-v3@{digest[:8]}", digest, features, chunk=50)
+    return Extractor(f"inception-v3@{digest[:8]}", digest, features, chunk=10)
