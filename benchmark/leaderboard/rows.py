@@ -1,0 +1,305 @@
+"""Records to rows, rows to rankings: what stands on a board, what was superseded, and who may be compared with whom."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+from pydantic import TypeAdapter, ValidationError
+
+from benchmark.leaderboard.columns import Column
+from benchmark.leaderboard.statistics import Interval, pooled_stderr, ranks
+from benchmark.record import Record
+from benchmark.spec import BadInput, Score
+
+Current = Mapping[tuple[str, str, str], str]  # (data, model, budget) -> config_hash of the tuned configuration
+Protocol = dict[str, Any]
+
+_REFERENCES: TypeAdapter[dict[str, dict[str, Score]]] = TypeAdapter(dict[str, dict[str, Score]])
+
+
+@dataclass(frozen=True)
+class Run:
+    """A record and the file that holds it."""
+
+    path: Path
+    record: Record
+
+    @property
+    def seed(self) -> tuple[int, int]:
+        """What training depends on; another `seed.eval` is no other training."""
+        return self.record.seed["init"], self.record.seed["data"]
+
+    @property
+    def budget(self) -> tuple[float, str]:
+        """CPU minutes and name: one name with two caps is two budgets."""
+        return float(self.record.config["budget"]["minutes"]), self.record.budget
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the three splits; empty where a run failed before it had its data."""
+        splits = self.record.dataset.get("splits", {})
+        return "-".join(str(split["sha256"])[:8] for split in splits.values())
+
+    @cached_property
+    def references(self) -> dict[str, dict[str, Score]]:
+        """Baselines and floor that were scored with the run, by name and metric."""
+        try:
+            return _REFERENCES.validate_python(self.record.dataset.get("references", {}))
+        except ValidationError as error:
+            raise BadInput(f"{self.path} is no valid record: dataset.references: {error.errors()[0]['msg']}") from error
+
+
+@dataclass(frozen=True)
+class Row:
+    """One configuration of a model under one budget: a run for each seed, all with the same code.
+
+    `failed` are runs that failed and were repeated.
+    """
+
+    name: str
+    runs: tuple[Run, ...]
+    failed: tuple[Run, ...] = ()
+
+    @property
+    def budget(self) -> tuple[float, str]:
+        return self.runs[0].budget
+
+    @property
+    def family(self) -> str:
+        return self.runs[0].record.family
+
+    @property
+    def scored(self) -> tuple[Run, ...]:
+        return tuple(run for run in self.runs if run.record.status in ("finished", "truncated"))
+
+    @property
+    def truncated(self) -> bool:
+        return any(run.record.status == "truncated" for run in self.runs)
+
+
+@dataclass(frozen=True)
+class Superseded:
+    """A record that is on no row, and why."""
+
+    run: Run
+    why: str
+
+
+def select(records: Mapping[Path, Record], current: Current | None) -> tuple[list[Row], list[Superseded]]:
+    """The rows of a board, and what stands below it.
+
+    A row is the tuned configuration, with all its seeds at the newest code that has them. The first record of a seed
+    counts, so that nobody can try a seed until it is lucky; only a run that failed, by no fault of its model, may be
+    repeated. `current=None` takes every configuration as it is, one row each: for local runs.
+    """
+    groups: dict[tuple[Any, ...], list[Run]] = defaultdict(list)
+    superseded: list[Superseded] = []
+    for run in sorted((Run(path, record) for path, record in records.items()), key=lambda run: str(run.path)):
+        record = run.record
+        why = _no_result(record) or _not_current(record, current)
+        if why:
+            superseded.append(Superseded(run, why))
+        else:
+            groups[record.data, record.model, run.budget, record.config_hash].append(run)
+
+    configurations: dict[tuple[Any, ...], int] = defaultdict(int)
+    for key in groups:
+        configurations[key[:-1]] += 1
+    rows = []
+    for key, runs in sorted(groups.items()):
+        model, config_hash = str(key[1]), str(key[-1])
+        row, others = _row(model if configurations[key[:-1]] == 1 else f"{model} ({config_hash[:8]})", runs)
+        rows.append(row)
+        superseded += others
+    return rows, sorted(superseded, key=lambda entry: str(entry.run.path))
+
+
+def _no_result(record: Record) -> str | None:
+    if record.kind != "run":
+        return f"a {record.kind}, not a run"
+    split = record.config["evaluation"]["split"]
+    return None if split == "test" else f"scored on the {split} split"
+
+
+def _not_current(record: Record, current: Current | None) -> str | None:
+    if current is None:
+        return None
+    tuned = current.get((record.data, record.model, record.budget))
+    if tuned is None:
+        return "nothing is tuned for it"
+    return None if record.config_hash == tuned else f"other configuration ({record.config_hash[:8]})"
+
+
+def _row(name: str, runs: Sequence[Run]) -> tuple[Row, list[Superseded]]:
+    """The runs of one configuration: those with the newest code that has all its seeds, the first of each seed."""
+    by_code: dict[str, list[Run]] = defaultdict(list)
+    for run in runs:
+        by_code[run.record.code_hash or "unknown"].append(run)
+
+    def seeds_then_age(code: str) -> tuple[int, datetime, str]:
+        return len({run.seed for run in by_code[code]}), max(run.record.started for run in by_code[code]), code
+
+    newest = max(by_code, key=seeds_then_age)
+    superseded = [
+        Superseded(run, f"other code ({code[:8]}), older or with fewer seeds")
+        for code, others in by_code.items()
+        if code != newest
+        for run in others
+    ]
+    first: dict[tuple[int, int], Run] = {}
+    failed = []
+    order = sorted(by_code[newest], key=lambda run: (run.record.status == "failed", run.record.started, str(run.path)))
+    for run in order:
+        if first.setdefault(run.seed, run) is run:
+            continue
+        if run.record.status == "failed":
+            failed.append(run)
+        else:
+            superseded.append(Superseded(run, "repeated seed: the first counts"))
+    return Row(name, tuple(first[seed] for seed in sorted(first)), tuple(failed)), superseded
+
+
+# Rankings ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One metric of a row, over its seeds."""
+
+    interval: Interval
+    stderr: float | None  # of the evaluation: over test examples
+    protocol: Protocol
+    how: Mapping[str, Any]  # exact or bound, which sampler
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row's place in a ranking, and the runs that stand under its protocol."""
+
+    rank: int
+    row: Row
+    runs: tuple[Run, ...]
+    cell: Cell
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A baseline or a floor: under the same protocol, never ranked."""
+
+    name: str
+    scores: dict[str, Score]
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Rows whose scores may be compared: one metric, version and protocol."""
+
+    column: Column
+    protocol: Protocol
+    entries: tuple[Entry, ...]
+    references: tuple[Reference, ...]
+
+
+class Judge:
+    """Says which scores may be compared. Built from all records, since the newest version of a metric rules."""
+
+    def __init__(self, records: Iterable[Record]) -> None:
+        self.versions: dict[str, int] = defaultdict(int)
+        fingerprints: dict[str, set[str]] = defaultdict(set)
+        for record in records:
+            if fingerprint := Run(Path(), record).fingerprint:
+                fingerprints[record.data].add(fingerprint)
+            for name, score in record.scores.items():
+                self.versions[name] = max(self.versions[name], score.version)
+        self._changed = {data for data, found in fingerprints.items() if len(found) > 1}
+
+    def protocol(self, run: Run, score: Score) -> Protocol:
+        """Under which conditions a score holds, without how the model met them.
+
+        Where a dataset's records do not all have the same data, its fingerprint is one of them.
+        """
+        data = {"data": run.fingerprint} if run.record.data in self._changed else {}
+        return {name: value for name, value in score.protocol.items() if name != "how"} | data
+
+    def score(self, run: Run, column: Column) -> Score | None:
+        """A score with a value at the metric's newest version."""
+        score = column.score(run.record)
+        if score is None or score.value is None or score.version < self.versions[column.metric]:
+            return None
+        return score
+
+    def outdated(self, row: Row, column: Column) -> int | None:
+        """The old version of a metric that a row holds, if it does."""
+        found = [column.score(run.record) for run in row.scored]
+        versions = [score.version for score in found if score is not None and score.value is not None]
+        old = [version for version in versions if version < self.versions[column.metric]]
+        return min(old, default=None)
+
+    def cell(self, runs: Sequence[Run], column: Column) -> Cell | None:
+        """A metric over the runs of a row; `None` where none has it, or where seeds stand under different protocols."""
+        scores = [(run, score) for run in runs if (score := self.score(run, column)) is not None]
+        if len({_canonical(self.protocol(run, score)) for run, score in scores}) != 1:
+            return None
+        values = [cast(float, score.value) for _, score in scores]
+        return Cell(
+            column.interval(values),
+            pooled_stderr([score.stderr for _, score in scores]),
+            self.protocol(*scores[0]),
+            scores[0][1].protocol.get("how", {}),
+        )
+
+    def rankings(self, rows: Sequence[Row], column: Column) -> list[Ranking]:
+        """One ranking for each protocol, the one with most rows first. Lower is better."""
+        by_protocol: dict[str, list[tuple[Row, list[Run]]]] = defaultdict(list)
+        for row in rows:
+            runs_under: dict[str, list[Run]] = defaultdict(list)
+            for run in row.scored:
+                if (score := self.score(run, column)) is not None:
+                    runs_under[_canonical(self.protocol(run, score))].append(run)
+            for key, runs in runs_under.items():
+                by_protocol[key].append((row, runs))
+        found = []
+        for _, members in sorted(by_protocol.items(), key=lambda item: (-len(item[1]), item[0])):
+            placed = [(row, runs, cell) for row, runs in members if (cell := self.cell(runs, column)) is not None]
+            order = ranks([cell.interval.centre for *_, cell in placed])
+            entries = [
+                Entry(rank, row, tuple(runs), cell) for rank, (row, runs, cell) in zip(order, placed, strict=True)
+            ]
+            entries.sort(key=lambda entry: (entry.rank, entry.row.name))
+            protocol = entries[0].cell.protocol
+            references = self._references([run for entry in entries for run in entry.runs], column, protocol)
+            found.append(Ranking(column, protocol, tuple(entries), references))
+        return found
+
+    def _references(self, runs: Sequence[Run], column: Column, protocol: Protocol) -> tuple[Reference, ...]:
+        found: dict[str, dict[str, Score]] = {}
+        for run in runs:
+            for name, scores in run.references.items():
+                score = scores.get(column.metric)
+                if score is None or score.value is None or score.version < self.versions[column.metric]:
+                    continue
+                if _fits(self.protocol(run, score), protocol):
+                    found.setdefault(name, scores)
+        order = sorted(found, key=lambda name: (cast(float, found[name][column.metric].value), name))
+        return tuple(Reference(name, found[name]) for name in order)
+
+
+def _canonical(protocol: Protocol) -> str:
+    return json.dumps(protocol, sort_keys=True)
+
+
+def _fits(reference: Protocol, protocol: Protocol) -> bool:
+    """A reference belongs under a protocol that is its own; a baseline of text needs no context, so it fits any."""
+    if reference.get("context") == "own":
+        reference, protocol = (
+            {name: value for name, value in given.items() if name not in ("context", "stride")}
+            for given in (reference, protocol)
+        )
+    return _canonical(reference) == _canonical(protocol)

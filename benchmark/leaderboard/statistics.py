@@ -1,0 +1,60 @@
+"""Statistics over training seeds, as pure functions of numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean over `n` seeds with its interval; one seed has none."""
+
+    centre: float
+    low: float | None
+    high: float | None
+    n: int
+
+
+def student_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
+    """Mean and Student-t interval of the mean, mean ± t(n-1) sd/√n, of one value a seed."""
+    from scipy.special import stdtrit  # quantile of Student's t; late, so that the command line starts quickly
+
+    n = len(values)
+    if n == 0:
+        raise ValueError("a mean over seeds needs one value at least")
+    mean = math.fsum(values) / n
+    if n == 1:
+        return Interval(mean, None, None, 1)
+    deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
+    half = float(stdtrit(n - 1, (1 + confidence) / 2)) * deviation / math.sqrt(n)
+    return Interval(mean, mean - half, mean + half, n)
+
+
+def log_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
+    """The same on the log scale: geometric mean and an interval around it that never leaves the positive numbers.
+
+    For distances, whose spread grows with their size. Every value must be positive (`ValueError`).
+    """
+    if not all(value > 0 for value in values):
+        raise ValueError(f"the log scale needs positive values, not {min(values)}")
+    logs = student_interval([math.log(value) for value in values], confidence)
+    low, high = (None if end is None else math.exp(end) for end in (logs.low, logs.high))
+    return Interval(math.exp(logs.centre), low, high, logs.n)
+
+
+def pooled_stderr(stderrs: Sequence[float | None]) -> float | None:
+    """Root mean square of standard errors. `None` where one is missing.
+
+    All seeds are scored on the same test examples, so their errors are shared: more seeds do not shrink them.
+    """
+    known = [stderr for stderr in stderrs if stderr is not None]
+    if not known or len(known) < len(stderrs):
+        return None
+    return math.sqrt(math.fsum(stderr**2 for stderr in known) / len(known))
+
+
+def ranks(values: Sequence[float]) -> list[int]:
+    """Rank of each value, the lowest first; equal values share the better rank."""
+    return [1 + sum(other < value for other in values) for value in values]
