@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from benchmark.leaderboard.board import boards
+from benchmark.leaderboard.board import boards, words
 from benchmark.leaderboard.columns import quantity
 from benchmark.leaderboard.markdown import code, escape, link
 from benchmark.leaderboard.published import read_published
@@ -407,6 +407,11 @@ def test_escapes() -> None:
 def test_a_dataset_that_names_no_page_is_refused() -> None:
     with pytest.raises(BadInput, match="cannot name a page"):
         boards({Path("x.json"): record(data="../../x")})
+
+
+def test_protocols_in_words() -> None:
+    protocol = {"importance_samples": 1000, "split": "test", "of": "a|b", "extra": [1, None], "flag": True}
+    assert words(protocol) == "test split, importance samples 1,000, of a\\|b, extra \\[1, None\\], flag True"
 
 
 def test_quantities() -> None:

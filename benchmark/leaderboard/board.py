@@ -161,7 +161,7 @@ class _Board:
         rankings = self.judge.rankings(rows, main)
         ranked = {entry.row.name for ranking in rankings for entry in ranking.entries}
         without = [row for row in rows if row.name not in ranked]
-        notes = bullets(sorted(set(self._notes(rows, main, beside))))
+        notes = sorted(self._notes(rows, main, beside))
         header = ["rank", "model", "family", main.title, "s.e.", *(c.title for c in (*beside, *cost)), "seeds"]
         parts = []
         for index, ranking in enumerate(rankings):
@@ -181,12 +181,12 @@ class _Board:
                 lines += [self._without(row, beside, cost) for row in without]
             lines += [_reference(reference, main, beside, cost) for reference in ranking.references]
             parts += [f"### {title}: {words(ranking.protocol)}", table(header, lines, left=3)]
-            parts.append(bullets(self._conditions(ranking, beside)))
-        if not rankings and any(row.scored for row in rows) and cost:
-            parts += [f"### {title}", table(header, [self._without(row, beside, cost) for row in without], left=3)]
-        elif not rankings:
-            parts += [f"### {title}", f"No row has {main.title}."]
-        return [*parts, notes]
+            parts.append(bullets(self._conditions(ranking, beside) + (notes if index == 0 else [])))
+        if not rankings:
+            lines = [self._without(row, beside, cost) for row in without]
+            shown = table(header, lines, left=3) if cost else f"No row has {main.title}."
+            parts += [f"### {title}", shown, bullets(notes)]
+        return parts
 
     def _others(self, runs: Sequence[Run], beside: Sequence[Column], cost: Sequence[Column]) -> list[str]:
         scores = [_text(self.judge.cell(runs, column), column) for column in beside]
@@ -202,9 +202,7 @@ class _Board:
         hows: dict[str, list[str]] = defaultdict(list)
         for entry in ranking.entries:
             hows[words(entry.cell.how)].append(entry.row.name)
-        lines = [
-            f"{ranking.column.title} of {escape(', '.join(who))}: {how}" for how, who in sorted(hows.items()) if how
-        ]
+        lines = [f"{ranking.column.title} of {escape(', '.join(who))}: {how}" for how, who in hows.items() if how]
         for column in beside:
             models: dict[str, list[str]] = defaultdict(list)
             for entry in ranking.entries:
@@ -226,7 +224,7 @@ class _Board:
                     if absent is not None and (column is main or absent.kind != "does not apply"):
                         reasons[f"{absent.kind}: {absent.reason}"] += 1
                 for reason, n in sorted(reasons.items()):
-                    share = "" if n == len(row.runs) else f" of {n} of {len(row.runs)} runs"
+                    share = "" if n == len(row.scored) else f" in {n} of {len(row.scored)} runs"
                     yield f"{escape(row.name)}, {column.title}{share}: {escape(reason)}"
                 if (old := self.judge.outdated(row, column)) is not None:
                     newest = self.judge.versions[column.metric]
@@ -303,7 +301,7 @@ def _section(title: str, content: str) -> str:
 
 def words(protocol: Mapping[str, Any]) -> str:
     """A protocol as one line: `test split, context 128, stride 32`."""
-    parts = {name: value if isinstance(value, str) else f"{value:,}" for name, value in protocol.items()}
+    parts = {name: f"{value:,}" if type(value) is int else str(value) for name, value in protocol.items()}
     shown = [f"{parts.pop('split')} split"] if "split" in parts else []
     return escape(", ".join([*shown, *(f"{name.replace('_', ' ')} {value}" for name, value in parts.items())]))
 
