@@ -142,6 +142,26 @@ def publish(folder: Path, target: Path) -> None:
         click.echo(file)
 
 
+@cli.command()
+@click.option("--records", type=click.Path(path_type=Path), default=Path("leaderboards/records"), show_default=True)
+@click.option("--to", "target", type=click.Path(path_type=Path), default=Path("leaderboards"), show_default=True)
+def leaderboard(records: Path, target: Path) -> None:
+    """Render the boards from the committed records."""
+    from benchmark.config import tuned_hash
+    from benchmark.leaderboard.board import boards
+    from benchmark.record import read_records, write_atomic
+
+    found = read_records(records)
+    if not found:
+        raise BadInput(f"no records below {records}: publish a run first, or name another folder with --records")
+    settings = {(record.data, record.model, record.budget) for record in found.values()}
+    current = {setting: tuned for setting in settings if (tuned := tuned_hash(*setting)) is not None}
+    published = target / "published.yaml"
+    pages = boards(found, current, published if published.is_file() else None, target)
+    for name, page in pages.items():
+        click.echo(write_atomic(target / name, page))
+
+
 @cli.command(hidden=True)
 def work() -> None:
     """Carry out one experiment for `suite`: configuration on standard input, progress as JSON lines on output."""
@@ -161,7 +181,29 @@ def work() -> None:
 
 def _show_runs(folders: list[Path]) -> int:
     """A table of the runs and where everything is. Exit code 1 when one of them failed or diverged."""
-    return 0
+    from rich.console import Console
+
+    from benchmark.leaderboard.board import boards
+    from benchmark.leaderboard.terminal import runs_table
+    from benchmark.record import read_record, read_records, write_atomic
+
+    records = {folder / "record.json": read_record(folder) for folder in folders}
+    if not records:
+        return 0
+    console = Console(width=None if sys.stdout.isatty() else 100)
+    for table in runs_table(records):
+        console.print(table)
+    for title, name in (("records", "record.json"), ("samples", "samples/final.*")):
+        click.echo(f"{title}:")
+        for file in (file for folder in folders for file in folder.glob(name)):
+            click.echo(f"  {file}")
+    runs = folders[0].parents[2]
+    board = runs / "board"
+    pages = boards(read_records(runs), home=board)
+    click.echo("boards of all runs so far:")
+    for data in sorted({record.data for record in records.values()}):
+        click.echo(f"  {write_atomic(board / f'{data}.md', pages[f'{data}.md'])}")
+    return int(any(record.status in ("failed", "diverged") for record in records.values()))
 
 
 def main() -> None:

@@ -11,10 +11,10 @@ import os
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from benchmark.spec import BadInput, Modality, unknown
 
@@ -105,15 +105,6 @@ class Experiment(_Strict):
     evaluation: Evaluation
     runtime: Runtime
 
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        if self.data.modality not in self.model.modalities:
-            raise BadInput(
-                f"model {self.model.name!r} is for {' and '.join(self.model.modalities)}, but data {self.data.name!r} "
-                f"is {self.data.modality}; `python -m benchmark list` shows what goes together"
-            )
-        return self
-
     @property
     def family(self) -> str:
         """The folder that holds the model's file."""
@@ -183,6 +174,7 @@ def compose(overrides: Sequence[str] = (), trust: Sequence[str] = ()) -> Experim
     for key, _ in options:
         _check_key(bare, key)
     content = _hydra(tuple(f"{key}={value}" for key, value in pairs)) if options else bare
+    _check_modality(bare)
     return from_container(_resolve(content), trust)
 
 
@@ -202,6 +194,14 @@ def from_container(content: Mapping[str, Any], trust: Sequence[str] = ()) -> Exp
                 f"if you trust it, add --trust {package}"
             )
     return experiment
+
+
+def tuned_hash(data: str, model: str, budget: str) -> str | None:
+    """The `config_hash` of what `tuned/` says today; `None` where such an experiment no longer exists."""
+    try:
+        return compose([f"data={data}", f"model={model}", f"budget={budget}"]).config_hash
+    except BadInput:
+        return None
 
 
 def load_data(name: str) -> DataConfig:
@@ -240,6 +240,15 @@ def _expand_seed(pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
     for key, value in pairs:
         expanded += [("seed.init", value), ("seed.data", value)] if key == "seed" else [(key, value)]
     return expanded
+
+
+def _check_modality(content: Mapping[str, Any]) -> None:
+    data, model = content["data"], content["model"]
+    if data["modality"] not in model["modalities"]:
+        raise BadInput(
+            f"model {model['name']!r} is for {' and '.join(model['modalities'])}, but data {data['name']!r} is "
+            f"{data['modality']}; `python -m benchmark list` shows what goes together"
+        )
 
 
 def _check_key(content: Mapping[str, Any], key: str) -> None:
