@@ -108,7 +108,7 @@ class Experiment(_Strict):
     @property
     def family(self) -> str:
         """The folder that holds the model's file."""
-        return self.model.target.split(".")[-3]
+        return self.model.target.rpartition(".")[0].rpartition(".")[0].rpartition(".")[2]
 
     @property
     def config_hash(self) -> str:
@@ -218,11 +218,11 @@ def load_suite(name: str, overrides: Sequence[str] = ()) -> list[Experiment]:
     if name not in files:
         raise unknown("suite", name, files)
     suite = read_yaml(files[name])
-    seeds = suite.get("seeds", [0])
-    common = [f"budget={suite['budget']}", *suite.get("overrides", []), *overrides]
+    own_seed = any(override.startswith("seed=") for override in overrides)
+    seeds = [] if own_seed else [f"seed={seed}" for seed in suite["seeds"]]
     return [
-        compose([f"data={entry['data']}", f"model={entry['model']}", f"seed={seed}", *common])
-        for seed in seeds
+        compose([f"data={entry['data']}", f"model={entry['model']}", f"budget={suite['budget']}", *seed, *overrides])
+        for seed in ([[one] for one in seeds] or [[]])
         for entry in suite["experiments"]
     ]
 

@@ -78,7 +78,7 @@ class Record(BaseModel):
 
     @property
     def family(self) -> str:
-        return str(self.config["model"]["target"]).split(".")[-3]
+        return str(self.config["model"]["target"]).rpartition(".")[0].rpartition(".")[0].rpartition(".")[2]
 
     @property
     def publishable(self) -> bool:
