@@ -127,7 +127,7 @@ def publish(run: Path, records: Path) -> list[Path]:
     """Copy a run's record and per-example likelihoods to `records`, under the name that says what they are."""
     record = read_record(run)
     if not record.publishable:
-        raise BadInput(f"{run}: records on {record.data} are never published: {record.dataset.get('why', '')}")
+        raise BadInput(f"{run}: records on {record.data} are never published: {record.dataset.get('note', '')}")
     if record.kind != "run":
         raise BadInput(f"{run}: a {record.kind} is evidence for a study, not for the board: confirm its setting first")
     if record.config["evaluation"]["split"] != "test":

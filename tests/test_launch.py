@@ -1,0 +1,182 @@
+"""A suite: parallel processes, past failures, skipping what has a record; and a user's own configurations."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from benchmark.config import choices, compose, load_suite
+from benchmark.launch import Display
+from benchmark.record import publish, read_record, read_records, write_record
+from benchmark.spec import BadInput
+
+SUITE = """\
+description: two short runs, one of which cannot work
+budget: smoke
+seeds: [0]
+experiments:
+  - {data: digits, model: vae}
+  - {data: digits, model: broken}
+"""
+BROKEN = """\
+name: broken
+target: benchmark.models.vae.vae.VAE
+modalities: [image]
+latent: 4
+network: mlp
+width: 16
+depth: 1
+likelihood: bernoulli
+components: 1
+beta: 1.0
+importance_samples: 1
+dropout: 0.0
+learning_rate: 0.001
+weight_decay: 0.0
+"""
+
+
+@pytest.fixture
+def own_configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "own"
+    for name, content in {"suite/short.yaml": SUITE, "model/broken.yaml": BROKEN}.items():
+        (folder / name).parent.mkdir(parents=True)
+        (folder / name).write_text(content)
+    monkeypatch.setenv("BENCHMARK_CONFIGS", str(folder))
+    return folder
+
+
+def test_a_users_own_folder_is_searched_too(own_configs: Path) -> None:
+    assert {"short", "quick"} <= set(choices("suite"))
+    assert compose(["model=broken", "budget.examples=10"]).model.options["latent"] == 4
+    vae, broken = load_suite("short", ["budget.examples=10"])
+    assert (vae.model.name, broken.model.name) == ("vae", "broken")
+    assert load_suite("short", ["budget.examples=10", "seed=7"])[0].seed.init == 7
+
+
+def test_a_suite_goes_on_past_failures_and_skips_what_is_done(own_configs: Path, tmp_path: Path) -> None:
+    settings = ["jobs=2", "budget.examples=64", "training.validations=1", "evaluation.importance_samples=2"]
+    command = [sys.executable, "-m", "benchmark", "suite", "short", *settings]
+    environment = {**os.environ, "WANDB_MODE": "disabled"}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert done.returncode == 1
+    assert "failed: broken on digits" in done.stderr
+    assert "likelihood 'bernoulli' needs 2 levels" in done.stderr
+    assert "Traceback" not in done.stderr
+    (record,) = tmp_path.glob("runs/digits/vae/*/record.json")
+    for shown in (record, record.parent / "samples" / "final.png", tmp_path / "runs" / "board" / "digits.md"):
+        assert shown.is_file()
+        assert str(shown.relative_to(tmp_path)) in done.stdout
+    assert read_record(record).hardware["threads"] == max(1, len(os.sched_getaffinity(0)) // 2)
+
+    again = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert "has a record" in again.stderr
+    assert list(tmp_path.glob("runs/digits/vae/*/record.json")) == [record]
+
+
+def test_progress_without_a_terminal_is_a_line_with_loss_throughput_and_time_left() -> None:
+    out = io.StringIO()
+    with Display(Console(file=out, width=200)) as display:
+        event = {"phase": "training", "examples": 50, "total": 200, "loss": 1.5, "rate": 2000.0, "left": 75.0}
+        for _ in range(3):  # said once in a while, not at every step
+            display.show("vae on digits", event)
+        display.show("vae on digits", {"phase": "scoring", "examples": 200, "total": 200})
+    assert out.getvalue().splitlines() == [
+        "vae on digits:  25 % loss 1.5, 2,000 examples/s, 1:15 left",
+        "vae on digits: 100 % scoring",
+    ]
+
+
+def test_progress_on_a_terminal_is_a_bar() -> None:
+    out = io.StringIO()
+    with Display(Console(file=out, width=120, force_terminal=True)) as display:
+        event = {"phase": "training", "examples": 50, "total": 200, "loss": 1.5, "rate": 2000.0, "left": 75.0}
+        display.show("vae on digits", event)
+        display.show("gpt on pydocs", {**event, "loss": 2.5})
+    assert "━" in out.getvalue()
+    assert "loss 1.5, 2,000 examples/s, 1:15 left" in out.getvalue()
+    assert "loss 2.5" in out.getvalue()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("finished")
+    settings = ["model=vae", "budget.examples=64", "training.validations=1", "evaluation.importance_samples=2"]
+    environment = {**os.environ, "WANDB_MODE": "disabled"}
+    subprocess.run([sys.executable, "-m", "benchmark", "run", *settings], cwd=folder, env=environment, check=True)
+    (record,) = folder.glob("runs/digits/vae/*/record.json")
+    return record.parent
+
+
+def variant(finished: Path, folder: Path, **changes: object) -> Path:
+    """The finished run once more, with `changes` at the top of its record."""
+    run = folder / "0a1b2c3d"
+    run.mkdir()
+    content = json.loads((finished / "record.json").read_text()) | changes
+    (run / "record.json").write_text(json.dumps(content))
+    (run / "likelihoods.npz").write_bytes((finished / "likelihoods.npz").read_bytes())
+    return run
+
+
+CLEAN = {"code_hash": "c0de", "git": {"commit": "abc", "dirty": False}}
+
+
+def test_publishing_copies_once_and_never_overwrites(finished: Path, tmp_path: Path) -> None:
+    run = variant(finished, tmp_path, **CLEAN)
+    files = publish(run, tmp_path / "records")
+    stem = f"0-{read_record(run).config_hash[:8]}-0a1b2c3d"
+    assert [file.relative_to(tmp_path / "records").as_posix() for file in files] == [
+        f"digits/vae/{stem}.json",
+        f"digits/vae/{stem}.npz",
+    ]
+    assert read_records(tmp_path / "records").keys() == {files[0]}
+    files[0].write_text("mine")
+    with pytest.raises(BadInput, match="never overwritten"):
+        publish(run, tmp_path / "records")
+    assert files[0].read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"git": {"commit": "abc", "dirty": True}}, "not committed"),
+        ({"git": None}, "not committed"),
+        ({"kind": "trial"}, "evidence for a study"),
+        ({"dataset": {"publishable": False, "note": "it differs"}}, "never published: it differs"),
+        ({"seconds": "long"}, "no valid record: seconds"),
+        ({"colour": "red"}, "no valid record: colour"),
+        ({"status": "great"}, "no valid record: status"),
+    ],
+)
+def test_what_is_no_evidence_is_not_published(
+    finished: Path, tmp_path: Path, changes: dict[str, object], words: str
+) -> None:
+    run = variant(finished, tmp_path, **{**CLEAN, **changes})
+    with pytest.raises(BadInput, match=words):
+        publish(run, tmp_path / "records")
+    assert not (tmp_path / "records").exists()
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "null"])
+def test_a_number_that_is_none_is_no_score(finished: Path, tmp_path: Path, number: str) -> None:
+    content = json.loads((finished / "record.json").read_text())
+    content["scores"]["nll"]["value"] = "HERE"
+    (tmp_path / "record.json").write_text(json.dumps(content).replace('"HERE"', number))
+    with pytest.raises(BadInput, match="no valid record"):
+        read_record(tmp_path)
+
+
+def test_a_record_is_written_whole_or_not_at_all(finished: Path, tmp_path: Path) -> None:
+    record = read_record(finished)
+    write_record(tmp_path, record)
+    assert read_record(tmp_path) == record
+    with pytest.raises(FileExistsError):
+        write_record(tmp_path, record)
+    assert [file.name for file in tmp_path.iterdir()] == ["record.json"]
