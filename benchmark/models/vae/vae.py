@@ -72,7 +72,7 @@ class VAE(GenerativeModel, ImportanceBound, Reconstructs):
     def encode(self, x: Tensor) -> Normal:
         """q(z | x), over [B, Z]."""
         x = x.float() * (2 / (self.spec.levels - 1)) - 1  # [B, C, H, W] in [-1, 1]
-        mu, log_sigma = self.encoder(x).chunk(2, dim=1)  # [B, Z] each
+        mu, log_sigma = self.encoder(x).float().chunk(2, dim=1)  # [B, Z] each, not in bfloat16
         return Normal(mu, log_sigma.exp(), validate_args=False)
 
     def decode(self, z: Tensor) -> Distribution:
