@@ -1,14 +1,15 @@
 """GPT: a decoder-only transformer over tokens, or over the pixels of an image in raster order.
 
-Paper: Radford, Wu, Child, Luan, Amodei and Sutskever, "Language Models are Unsupervised Multitask Learners", 2019;
-over pixels: Chen and others, "Generative Pretraining from Pixels", ICML 2020
+Paper: Radford, Wu, Child, Luan, Amodei and Sutskever, "Language Models are Unsupervised Multitask Learners",
+OpenAI 2019, https://openai.com/index/better-language-models
 
-Differences, each from the paper that brought it: rotary positions (Su and others 2021, arXiv:2104.09864), RMSNorm
-without gains before every layer (Zhang and Sennrich 2019, arXiv:1910.07467), normalised queries and keys (Henry and
-others 2020, arXiv:2010.04245), squared ReLU (So and others 2021, arXiv:2109.08668), projections back to the residual
-stream that start at zero, and Muon (Jordan and others 2024) for the blocks' matrices beside AdamW for the rest. Over
-images, every position also gets the embedding of its own place and of the pixel above the one that it predicts.
-Samples are drawn with cached keys and values.
+Over pixels: Chen and others, "Generative Pretraining from Pixels", ICML 2020. Differences, each from the
+paper that brought it: rotary positions (Su and others 2021, arXiv:2104.09864), RMSNorm without gains before every layer
+(Zhang and Sennrich 2019, arXiv:1910.07467), normalised queries and keys (Henry and others 2020, arXiv:2010.04245),
+squared ReLU (So and others 2021, arXiv:2109.08668), projections back to the residual stream that start at zero, and Muon
+(Jordan and others 2024) for the blocks' matrices beside AdamW for the rest. Over images, every position also gets
+embeddings of its place and of the three nearest pixels in the row above the pixel that it predicts, and close levels
+start with similar embeddings. Samples are drawn with cached keys and values.
 
 Shapes: B examples, T tokens, V levels, D width, N heads, K = D / N. An image `[C, H, W]` is read row by row, pixel by
 pixel, its colours together: T = H W C. Unit: nats.
@@ -16,6 +17,7 @@ pixel, its colours together: T = H W C. Unit: nats.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Any
@@ -46,6 +48,17 @@ def rotate(x: Tensor, table: Tensor) -> Tensor:
     cos, sin = table.type_as(x)
     a, b = x.chunk(2, dim=-1)
     return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
+
+
+def smooth_embedding(levels: int, width: int) -> nn.Embedding:
+    """Random Fourier features of the level (Rahimi and Recht 2007): close levels start with similar vectors.
+
+    The last row, of the begin token, is apart.
+    """
+    table = nn.Embedding(levels + 1, width)
+    angle = torch.outer(torch.linspace(0, 2 * math.pi, levels), torch.randn(width)) + 2 * math.pi * torch.rand(width)
+    table.weight.data[:levels] = math.sqrt(2) * angle.cos()  # [V, D], of unit variance
+    return table
 
 
 class Block(nn.Module):
@@ -105,13 +118,17 @@ class GPT(GenerativeModel, Likelihood, TokenLikelihood):
             )
         self.muon_learning_rate, self.learning_rate, self.weight_decay = muon_learning_rate, learning_rate, weight_decay
         self.begin = spec.levels  # the token before the first
-        self.token = nn.Embedding(spec.levels + 1, width)
-        self.lag = 1  # how far back the furthest token is that a position is given
         if spec.modality == "image":
             colours, _, columns = spec.shape
-            self.lag = columns * colours  # the same colour, one row up
-            self.above = nn.Embedding(spec.levels + 1, width)
+            row = columns * colours
+            self.lags = [lag for lag in (row + colours, row, row - colours) if lag > 0]  # back to the row above
+            self.token = smooth_embedding(spec.levels, width)
+            self.above = nn.ModuleList(smooth_embedding(spec.levels, width) for _ in self.lags)
             self.place = nn.Embedding(spec.dims, width)
+        else:
+            self.token = nn.Embedding(spec.levels + 1, width)
+            self.lags = []
+        self.lag = max(self.lags, default=1)  # how far back the furthest token lies that a position is given
         self.blocks = nn.ModuleList(  # type: ignore[assignment]
             Block(width, heads, dropout) for _ in range(layers)
         )
@@ -124,12 +141,15 @@ class GPT(GenerativeModel, Likelihood, TokenLikelihood):
     def embed(self, stream: Tensor, start: int) -> Tensor:
         """What T positions from `start` on are given, `[B, T, D]`.
 
-        `stream` `[B, lag + T - 1]` ends before the last token that they predict and begins `lag` before the first.
+        `stream` `[B, lag + T - 1]` begins `lag` tokens before the first that they predict and ends before the last, so
+        that nothing at a position can know its own token. At an edge of the image the raster's neighbours stand in.
         """
         x: Tensor = self.token(stream[:, self.lag - 1 :])
         if self.spec.modality == "image":
             T = x.shape[1]
-            x = x + self.above(stream[:, :T]) + self.place.weight[start : start + T]
+            x = x + self.place.weight[start : start + T]
+            for above, lag in zip(self.above, self.lags, strict=True):
+                x = x + above(stream[:, self.lag - lag : self.lag - lag + T])
         return F.dropout(norm(x), self.dropout, self.training)
 
     def forward(self, stream: Tensor, start: int = 0, caches: list[Tensor] | None = None) -> Tensor:
