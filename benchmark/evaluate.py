@@ -22,6 +22,7 @@ from benchmark.spec import (
     Absence,
     Estimate,
     Evidence,
+    Features,
     ImportanceBound,
     Likelihood,
     LikelihoodBound,
@@ -130,7 +131,7 @@ def references(data: DataModule, protocol: Protocol, extractor: Extractor | Abse
         table[name] = {metric: score for metric, score in found.items() if score.absent is None}
     if isinstance(extractor, Extractor):
         reals = held_out.x[_subset(len(held_out.x), protocol.sample_examples, protocol.seed, "samples")]
-        features = SampleFeatures((), extractor(reals), extractor(train.x))
+        features = SampleFeatures((), extractor(reals), _train_features(extractor, data))
         shown = _sample_protocol(protocol, len(reals), len(train.x), extractor)
         table["held-out data"] = {
             metric.name: _value(metric, fidelity.floor(features, metric), shown)
@@ -207,7 +208,7 @@ def _collect_samples(
     result.sampling_seconds = (time.perf_counter() - started) / (len(draws) * len(held_out)) * 1000
     result.samples = draws[0]
     parts["samples"] = SampleFeatures(
-        tuple(extractor(draw) for draw in draws), extractor(held_out), _train_features(extractor, data, train.x)
+        tuple(extractor(draw) for draw in draws), extractor(held_out), _train_features(extractor, data)
     )
     how = {"sampler": model.sampler.name, "evaluations": model.sampler.evaluations, "draws": len(draws)}
     protocols["samples"] = _sample_protocol(protocol, len(held_out), len(train.x), extractor) | {"how": how}
@@ -328,12 +329,12 @@ def _scaled(count: int | None, scale: float) -> int | None:
     return None if count is None else round(count * scale)
 
 
-_TRAIN_FEATURES: dict[tuple[str, str], Any] = {}
+_TRAIN_FEATURES: dict[tuple[str, str], Features] = {}
 
 
-def _train_features(extractor: Extractor, data: DataModule, x: Tensor) -> Any:
+def _train_features(extractor: Extractor, data: DataModule) -> Features:
     """Features of the training split, extracted once a process."""
     key = (extractor.name, str(data.describe()["splits"]["train"]["sha256"]))
     if key not in _TRAIN_FEATURES:
-        _TRAIN_FEATURES[key] = extractor(x)
+        _TRAIN_FEATURES[key] = extractor(data.split("train").x)
     return _TRAIN_FEATURES[key]

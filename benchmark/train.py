@@ -334,7 +334,13 @@ def _device(name: str) -> torch.device:
 
 def _hardware(device: torch.device) -> dict[str, Any]:
     name = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
-    return {"device": name, "threads": torch.get_num_threads(), "bfloat16": has_bfloat16(device)}
+    return {
+        "device": name,
+        "threads": torch.get_num_threads(),
+        "bfloat16": has_bfloat16(device),
+        "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
+        "cudnn_benchmark": torch.backends.cudnn.benchmark,
+    }
 
 
 def _read_curves(file: Path) -> list[tuple[int, str, float]]:
