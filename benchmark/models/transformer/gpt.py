@@ -3,13 +3,13 @@
 Paper: Radford, Wu, Child, Luan, Amodei and Sutskever, "Language Models are Unsupervised Multitask Learners",
 OpenAI 2019, https://openai.com/index/better-language-models
 
-Over pixels: Chen and others, "Generative Pretraining from Pixels", ICML 2020. Differences, each from the
-paper that brought it: rotary positions (Su and others 2021, arXiv:2104.09864), RMSNorm without gains before every layer
-(Zhang and Sennrich 2019, arXiv:1910.07467), normalised queries and keys (Henry and others 2020, arXiv:2010.04245),
-squared ReLU (So and others 2021, arXiv:2109.08668), projections back to the residual stream that start at zero, and Muon
-(Jordan and others 2024) for the blocks' matrices beside AdamW for the rest. Over images, every position also gets
-embeddings of its place and of the three nearest pixels in the row above the pixel that it predicts, and close levels
-start with similar embeddings. Samples are drawn with cached keys and values.
+Over pixels: Chen and others, "Generative Pretraining from Pixels", ICML 2020. Differences, each from the paper that
+brought it: rotary positions (Su and others 2021, arXiv:2104.09864), RMSNorm without gains before every layer (Zhang and
+Sennrich 2019, arXiv:1910.07467), normalised queries and keys (Henry and others 2020, arXiv:2010.04245), squared ReLU
+(So and others 2021, arXiv:2109.08668), projections back to the residual stream that start at zero, and Muon (Jordan and
+others 2024) for the blocks' matrices beside AdamW for the rest. Over images, every position also gets embeddings of its
+place and of the three nearest pixels in the row above the pixel that it predicts, and close levels start with similar
+embeddings. Samples are drawn with cached keys and values.
 
 Shapes: B examples, T tokens, V levels, D width, N heads, K = D / N. An image `[C, H, W]` is read row by row, pixel by
 pixel, its colours together: T = H W C. Unit: nats.
