@@ -1,0 +1,1 @@
+"""Diffusion, and flows in continuous time."""
