@@ -72,6 +72,7 @@ class Training(_Strict):
     precision: Literal["float32", "bfloat16"]
     validations: Positive
     patience: Count
+    selection: Literal["auto", "nll", "fid", "nats_per_token"] = "auto"
 
 
 class Evaluation(_Strict):
@@ -112,8 +113,11 @@ class Experiment(_Strict):
 
     @property
     def config_hash(self) -> str:
-        """SHA-256 of the canonical configuration without seeds, paths, device and threads."""
-        content = self.model_dump(mode="json", exclude={"seed", "runtime"})
+        """SHA-256 of the canonical configuration without seeds, paths, device and threads.
+
+        A setting that has a default here came later than the first records: at its default it changes no identity.
+        """
+        content = self.model_dump(mode="json", exclude={"seed", "runtime"}, exclude_defaults=True)
         return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
     def container(self) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from benchmark.spec import (
     Metric,
     SampleFeatures,
     Score,
+    SolvesLikelihood,
     Stateful,
     TokenLikelihood,
 )
@@ -170,7 +171,7 @@ def _collect(
         if "elbo" in needed and isinstance(model, LikelihoodBound):
             draws = [_by_chunks(model.elbo, x, model.device, seed, "elbo", draw) for draw in range(protocol.elbo_draws)]
             parts["elbo"] = torch.stack(draws)  # [K, N]
-            protocols["elbo"] = base | {"how": {"likelihood": "bound", "draws": protocol.elbo_draws}}
+            protocols["elbo"] = base | {"how": _how_bounded(model) | {"draws": protocol.elbo_draws}}
             result.per_example["elbo"] = parts["elbo"].mean(0).float()
         if "importance_bound" in needed and protocol.importance_samples and isinstance(model, ImportanceBound):
             inner = _subset(len(x), protocol.importance_examples, seed, "importance_bound")
@@ -188,6 +189,13 @@ def _collect(
     if "samples" in needed:
         _collect_samples(model, data, protocol, extractor, parts, protocols, result)
     return Evidence(data.spec, **parts), result, protocols
+
+
+def _how_bounded(model: LikelihoodBound) -> dict[str, Any]:
+    if isinstance(model, SolvesLikelihood):
+        solver = model.solver()
+        return {"likelihood": "approximate", "solver": solver.name, "evaluations": solver.evaluations}
+    return {"likelihood": "bound"}
 
 
 def _collect_samples(
@@ -248,12 +256,13 @@ def _stream_log_prob(
     assert isinstance(model, GenerativeModel)
     (context,) = model.spec.shape
     if isinstance(model, Stateful):
-        state = model.initial_state(1)
+        lanes, of = _lanes(stream, protocol.examples and protocol.examples * context)
+        state = model.initial_state(len(lanes))
         pieces = [
-            model.token_log_prob(piece[None].long().to(model.device), state)[0].double().cpu()
-            for piece in stream.split(context)
+            model.token_log_prob(piece.long().to(model.device), state).double().cpu()
+            for piece in lanes.split(context, dim=1)
         ]
-        return torch.cat(pieces), {"context": "carried"}, {}
+        return torch.cat(pieces, 1).flatten(), {"context": "carried"}, of
     stride = min(protocol.stride or context, context)
     starts = list(range(0, len(stream) - context + 1, stride))
     if starts and starts[-1] + context < len(stream) and protocol.examples is None:
@@ -273,6 +282,16 @@ def _stream_log_prob(
             log_probs.append(row[-new:])
             scored = start + context
     return torch.cat(log_probs), {"context": context, "stride": stride}, of
+
+
+def _lanes(stream: Tensor, at_most: int | None) -> tuple[Tensor, dict[str, Any]]:
+    """The whole stream `[1, N]`; or at most so many tokens of it, as excerpts that lie evenly over it."""
+    if at_most is None:
+        return stream[None], {}
+    length = max(1, min(at_most, len(stream)) // LIKELIHOOD_CHUNK)
+    excerpts = stream.unfold(0, length, 1)  # [N - length + 1, length], a view
+    starts = torch.linspace(0, len(excerpts) - 1, LIKELIHOOD_CHUNK).long()
+    return excerpts[starts], {"subset": f"{len(starts)} excerpts of {length} of {len(stream)} tokens"}
 
 
 def _score(

@@ -40,6 +40,7 @@ class DataSpec:
     levels: int
     modality: Modality
     classes: int | None = None
+    contiguous: bool = False  # text: row b of each training batch goes on where row b of the batch before it ended
 
     @property
     def dims(self) -> int:
@@ -60,6 +61,14 @@ class Sampler:
 
     name: str
     evaluations: int  # network evaluations for one sample
+
+
+@dataclass(frozen=True)
+class Solver:
+    """How a model integrates its likelihood: part of the protocol of an approximate number."""
+
+    name: str
+    evaluations: int  # network evaluations for one likelihood
 
 
 # Capabilities: promises that a class makes in its header and that `tests/laws.py` examines. ----------------------
@@ -92,6 +101,19 @@ class ImportanceBound(LikelihoodBound, Protocol):
     @abstractmethod
     def importance_bound(self, x: Tensor, importance_samples: int) -> Tensor:
         """log of the mean of `importance_samples` importance weights, `[B]` nats (Burda and others 2016, eq. 8)."""
+
+
+@runtime_checkable
+class SolvesLikelihood(LikelihoodBound, Protocol):
+    """A bound through an ordinary differential equation, so approximate: `elbo` is `solve` by `solver`."""
+
+    @abstractmethod
+    def solver(self) -> Solver:
+        """Which method integrates `elbo`, and how often it evaluates the network."""
+
+    @abstractmethod
+    def solve(self, x: Tensor, evaluations: int) -> Tensor:
+        """`elbo` by that many evaluations of the network, `[B]` nats. Under one seed, all lengths see one draw."""
 
 
 State = dict[str, Any]
@@ -149,6 +171,7 @@ CAPABILITIES: tuple[type, ...] = (
     Likelihood,
     LikelihoodBound,
     ImportanceBound,
+    SolvesLikelihood,
     TokenLikelihood,
     Stateful,
     PseudoLikelihood,

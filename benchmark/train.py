@@ -174,7 +174,7 @@ class _Run:
         return loop
 
     def _validate(self, loop: Loop) -> float | None:
-        metric = selection_metric(self.model)
+        metric = self._selection_metric
         settings = self.experiment.evaluation
         protocol = Protocol(
             "validation",
@@ -227,9 +227,14 @@ class _Run:
         records.write_per_example(self.folder, {name: values.numpy() for name, values in result.per_example.items()})
         self._picture("final", loop.examples)
 
+    @property
+    def _selection_metric(self) -> str:
+        given = self.experiment.training.selection
+        return selection_metric(self.model) if given == "auto" else given
+
     def _selection(self, loop: Loop) -> dict[str, Score]:
         """The validation score that chose the checkpoint: it has seen the choice, so it is no result."""
-        metric = selection_metric(self.model)
+        metric = self._selection_metric
         protocol = {"split": "validation", "metric": metric}
         if loop.best < 0 and metric == "fid":
             absent = Absence("does not apply", "nothing could judge this model during training")

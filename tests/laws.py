@@ -36,6 +36,7 @@ from benchmark.spec import (
     PseudoLikelihood,
     Reconstructs,
     Sampler,
+    SolvesLikelihood,
     Stateful,
     TokenLikelihood,
 )
@@ -427,6 +428,26 @@ def assert_samples_follow_importance_bound(subject: Subject) -> None:
     assert_frequencies_agree(draw(model, 2000), log_p.exp(), subject.universe.enumerable)
 
 
+def assert_solver_is_fine_enough(subject: Subject) -> None:
+    """Twice the evaluations of the network change the bound by less than its standard error over examples."""
+    model, _ = subject.exercised
+    x, evaluations = noise(model.spec, 0).x, model.solver().evaluations
+    with torch.no_grad():
+        usual, same, finer = (
+            solved_under_a_seed(model, x, n) for n in (None, evaluations, 2 * evaluations)
+        )  # [B] each
+    assert torch.equal(usual, same), f"elbo is not what {evaluations} evaluations of the network solve"
+    change, error = float((finer - usual).mean().abs()), float(usual.std()) / math.sqrt(len(x))
+    assert change < error, f"{2 * evaluations} evaluations change the bound by {change:.3g} nats, more than {error:.3g}"
+
+
+def solved_under_a_seed(model: Any, x: Tensor, evaluations: int | None) -> Tensor:
+    """The bound `[B]` by so many evaluations (`None`: the model's own number), always of the same draw."""
+    with seeded(7):
+        bound: Tensor = model.elbo(x) if evaluations is None else model.solve(x, evaluations)
+    return bound.double()
+
+
 # Tokens --------------------------------------------------------------------------------------------------------------
 
 TOLERANCE = 1e-5  # nats: what one call computes for several rows agrees to this
@@ -596,6 +617,7 @@ LAWS: tuple[Law, ...] = (
     Law(assert_is_a_bound, (LikelihoodBound,)),
     Law(assert_importance_bound_tightens, (ImportanceBound,)),
     Law(assert_samples_follow_importance_bound, (ImportanceBound,)),
+    Law(assert_solver_is_fine_enough, (SolvesLikelihood,)),
     Law(assert_causal, (TokenLikelihood,)),
     Law(assert_tokens_normalised, (TokenLikelihood,)),
     Law(assert_tokens_sum, (TokenLikelihood,), also=Likelihood),

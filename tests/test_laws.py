@@ -109,6 +109,8 @@ def test_law_acquits(kind: type[toys.Toy], modality: Any, law: Law) -> None:
         (toys.SumOfWeights, laws.assert_samples_follow_importance_bound, "sum to"),
         (toys.MeanOfLogs, laws.assert_samples_follow_importance_bound, "sum to"),
         (toys.OtherPrior, laws.assert_samples_follow_importance_bound, "disagree"),
+        (toys.SolvesCoarsely, laws.assert_solver_is_fine_enough, "2 evaluations change the bound"),
+        (toys.ForgetsSolver, laws.assert_solver_is_fine_enough, "16 evaluations of the network solve"),
         (toys.Peeks, laws.assert_causal, "comes before"),
         (toys.Memoryless, laws.assert_causal, "nothing that comes after"),
         (toys.SeesItself, laws.assert_tokens_normalised, "all values of token"),

@@ -23,6 +23,8 @@ from benchmark.spec import (
     PseudoLikelihood,
     Reconstructs,
     Sampler,
+    Solver,
+    SolvesLikelihood,
     State,
     Stateful,
 )
@@ -306,6 +308,33 @@ class ForgetsCells(Dequantised):
         return super().elbo(x) + self.spec.dims * math.log(self.spec.levels)
 
 
+class Solved(Dequantised, SolvesLikelihood):
+    """The same density, plus an integral over time that is zero: 20 (3 t² - 1) in every dimension, by midpoints."""
+
+    evaluations: ClassVar[int] = 16
+
+    def solver(self) -> Solver:
+        return Solver("midpoint", self.evaluations)
+
+    def elbo(self, x: Tensor) -> Tensor:
+        return self.solve(x, self.evaluations)
+
+    def solve(self, x: Tensor, evaluations: int) -> Tensor:
+        t = (torch.arange(evaluations) + 0.5) / evaluations
+        return super().elbo(x) + 20 * self.spec.dims * (3 * t.square() - 1).mean()
+
+
+class SolvesCoarsely(Solved):
+    evaluations: ClassVar[int] = 1
+
+
+class ForgetsSolver(Solved):
+    """Says one solver and uses another."""
+
+    def elbo(self, x: Tensor) -> Tensor:
+        return self.solve(x, 1)
+
+
 # Tokens --------------------------------------------------------------------------------------------------------------
 
 
@@ -493,6 +522,7 @@ HONEST: tuple[type[Toy], ...] = (
     Independent,
     Latent,
     Dequantised,
+    Solved,
     Markov,
     Masked,
     ClassMixture,

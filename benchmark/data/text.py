@@ -1,4 +1,4 @@
-"""Text: one token stream a split; training batches are windows of the training stream at random places."""
+"""Text: one token stream a split; training batches are windows of the training stream."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import zipfile
 from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -17,17 +17,25 @@ from benchmark.data.base import SPLITS, Card, InMemory, Split, SplitName, genera
 from benchmark.data.download import Remote, fetch
 from benchmark.spec import BadInput, Batch, DataSpec
 
+Order = Literal["random", "contiguous"]
+
 
 class Text(InMemory):
-    """Text under a fixed, sorted vocabulary. `context` is the length T of a training window."""
+    """Text under a fixed, sorted vocabulary. `context` is the length T of a training window.
 
-    def __init__(self, texts: Mapping[SplitName, str], vocabulary: list[str], context: int) -> None:
+    Windows lie at random places, or in contiguous `order`: row b of each batch goes on where row b of the batch before
+    it ended, round and round the stream, and rows start at equal distances.
+    """
+
+    def __init__(self, texts: Mapping[SplitName, str], vocabulary: list[str], context: int, order: Order) -> None:
+        self.order = order
         self.vocabulary = vocabulary
         splits = {name: self._split(text) for name, text in texts.items()}
         tokens = len(splits["train"].x)
         if not 1 <= context <= tokens:
             raise BadInput(f"context={context} does not fit {self.card.name}: give 1 to {tokens}")
-        super().__init__(DataSpec((context,), len(vocabulary), "text"), splits)
+        spec = DataSpec((context,), len(vocabulary), "text", contiguous=order == "contiguous")
+        super().__init__(spec, splits)
         self._windows = splits["train"].x.unfold(0, context, 1)  # [N - T + 1, T], a view
 
     def _split(self, text: str) -> Split:
@@ -44,8 +52,17 @@ class Text(InMemory):
         """The text of tokens `[N]`, as `encode` made them."""
 
     def batch(self, seed: int, step: int, batch_size: int) -> Batch:
+        if self.order == "contiguous":
+            return Batch(x=self._contiguous(seed, step, batch_size))
         start = torch.randint(len(self._windows), (batch_size,), generator=generator(seed, step))
         return Batch(x=self._windows[start].long())
+
+    def _contiguous(self, seed: int, step: int, batch_size: int) -> Tensor:
+        """Windows `[B, T]` of the stream closed to a ring; the seed says where on it the rows start."""
+        stream, (context,) = self.split("train").x, self.spec.shape
+        shift = int(torch.randint(len(stream), (), generator=generator(seed)))
+        start = torch.arange(batch_size) * len(stream) // batch_size + shift + step * context  # [B]
+        return stream[(start[:, None] + torch.arange(context)) % len(stream)].long()
 
 
 class Characters(Text):
@@ -79,11 +96,11 @@ class PyDocs(Characters):
         note="the text differs between versions of Python, so scores compare only under one fingerprint",
     )
 
-    def __init__(self, root: Path, context: int = 128) -> None:
+    def __init__(self, root: Path, context: int = 128, order: Order = "random") -> None:
         from pydoc_data.topics import topics
 
         text = "\n".join(topics[name] for name in sorted(topics))
-        super().__init__(divide(text, 0.85, 0.9), sorted(set(text)), context)
+        super().__init__(divide(text, 0.85, 0.9), sorted(set(text)), context, order)
 
 
 class TinyShakespeare(Characters):
@@ -101,9 +118,9 @@ class TinyShakespeare(Characters):
         checksum="sha256:86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
     )
 
-    def __init__(self, root: Path, context: int = 128) -> None:
+    def __init__(self, root: Path, context: int = 128, order: Order = "random") -> None:
         text = fetch(root, self.remote).read_text(encoding="utf-8")
-        super().__init__(divide(text, 0.85, 0.9), sorted(set(text)), context)
+        super().__init__(divide(text, 0.85, 0.9), sorted(set(text)), context, order)
 
 
 class Text8(Characters):
@@ -121,10 +138,10 @@ class Text8(Characters):
         checksum="sha256:a6640522afe85d1963ad56c05b0ede0a0c000dddc9671758a6cc09b7a38e5232",
     )
 
-    def __init__(self, root: Path, context: int = 128) -> None:
+    def __init__(self, root: Path, context: int = 128, order: Order = "random") -> None:
         with zipfile.ZipFile(fetch(root, self.remote)) as archive:
             text = archive.read("text8").decode("ascii")
-        super().__init__(divide(text, 0.9, 0.95), list(" abcdefghijklmnopqrstuvwxyz"), context)
+        super().__init__(divide(text, 0.9, 0.95), list(" abcdefghijklmnopqrstuvwxyz"), context, order)
 
 
 class WikiText2(Text):
@@ -148,7 +165,7 @@ class WikiText2(Text):
         checksum="sha256:92675f1d63015c1c8b51f1656a52d5bdbc33aafa60cc47a218a66e7ee817488c",
     )
 
-    def __init__(self, root: Path, context: int = 128) -> None:
+    def __init__(self, root: Path, context: int = 128, order: Order = "random") -> None:
         with zipfile.ZipFile(fetch(root, self.remote)) as archive:
             texts = {
                 name: archive.read(f"wikitext-2/wiki.{file}.tokens").decode("utf-8")
@@ -156,7 +173,7 @@ class WikiText2(Text):
             }
         vocabulary = sorted(set(words(texts["train"])))
         self._index = {word: i for i, word in enumerate(vocabulary)}
-        super().__init__(texts, vocabulary, context)
+        super().__init__(texts, vocabulary, context, order)
 
     def encode(self, text: str) -> Tensor:
         """A word that the training split does not have becomes `<unk>`; runs of spaces are one separator."""
