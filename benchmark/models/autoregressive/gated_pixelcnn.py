@@ -27,7 +27,8 @@ from benchmark.spec import BadInput, Batch, DataSpec, Likelihood, Sampler
 
 def gate(y: Tensor) -> Tensor:
     """tanh(W_f * x) ⊙ σ(W_g * x), eq. 2: `[B, 2P, ...]` to `[B, P, ...]`."""
-    f, g = y.chunk(2, dim=1)
+    # Halves of a channels_last tensor are strided: made dense, the functions below run twice as fast.
+    f, g = (half.contiguous(memory_format=torch.channels_last) for half in y.chunk(2, dim=1))
     return torch.tanh(f) * torch.sigmoid(g)
 
 
