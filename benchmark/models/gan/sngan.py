@@ -137,8 +137,8 @@ def generator(spec: DataSpec, latent: int, width: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Linear(latent, width * height * side),
         nn.Unflatten(1, (width, height, side)),
-        *(GeneratorBlock(width, scale=2) for _ in range(times)),
         GeneratorBlock(width, scale=1),
+        *(GeneratorBlock(width, scale=2) for _ in range(times)),
         nn.GroupNorm(8, width),
         nn.ReLU(),
         nn.Conv2d(width, spec.shape[0], 3, padding=1),
