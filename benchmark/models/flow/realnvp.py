@@ -137,7 +137,8 @@ class RealNVP(GenerativeModel, ImportanceBound):
         v, log_q = self.dequantise(x)
         y, log_jacobian = self.logit(x, v)
         z, log_det = self(y)
-        return log_normal(z) + log_det + log_jacobian - log_q  # eq. 3, and Ho and others, eq. 6
+        log_weight: Tensor = log_normal(z) + log_det + log_jacobian - log_q  # eq. 3, and Ho and others, eq. 6
+        return log_weight
 
     def importance_bound(self, x: Tensor, importance_samples: int) -> Tensor:
         """Noise drawn often enough fills the cell: Ho and others, section 3.1, with the weights of Burda and others."""
@@ -182,6 +183,9 @@ def halves(shape: tuple[int, ...], parity: int) -> Tensor:
 class Scale(nn.Module):
     """Couplings at one size; all but the last then squeeze 2x2 pixels into channels and release half of them."""
 
+    before: Sequence[Coupling]
+    after: Sequence[Coupling]
+
     def __init__(
         self, shape: tuple[int, int, int], couplings: int, last: bool, network: Network, *options: int | float
     ) -> None:
@@ -191,10 +195,10 @@ class Scale(nn.Module):
         self.released = channels * height * side // (1 if last else 2)
         squeezed = (4 * channels, height // 2, side // 2)
         width, depth, dropout = options
-        self.before = nn.ModuleList(
+        self.before = nn.ModuleList(  # type: ignore[assignment]
             Coupling(checkerboard(shape, i), network, int(width), int(depth), dropout) for i in range(couplings)
         )
-        self.after = nn.ModuleList(
+        self.after = nn.ModuleList(  # type: ignore[assignment]
             Coupling(halves(squeezed, i), network, 2 * int(width), int(depth), dropout)
             for i in range(0 if last else couplings)
         )
