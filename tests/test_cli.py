@@ -126,7 +126,7 @@ def test_a_run_that_diverges_ends_with_1(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_run_that_is_killed_goes_on(tmp_path: Path) -> None:
-    settings = ["model=vae", "budget.examples=200000", "training.validations=50", "budget.minutes=10", *QUICK[2:]]
+    settings = ["model=vae", "budget.examples=6000", "training.validations=40", "budget.minutes=10", *QUICK[2:]]
     command = [sys.executable, "-m", "benchmark", "run", *settings]
     environment = {**os.environ, "WANDB_MODE": "disabled"}
     child = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL)
@@ -146,7 +146,8 @@ def test_a_run_that_is_killed_goes_on(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "benchmark", "run", "model=vae", "budget.examples=3000000", "budget.minutes=10"]
+    settings = ["model=vae", "budget.examples=300000", "training.validations=2000", "budget.minutes=10", *QUICK[2:]]
+    command = [sys.executable, "-m", "benchmark", "run", *settings]
     environment = {**os.environ, "WANDB_MODE": "disabled"}
     child = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
