@@ -111,7 +111,7 @@ def selection_metric(model: GenerativeModel) -> str:
 
 
 def references(data: DataModule, protocol: Protocol, extractor: Extractor | Absence) -> dict[str, dict[str, Score]]:
-    """What no model is needed for, under the same protocol: simple baselines, and held-out data in place of samples."""
+    """What no model is needed for, under the same protocol: simple baselines, and real images in place of samples."""
     train, held_out = data.split("train"), data.split(protocol.split)
     evidence: dict[str, Evidence] = {}
     spec = data.spec
@@ -131,13 +131,18 @@ def references(data: DataModule, protocol: Protocol, extractor: Extractor | Abse
         found = {metric.name: _score(metric, of, {part: shown}, name, extractor) for metric in METRICS}
         table[name] = {metric: score for metric, score in found.items() if score.absent is None}
     if isinstance(extractor, Extractor):
-        reals = held_out.x[_subset(len(held_out.x), protocol.sample_examples, protocol.seed, "samples")]
-        features = SampleFeatures((), extractor(reals), _train_features(extractor, data))
-        shown = _sample_protocol(protocol, len(reals), len(train.x), extractor)
+        chosen = _subset(len(held_out.x), protocol.sample_examples, protocol.seed, "samples")
+        of_train, of_held_out = _train_features(extractor, data), extractor(held_out.x[chosen])
+        shown = _sample_protocol(protocol, len(chosen), len(train.x), extractor)
+        metrics = [metric for metric in METRICS if metric.needs == ("samples",) and spec.modality in metric.modalities]
+        reals = SampleFeatures((), of_held_out, of_train)
         table["held-out data"] = {
-            metric.name: _value(metric, fidelity.floor(features, metric), shown)
-            for metric in METRICS
-            if metric.needs == ("samples",) and spec.modality in metric.modalities
+            metric.name: _value(metric, fidelity.floor(reals, metric), shown) for metric in metrics
+        }
+        copies = SampleFeatures(_resampled(of_train, len(chosen), protocol), of_held_out, of_train)
+        memoriser = Evidence(spec, samples=copies)
+        table["training data"] = {
+            metric.name: _score(metric, memoriser, {"samples": shown}, "training data", extractor) for metric in metrics
         }
     return table
 
@@ -342,6 +347,16 @@ def _sample_protocol(protocol: Protocol, held_out: int, reference: int, extracto
         "reference": f"train, {reference}",
         "extractor": extractor.name,
     }
+
+
+def _resampled(features: Features, n: int, protocol: Protocol) -> tuple[Features, ...]:
+    """Independent draws of `n` training images: what sampling error alone costs, where held-out data is stratified."""
+    draws = []
+    for draw in range(protocol.sample_draws):
+        with keyed_randomness(torch.device("cpu"), protocol.seed, "training data", draw):
+            index = torch.randint(len(features.features), (n,))
+        draws.append(Features(features.features[index], features.logits[index]))
+    return tuple(draws)
 
 
 def _scaled(count: int | None, scale: float) -> int | None:

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
+from torch.optim import Optimizer
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmark.build import GenerativeModel
@@ -33,6 +34,7 @@ class Plan:
     batch_size: int
     warmup: float
     decay: float
+    clip_norm: float
     ema_decay: float
     validations: int
     patience: int
@@ -134,6 +136,12 @@ class Loop(Callback):
         if self.flops_per_example is None:
             self._counter = FlopCounterMode(display=False)
             self._counter.__enter__()
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        """Clips by the global norm. The Trainer would refuse fused optimisers in bfloat16, and manual optimisation."""
+        if self.plan.clip_norm:
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            torch.nn.utils.clip_grad_norm_(parameters, self.plan.clip_norm)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

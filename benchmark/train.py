@@ -129,13 +129,12 @@ class _Run:
             batch_size=training.batch_size,
             warmup=training.warmup,
             decay=training.decay,
+            clip_norm=training.clip_norm,
             ema_decay=training.ema_decay,
             validations=training.validations,
             patience=training.patience,
             cpu_seconds=experiment.budget.minutes * 60,
         )
-        if training.clip_norm and not self.model.automatic_optimization:
-            raise BadInput(f"training.clip_norm={training.clip_norm}: {experiment.model.name} steps its own optimisers")
         grids = sorted(plan.validation_steps)[:: max(1, training.validations // GRIDS)]
         loop = Loop(
             plan,
@@ -156,7 +155,6 @@ class _Run:
             devices=1,
             precision="bf16-mixed" if bfloat16 else "32-true",
             max_epochs=-1,  # the loop counts examples and stops
-            gradient_clip_val=training.clip_norm or None,
             callbacks=[loop],
             logger=False,
             enable_checkpointing=False,

@@ -90,7 +90,13 @@ def test_a_run_leaves_everything_behind(tmp_path: Path) -> None:
     mean = float(np.load(folder / "likelihoods.npz")["elbo"].astype(float).mean())
     assert record.scores["elbo"].value == pytest.approx(mean, rel=1e-6)
     assert record.scores["nats_per_token"].absent is not None
-    assert set(record.dataset["references"]) == {"uniform", "histogram", "pixel_histogram", "held-out data"}
+    assert set(record.dataset["references"]) == {
+        "uniform",
+        "histogram",
+        "pixel_histogram",
+        "held-out data",
+        "training data",
+    }
     rows = (folder / "curves.csv").read_text().splitlines()
     assert rows[0] == "examples,name,value"
     assert {row.split(",")[1] for row in rows[1:]} >= {"train/loss", "val/nll"}
@@ -181,7 +187,7 @@ def test_random_states_survive_a_file_that_holds_only_tensors_and_numbers(tmp_pa
 
 
 def test_the_learning_rate_warms_up_stays_and_falls_to_zero() -> None:
-    plan = Plan(1000, 10, warmup=0.1, decay=0.4, ema_decay=0, validations=3, patience=0, cpu_seconds=1)
+    plan = Plan(1000, 10, warmup=0.1, decay=0.4, clip_norm=0, ema_decay=0, validations=3, patience=0, cpu_seconds=1)
     factors = [plan.rate_factor(step / plan.steps) for step in range(plan.steps)]
     assert factors[0] == pytest.approx(0.1)
     assert factors[20:60] == [1.0] * 40
@@ -224,11 +230,21 @@ def test_an_offline_run_shows_its_scores_in_the_terminal_viewer(
     assert repr(record.scores["bits_per_dim"].value)[:8] in shown
 
 
-def test_clipping_is_refused_where_a_model_steps_its_own_optimisers(tmp_path: Path) -> None:
-    folder = train.prepare(experiment(tmp_path, "sngan", "training.clip_norm=1"))
-    with pytest.raises(BadInput, match="steps its own optimisers"):
-        train.carry_out(folder, silent)
-    assert not (folder / "record.json").is_file()
+@pytest.mark.parametrize(("model", "precision"), [("vae", "bfloat16"), ("sngan", "float32")])
+def test_gradients_are_clipped_for_fused_and_for_several_optimisers(model: str, precision: str, tmp_path: Path) -> None:
+    norms: list[float] = []
+    clip = torch.nn.utils.clip_grad_norm_
+
+    def watched(parameters: Any, limit: float) -> torch.Tensor:
+        clip(parameters, limit)
+        norms.append(float(torch.stack([p.grad.norm() for p in parameters if p.grad is not None]).norm()))
+        return torch.tensor(norms[-1])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.nn.utils, "clip_grad_norm_", watched)
+        carry_out(tmp_path, model, "training.clip_norm=0.01", f"training.precision={precision}")
+    assert len(norms) == 10 * (2 if model == "sngan" else 1)
+    assert max(norms) <= 0.01 * 1.001
 
 
 def test_the_configuration_of_a_run_reads_back_as_the_same_experiment(tmp_path: Path) -> None:

@@ -35,8 +35,10 @@ A value is the mean over training seeds ± half the width of its 95 % Student-t 
 mean with an interval on the log scale. One seed has no interval. *s.e.* is the standard error of the evaluation
 (over test examples, for FID also over draws of samples), pooled over seeds. `≤` marks an upper bound, `≈` an
 approximation, nothing an exact number. Ranks follow the mean and hold within one table: numbers under different
-protocols never share one. Rows without a rank are baselines, which need no model, and held-out data in the place of
-samples, which is what a perfect sampler would score. † marks a row with a run that its budget ended early.
+protocols never share one. Rows without a rank need no model: baselines, and real images in the place of samples.
+*Held-out data* is the floor; where its split is stratified by class, independent samples cannot quite reach it.
+*Training data* is drawn independently from the reference itself: what a sampler that only copies would score. † marks
+a row with a run that its budget ended early.
 """
 
 
