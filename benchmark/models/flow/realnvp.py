@@ -258,8 +258,8 @@ class Coupling(nn.Module):
 
     def scale_and_shift(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         seen = self.mask * x
-        outputs = self.network(seen if context is None else torch.cat([seen, context], 1)).float()
-        s, t = outputs.chunk(2, 1)  # [B, C, H, W] each, not in bfloat16
+        outputs = self.network(seen if context is None else torch.cat([seen, context], 1))
+        s, t = outputs.to(x.dtype).chunk(2, 1)  # [B, C, H, W] each, not in bfloat16
         free = 1 - self.mask
         return free * self.bound * torch.tanh(s), free * t
 

@@ -1,0 +1,239 @@
+"""Variational diffusion: a deep hierarchy of noisy images, in continuous time, with a learnt noise schedule.
+
+Paper: Kingma, Salimans, Poole and Ho, "Variational Diffusion Models", NeurIPS 2021, arXiv:2107.00630
+
+Differences: the network predicts a distribution over each pixel's levels, not the noise; the likelihood of the noisy
+pixel itself is added to it in closed form, so that the network need only know what the other pixels say, and is exact
+wherever there is little noise. Learnt positions, and 2x2 patches for larger images, keep it affordable on a CPU.
+
+Shapes: B images x [B, C, H, W] of L integer levels; f [B, C, H, W] the same on [-1, 1]; z_t, a noisy f; γ [B] minus its
+log signal-to-noise ratio, which rises with the time t in [0, 1]; P features. Unit: nats an image.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import Optimizer
+
+from benchmark.models.base import GenerativeModel, adamw
+from benchmark.spec import BadInput, Batch, DataSpec, LikelihoodBound, Sampler
+
+
+class VDM(GenerativeModel, LikelihoodBound):
+    """q(z_t | x) = N(α f, σ²) with α² = sigmoid(-γ(t)) and σ² = sigmoid(γ(t)), undone step by step from z_1 to z_0."""
+
+    values: Tensor
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        width: int = 32,  # P
+        depth: int = 2,  # residual blocks; one layer of attention stands between the halves
+        patch: int = 1,  # pixels on a side of what the network sees as one place
+        fourier: int = 2,  # of the highest frequencies of a pixel's value shown to the network
+        dropout: float = 0.1,
+        steps: int = 50,  # of the sampler; the bound has infinitely many
+        learning_rate: float = 2e-3,
+        weight_decay: float = 0.01,
+    ) -> None:
+        super().__init__(spec)
+        _, height, side = spec.shape
+        if height % patch or side % patch:
+            raise BadInput(f"vdm: patch={patch} does not divide {height}x{side} images: use a divisor of both sides")
+        self.steps, self.learning_rate, self.weight_decay = steps, learning_rate, weight_decay
+        levels = (2 * torch.arange(spec.levels) + 1) / spec.levels - 1  # [L], centres of L bins on [-1, 1]
+        self.register_buffer("values", levels, persistent=False)
+        self.schedule = Schedule(first=-2 * math.log(3 * spec.levels), last=5.0)
+        self.network = Network(spec, width, depth, patch, fourier, dropout)
+
+    # The model -------------------------------------------------------------------------------------------------------
+
+    def log_likelihood(self, z: Tensor, gamma: Tensor) -> Tensor:
+        """log q(z_i | v) `[B, L, C, H, W]` of each pixel under each level v, but for a constant."""
+        values = self.values.view(-1, 1, 1, 1)
+        difference = z.unsqueeze(1) - alpha(gamma).view(-1, 1, 1, 1, 1) * values
+        return difference.square() / (-2 * torch.sigmoid(gamma).view(-1, 1, 1, 1, 1))
+
+    def denoise(self, z: Tensor, gamma: Tensor) -> Tensor:
+        """The mean of f under the model's p(x | z_t), `[B, C, H, W]`."""
+        logits = self.network(z, gamma).float() + self.log_likelihood(z, gamma)  # [B, L, C, H, W], not in bfloat16
+        return torch.einsum("blchw,l->bchw", logits.softmax(1), self.values)
+
+    def diffuse(self, f: Tensor, gamma: Tensor) -> Tensor:
+        """z ~ q(z_t | x), eq. 1."""
+        a, s = alpha(gamma).view(-1, 1, 1, 1), torch.sigmoid(gamma).sqrt().view(-1, 1, 1, 1)
+        return a * f + s * torch.randn_like(f)
+
+    def losses(self, x: Tensor) -> dict[str, Tensor]:
+        """The three terms of the negative bound, `[B]` each (eq. 11)."""
+        f = self.values[x]  # [B, C, H, W]
+        first, last = self.schedule.first.expand(len(x)), self.schedule.last.expand(len(x))
+
+        variance = torch.sigmoid(last).view(-1, 1, 1, 1)
+        prior = 0.5 * ((1 - variance) * f.square() + variance - 1 - variance.log())  # KL(q(z_1 | x) || N(0, I))
+
+        log_p = self.log_likelihood(self.diffuse(f, first), first).log_softmax(1)  # p(x | z_0), appendix B.1
+        reconstruction = F.nll_loss(log_p, x, reduction="none")  # [B, C, H, W]
+
+        t = (torch.rand((), device=x.device) + torch.arange(len(x), device=x.device) / len(x)) % 1  # appendix I.1
+        share, speed = self.schedule.interior(t)
+        gamma, slope = self.schedule.between(share, speed)
+        error = (f - self.denoise(self.diffuse(f, gamma), gamma)).square().flatten(1).sum(1)  # [B]
+        diffusion = 0.5 * slope * (-gamma).exp() * error  # eq. 17: -SNR'(t) = γ'(t) exp(-γ(t))
+        for part in (
+            share,
+            speed,
+        ):  # moves the ends by the bound, the path between them by its variance (appendix I.2):
+            if part.requires_grad:  # the gradient of a square is 2 l times that of l
+                part.register_hook(lambda gradient: 2 * diffusion.detach() / self.spec.dims * gradient)
+        return {
+            "prior": prior.flatten(1).sum(1),
+            "reconstruction": reconstruction.flatten(1).sum(1),
+            "diffusion": diffusion,
+        }
+
+    # Promises --------------------------------------------------------------------------------------------------------
+
+    def elbo(self, x: Tensor) -> Tensor:
+        return -torch.stack(list(self.losses(x).values())).sum(0)
+
+    @property
+    def sampler(self) -> Sampler:
+        return Sampler("ancestral", evaluations=self.steps)
+
+    def sample(self, n: int) -> Tensor:
+        """p(z_s | z_t) = q(z_s | z_t, x = the denoised z_t), eq. 32 to 34, then p(x | z_0)."""
+        z = torch.randn(n, *self.spec.shape, device=self.device)
+        gammas, _ = self.schedule(torch.linspace(1, 0, self.steps + 1, device=self.device))
+        for gamma_t, gamma_s in pairwise(gammas):
+            f = self.denoise(z, gamma_t.expand(n))
+            c = -torch.expm1(gamma_s - gamma_t)  # σ²(t|s) / σ²(t)
+            mean = (1 - c) * alpha(gamma_s) / alpha(gamma_t) * z + c * alpha(gamma_s) * f
+            z = mean + (torch.sigmoid(gamma_s) * c).sqrt() * torch.randn_like(z)
+        p = self.log_likelihood(z, gammas[-1].expand(n)).softmax(1).movedim(1, -1)  # [n, C, H, W, L]
+        return torch.multinomial(p.flatten(0, -2), 1).view(n, *self.spec.shape)
+
+    # How it learns ---------------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:  # type: ignore[override]
+        terms = {name: value.mean() / self.spec.dims for name, value in self.losses(batch.x).items()}
+        return {"loss": torch.stack(list(terms.values())).sum(), **terms}  # nats a dimension
+
+    def configure_optimizers(self) -> Optimizer:
+        return adamw(self, self.learning_rate, self.weight_decay)
+
+
+def alpha(gamma: Tensor) -> Tensor:
+    """What is left of f at γ: α² + σ² = 1 (eq. 3, variance preserving)."""
+    return torch.sigmoid(-gamma).sqrt()
+
+
+class Schedule(nn.Module):
+    """γ(t), a monotone network of t between two learnt ends (appendix H)."""
+
+    def __init__(self, first: float, last: float, units: int = 64) -> None:
+        super().__init__()
+        self.first, self.last = nn.Parameter(torch.tensor(first)), nn.Parameter(torch.tensor(last))
+        self.line = nn.Parameter(torch.tensor(0.0))
+        self.height = nn.Parameter(torch.full((units,), -math.log(units) - 2))
+        self.steepness = nn.Parameter(torch.full((units,), math.log(8.0)))
+        self.centre = nn.Parameter(torch.linspace(0, 1, units))
+
+    def forward(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """γ and dγ/dt, `[B]` each, for t [B]."""
+        return self.between(*self.interior(t))
+
+    def between(self, share: Tensor, speed: Tensor) -> tuple[Tensor, Tensor]:
+        """γ and dγ/dt from the share of the way and its derivative."""
+        distance = self.last - self.first
+        return self.first + distance * share, distance * speed
+
+    def interior(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """The share of the way from the first end to the last, and its derivative: a line and a sum of sigmoids."""
+        height, steepness = self.height.exp(), self.steepness.exp()
+        ends = torch.tensor([0.0, 1.0], device=t.device)
+        s = torch.sigmoid(steepness * (torch.cat([ends, t])[:, None] - self.centre))  # [2 + B, units]
+        rise = torch.cat([ends, t]) * self.line.exp() + (height * s).sum(1)
+        slope = self.line.exp() + (height * steepness * s * (1 - s)).sum(1)
+        total = rise[1] - rise[0]
+        return (rise[2:] - rise[0]) / total, slope[2:] / total
+
+
+class Network(nn.Module):
+    """z_t [B, C, H, W] and γ [B] to logits [B, L, C, H, W], at one size throughout; zero at first."""
+
+    frequencies: Tensor
+    times: Tensor
+    blocks: Sequence[Block]
+
+    def __init__(self, spec: DataSpec, width: int, depth: int, patch: int, fourier: int, dropout: float) -> None:
+        super().__init__()
+        channels, height, side = spec.shape
+        self.shape, self.patch = (spec.levels, channels), patch
+        highest = round(math.log2(spec.levels))  # its period is about the distance of two levels
+        self.register_buffer("frequencies", math.pi * 2.0 ** (highest - torch.arange(fourier)), persistent=False)
+        self.register_buffer("times", torch.logspace(-4, 2, 16, base=2), persistent=False)
+        self.time = nn.Sequential(nn.Linear(32, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
+        self.enter = nn.Conv2d(channels * (1 + 2 * fourier) * patch**2, width, 3, padding=1)
+        self.position = nn.Parameter(torch.zeros(width, height // patch, side // patch))
+        self.blocks = nn.ModuleList(Block(width, dropout) for _ in range(depth))  # type: ignore[assignment]
+        self.attention = Attention(width)
+        self.leave = nn.Sequential(
+            nn.GroupNorm(1, width),
+            nn.SiLU(),
+            nn.Conv2d(width, spec.levels * channels * patch**2, 3, padding=1),
+        )
+        for parameter in self.leave[-1].parameters():
+            nn.init.zeros_(parameter)
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, z: Tensor, gamma: Tensor) -> Tensor:
+        angles = gamma[:, None] * self.times  # [B, 16]
+        time = self.time(torch.cat([angles.sin(), angles.cos()], 1))  # [B, P]
+        waves = z.unsqueeze(1) * self.frequencies.view(-1, 1, 1, 1)  # [B, F, C, H, W], appendix C
+        features = torch.cat([z, waves.sin().flatten(1, 2), waves.cos().flatten(1, 2)], 1)
+        h = F.pixel_unshuffle(features, self.patch).contiguous(memory_format=torch.channels_last)
+        h = self.enter(h) + self.position
+        for i, block in enumerate(self.blocks):
+            if i == len(self.blocks) // 2:
+                h = self.attention(h)
+            h = block(h, time)
+        logits = F.pixel_shuffle(self.leave(h), self.patch)
+        return logits.unflatten(1, self.shape)  # type: ignore[no-any-return]
+
+
+class Block(nn.Module):
+    """h + f(h, γ), two 3x3 convolutions; γ scales and shifts between them."""
+
+    def __init__(self, width: int, dropout: float) -> None:
+        super().__init__()
+        self.first = nn.Sequential(nn.GroupNorm(1, width), nn.SiLU(), nn.Conv2d(width, width, 3, padding=1))
+        self.time = nn.Linear(width, 2 * width)
+        self.norm = nn.GroupNorm(1, width)
+        self.second = nn.Sequential(nn.SiLU(), nn.Dropout2d(dropout), nn.Conv2d(width, width, 3, padding=1))
+
+    def forward(self, h: Tensor, time: Tensor) -> Tensor:
+        scale, shift = self.time(time)[:, :, None, None].chunk(2, 1)  # [B, P, 1, 1] each
+        return h + self.second(self.norm(self.first(h)) * (1 + scale) + shift)  # type: ignore[no-any-return]
+
+
+class Attention(nn.Module):
+    """Every place attends to every place, with one head."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(1, width)
+        self.qkv = nn.Conv2d(width, 3 * width, 1)
+        self.out = nn.Conv2d(width, width, 1)
+
+    def forward(self, h: Tensor) -> Tensor:
+        q, k, v = self.qkv(self.norm(h)).float().flatten(2).transpose(1, 2).chunk(3, 2)  # [B, HW, P] each
+        weights = (q @ k.transpose(1, 2) / math.sqrt(q.shape[2])).softmax(2)  # [B, HW, HW]
+        mixed = (weights @ v).transpose(1, 2).reshape(h.shape)
+        return h + self.out(mixed)  # type: ignore[no-any-return]

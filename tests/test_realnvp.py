@@ -1,0 +1,168 @@
+"""What is special to RealNVP: an inverse, a log-determinant, and a bound that agrees with the density over cells."""
+
+from __future__ import annotations
+
+import math
+
+import laws
+import pytest
+import torch
+from torch.distributions import Normal, SigmoidTransform, TransformedDistribution
+
+from benchmark.models.flow.realnvp import RealNVP, checkerboard, halves
+from benchmark.spec import BadInput, Batch, DataSpec
+
+SMALL = {"couplings": 2, "width": 8, "depth": 1, "dropout": 0.0, "noise_width": 8}
+PAIR = DataSpec((1, 1, 2), levels=3, modality="image")  # two pixels: nine images
+
+
+def perturbed(spec: DataSpec, **options: object) -> RealNVP:
+    """A model whose every parameter is away from its start, where couplings are the identity."""
+    torch.manual_seed(0)
+    model = RealNVP(spec, **{**SMALL, **options}).eval()  # type: ignore[arg-type]
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    return model
+
+
+def trained(steps: int = 150, **options: object) -> RealNVP:
+    """A model of two pixels that has learnt a little from `laws.Source`."""
+    source = laws.Source(PAIR)
+    model = perturbed(PAIR, learning_rate=1e-2, **options)
+    optimizer = model.configure_optimizers()
+    for step in range(steps):
+        optimizer.zero_grad()
+        model.training_step(Batch(source.batch(step).x), step)["loss"].backward()
+        optimizer.step()
+    return model
+
+
+FLOWS = [
+    pytest.param((1, 4, 4), {"network": "mlp"}, id="mlp"),
+    pytest.param((1, 4, 4), {"network": "conv"}, id="conv"),
+    pytest.param((1, 4, 4), {"network": "mlp", "scales": 2}, id="two scales"),
+    pytest.param((3, 8, 4), {"network": "conv", "scales": 2}, id="colours, not square"),
+    pytest.param((1, 8, 8), {"network": "conv", "scales": 3, "couplings": 1}, id="three scales"),
+]
+
+
+@pytest.mark.parametrize(("shape", "options"), FLOWS)
+def test_inverse_and_log_det(shape, options):
+    model = perturbed(DataSpec(shape, 5, "image"), **options).double()
+    y = torch.randn(3, *shape, dtype=torch.float64)
+    laws.assert_inverse_inverts(model, model.inverse, y)
+    laws.assert_log_det_agrees(model, y[:2])
+    z, _ = model(y)
+    assert z.shape == (3, math.prod(shape))
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.05])
+def test_logit_is_that_of_the_squeezed_cell_with_its_jacobian(alpha):
+    model = perturbed(PAIR, alpha=alpha).double()
+    x = torch.tensor([[[[0, 1]]], [[[2, 2]]]])
+    u = torch.rand(x.shape, dtype=torch.float64)
+    squeezed = alpha + (1 - 2 * alpha) * (x + u) / 3
+    y, log_jacobian = model.logit(x, torch.logit(u))
+    torch.testing.assert_close(y, torch.logit(squeezed))
+    laws.assert_log_det_agrees(lambda u: model.logit(x[:1], torch.logit(u)), u[:1])
+    slope = (1 - 2 * alpha) / (3 * squeezed * (1 - squeezed))
+    torch.testing.assert_close(log_jacobian, slope.log().sum((1, 2, 3)))
+
+
+def test_extreme_noise_is_not_rounded_to_nothing():
+    model = perturbed(PAIR)
+    v = torch.full((2, 1, 1, 2), 60.0) * torch.tensor([-1.0, 1.0]).view(2, 1, 1, 1)
+    x = torch.tensor([0, 2]).view(2, 1, 1, 1).expand(2, 1, 1, 2)
+    y, log_jacobian = model.logit(x, v)
+    assert torch.isfinite(y).all()
+    assert torch.isfinite(log_jacobian).all()
+    torch.testing.assert_close(y[0], -y[1])
+
+
+def test_learnt_noise_has_the_density_it_reports():
+    """A Monte-Carlo integral over uniform u of q(u | x) is one, and without couplings q is a logistic-normal."""
+    model = perturbed(PAIR, noise_couplings=1)
+    x = torch.tensor([[[[0, 2]]]]).expand(20_000, 1, 1, 2)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        _, log_q = model.dequantise(x)
+    assert (-log_q).exp().mean().item() == pytest.approx(1, abs=0.05)  # E_q[1 / q] is the volume of the unit square
+
+    plain = RealNVP(PAIR, noise_couplings=0, **SMALL).eval()  # at the start its one conditional normal is standard
+    with torch.no_grad():
+        v, log_q = plain.dequantise(x)
+    logistic_normal = TransformedDistribution(Normal(0.0, 1.0), SigmoidTransform())
+    expected = logistic_normal.log_prob(torch.sigmoid(v.double())).sum((1, 2, 3))
+    torch.testing.assert_close(log_q.double(), expected, rtol=1e-3, atol=1e-3)
+
+
+def log_prob_by_cells(model: RealNVP, x: torch.Tensor, points: int = 150) -> torch.Tensor:
+    """The density integrated over each cell of two pixels on a grid: equally many points per unit of each logit."""
+    v = torch.linspace(-14, 14, points)
+    grid = torch.cartesian_prod(v, v).view(-1, 1, 1, 2)
+    log_cell = 2 * math.log(28 / (points - 1))
+    results = []
+    with torch.no_grad():
+        for one in x:
+            y, log_jacobian = model.logit(one.expand(len(grid), -1, -1, -1), grid)
+            z, log_det = model(y)
+            log_noise = (torch.nn.functional.logsigmoid(grid) + torch.nn.functional.logsigmoid(-grid)).sum((1, 2, 3))
+            log_p = Normal(0.0, 1.0).log_prob(z).sum(1) + log_det + log_jacobian + log_noise
+            results.append(log_p.logsumexp(0) + log_cell)
+    return torch.stack(results)
+
+
+@pytest.mark.parametrize("dequantisation", ["uniform", "variational"])
+def test_bounds_agree_with_the_density_integrated_over_cells(dequantisation):
+    model, x = trained(dequantisation=dequantisation), laws.every_example(PAIR)
+    truth = log_prob_by_cells(model, x)
+    assert truth.exp().sum().item() == pytest.approx(1, abs=0.002)
+    with torch.no_grad(), laws.seeded(0):
+        elbo = model.elbo(x.repeat(2000, 1, 1, 1)).reshape(2000, 9).mean(0)
+        bound = model.importance_bound(x, 20_000)
+    torch.testing.assert_close(bound, truth, rtol=0, atol=0.05)
+    assert (elbo < truth + 0.02).all()
+    laws.assert_frequencies_agree(laws.draw(model, 4000), truth.exp(), PAIR)
+
+
+def test_squeezing_before_the_logit_loses_only_what_lies_beyond_the_ends():
+    model, x = trained(dequantisation="uniform", alpha=0.1), laws.every_example(PAIR)
+    truth = log_prob_by_cells(model, x).exp()
+    assert truth.sum() < 1
+    samples = laws.draw(model, 20_000)
+    frequency = laws.index_of(samples, PAIR).bincount(minlength=9) / 20_000
+    assert (truth < frequency + 0.015).all()
+    assert truth[4].item() == pytest.approx(frequency[4].item(), abs=0.015)  # the cell in the middle has no end
+
+
+def test_importance_bound_is_the_mean_of_weights_whatever_its_chunks():
+    model, x = perturbed(PAIR), laws.every_example(PAIR)  # 9 images
+    model.chunk = 90
+    with torch.no_grad():
+        with laws.seeded(0):
+            bound = model.importance_bound(x, 25)
+        with laws.seeded(0):
+            weights = torch.cat([model.elbo(x.repeat(k, 1, 1, 1)).reshape(k, 9) for k in (10, 10, 5)])
+    torch.testing.assert_close(bound, weights.logsumexp(0) - math.log(25))
+
+
+def test_masks_take_turns():
+    assert checkerboard((1, 2, 2), 0).tolist() == [[[0, 1], [1, 0]]]
+    assert halves((2, 1, 1), 0).flatten().tolist() == [1, 0]
+    for mask in (checkerboard, halves):
+        assert torch.equal(mask((4, 2, 2), 0) + mask((4, 2, 2), 1), torch.ones(4, 2, 2))
+        assert torch.equal(mask((4, 2, 2), 0), mask((4, 2, 2), 2))
+
+
+def test_odd_sides_are_no_obstacle_to_the_last_scale():
+    RealNVP(DataSpec((1, 28, 28), 256, "image"), scales=3, **SMALL)  # 28, 14, 7
+
+
+@pytest.mark.parametrize(
+    ("side", "options", "words"),
+    [(28, {"scales": 4}, "scales=4 halves 28x28"), (2, {"scales": 2}, "scales=2"), (28, {"alpha": 0.5}, r"alpha=0\.5")],
+)
+def test_refuses_what_cannot_be_built(side, options, words):
+    with pytest.raises(BadInput, match=words):
+        RealNVP(DataSpec((1, side, side), 3, "image"), **options, **SMALL)
