@@ -1,6 +1,6 @@
 """The README's picture: samples of finished runs beside real images of the test split.
 
-    python scripts/picture_samples.py leaderboards/samples.png runs/digits/vae/RUN runs/digits/sngan/RUN ...
+python scripts/picture_samples.py leaderboards/samples.png runs/digits/vae/RUN runs/digits/sngan/RUN ...
 """
 
 from __future__ import annotations
