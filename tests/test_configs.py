@@ -105,6 +105,7 @@ def test_tuned(path: Path) -> None:
         "data": set(data) - {"name", "target", "modality"},
         "model": set(model) - set(MODEL_KEYS),
         "training": set(load(CONFIGS / "experiment.yaml")["training"]),
+        "evaluation": set(load(CONFIGS / "experiment.yaml")["evaluation"]),
         "examples": set(BUDGETS),
     }
     assert set(tuned) <= set(known), f"unknown: {sorted(set(tuned) - set(known))}"
