@@ -33,10 +33,10 @@ list: setup ## models, datasets and suites
 	@$(BIN)/python -m benchmark list
 
 test: setup ## the quick tests: laws, units, records; minutes
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
 
 test-all: setup ## every test, the slow ones too
-	$(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 lint: setup ## ruff, for style and for faults
 	$(BIN)/ruff check .

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmark.__main__ import main
+
 QUICK = ["budget.examples=64", "training.validations=1", "evaluation.importance_samples=2", "runtime.threads=1"]
 
 
@@ -80,12 +82,29 @@ def test_the_list_says_what_each_model_promises() -> None:
         (["sample", ".", "-n", "0"], ["-n"]),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line(arguments: list[str], words: list[str], tmp_path: Path) -> None:
-    done = benchmark(*arguments, cwd=tmp_path)
-    assert done.returncode == 2, done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
-    assert all(word in done.stderr for word in words), done.stderr
+def test_what_is_wrong_is_said_in_one_line(
+    arguments: list[str],
+    words: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["benchmark", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    said = capsys.readouterr().err.strip()
+    assert stopped.value.code == 2
+    assert len(said.splitlines()) == 1, said
+    assert all(word in said for word in words), said
     assert not list(tmp_path.iterdir())
+
+
+def test_a_mistake_ends_the_process_with_2() -> None:
+    done = benchmark("run", "model=vea")
+    assert done.returncode == 2
+    assert "did you mean 'vae'" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_no_network_says_where_to_put_the_file(tmp_path: Path) -> None:
