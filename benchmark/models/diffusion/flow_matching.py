@@ -1,0 +1,290 @@
+"""Flow matching: a velocity field that carries noise to images along straight lines.
+
+Paper: Lipman, Chen, Ben-Hamu, Nickel and Le, "Flow Matching for Generative Modeling", ICLR 2023, arXiv:2210.02747
+
+Differences: the lines end at the data (σ_min = 0), as in Liu, Gong and Liu, "Flow Straight and Fast: Learning to
+Generate and Transfer Data with Rectified Flow", ICLR 2023, arXiv:2209.03003; times are drawn logit-normal, as in Esser
+and others, "Scaling Rectified Flow Transformers for High-Resolution Image Synthesis", ICML 2024, arXiv:2403.03206. The
+network may predict a distribution over the levels of each pixel in place of the velocity, which is then that of the
+mean (Eijkelboom and others, "Variational Flow Matching for Graph Generation", NeurIPS 2024, arXiv:2406.04843), and to
+which the likelihood of the noisy pixel itself is added in closed form.
+
+The flow is integrated up to a time T just before the data. There a normalised distribution over levels reads the image,
+so that noise of the path itself dequantises the data, and the likelihood is a bound; solving the flow makes it
+approximate.
+
+Shapes: B images x [B, C, H, W] of L integer levels; f [B, C, H, W] the same on [-1, 1]; y a point of the path at time t
+[B]; K probes; P features. Unit: nats an image.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.distributions import Categorical
+from torch.nn import functional as F
+from torch.optim import Optimizer
+
+from benchmark.models.base import GenerativeModel, adamw
+from benchmark.spec import BadInput, Batch, DataSpec, Sampler, Solver, SolvesLikelihood
+
+
+class FlowMatching(GenerativeModel, SolvesLikelihood):
+    """y_t = (1 - t) ε + t f with ε ~ N(0, I), moved from t = 0 to T by dy/dt = v(y, t); then x ~ p(x | y_T)."""
+
+    values: Tensor
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        output: Literal["levels", "velocity"] = "levels",  # what the network predicts; velocity where levels are many
+        width: int = 16,  # P, channels at the first scale; twice as many at each further one
+        blocks: int = 1,  # residual blocks at each scale on either side
+        scales: int = 1,  # 1: full size only; 2: a U-Net that also works at half the sides; and so on
+        patch: int = 1,  # pixels on a side of what the network sees as one place
+        dropout: float = 0.1,
+        noise: float = 0.5,  # left at time T, in distances between levels
+        time_mean: float = 0.0,  # of the logit of training times
+        time_spread: float = 1.0,
+        steps: int = 20,  # of the sampler, two evaluations each
+        likelihood_steps: int = 7,  # at so many times the divergence is evaluated
+        probes: int = 1,  # directions of Hutchinson's estimator; as many as pixels or more: the exact divergence
+        learning_rate: float = 3e-3,
+        weight_decay: float = 0.01,
+    ) -> None:
+        super().__init__(spec)
+        _, height, side = spec.shape
+        multiple = patch * 2 ** (scales - 1)
+        if height % multiple or side % multiple:
+            raise BadInput(
+                f"flow_matching: patch={patch} with scales={scales} needs sides divisible by {multiple}, the data has "
+                f"{height}x{side}: choose less of either"
+            )
+        self.read_evaluations = int(output == "levels")
+        self.output, self.steps, self.likelihood_steps, self.probes = output, steps, likelihood_steps, probes
+        self.time_mean, self.time_spread = time_mean, time_spread
+        self.learning_rate, self.weight_decay = learning_rate, weight_decay
+        self.register_buffer("values", torch.linspace(-1, 1, spec.levels), persistent=False)  # [L]
+        self.last = 1 / (1 + noise * 2 / (spec.levels - 1))  # T, where the noise is (1 - T) / T in units of f
+        outputs = spec.levels if output == "levels" else 1
+        self.network = UNet(spec, outputs, width, blocks, scales, patch, dropout)
+
+    # The model -------------------------------------------------------------------------------------------------------
+
+    def logits(self, y: Tensor, t: Tensor) -> Tensor:
+        """log p(level | y_t) `[B, L, C, H, W]` of each pixel, but for a constant."""
+        v, s = self.values.view(-1, 1, 1, 1), t.view(-1, 1, 1, 1, 1)
+        logits: Tensor = (s * v * y.unsqueeze(1) - (s * v).square() / 2) / (1 - s).square()  # log N(y; t v, (1 - t)²)
+        return logits + self.network(y, t).float() if self.output == "levels" else logits
+
+    def denoise(self, y: Tensor, t: Tensor) -> Tensor:
+        """E[f | y_t], `[B, C, H, W]`."""
+        if self.output == "levels":
+            return torch.einsum("blchw,l->bchw", self.logits(y, t).softmax(1), self.values)
+        v: Tensor = self.network(y, t).float().squeeze(1)
+        return y + (1 - t).view(-1, 1, 1, 1) * v
+
+    def velocity(self, y: Tensor, t: Tensor) -> Tensor:
+        """E[f - ε | y_t] = (E[f | y_t] - y) / (1 - t), `[B, C, H, W]`."""
+        v: Tensor = (self.denoise(y, t) - y) / (1 - t).view(-1, 1, 1, 1)
+        return v
+
+    # Promises --------------------------------------------------------------------------------------------------------
+
+    @property
+    def sampler(self) -> Sampler:
+        return Sampler("heun", 2 * self.steps + self.read_evaluations)
+
+    @torch.no_grad()
+    def sample(self, n: int) -> Tensor:
+        """Heun's method, the noise falling by the same factor at each step."""
+        y = torch.randn(n, *self.spec.shape, device=self.device)
+        times = -torch.expm1(torch.linspace(0, math.log(1 - self.last), self.steps + 1, device=self.device))
+        for t, u in pairwise(times):
+            here = self.velocity(y, t.expand(n))
+            there = self.velocity(y + (u - t) * here, u.expand(n))
+            y = y + (u - t) * (here + there) / 2
+        sample: Tensor = self.read(y).sample()
+        return sample
+
+    def read(self, y: Tensor) -> Categorical:
+        """p(x | y_T), over [B, C, H, W]."""
+        logits = self.logits(y, torch.full((len(y),), self.last, device=y.device))
+        return Categorical(logits=logits.movedim(1, -1), validate_args=False)
+
+    def solver(self) -> Solver:
+        return Solver("runge-kutta 4, gauss-legendre", 4 * self.likelihood_steps + 4 + self.read_evaluations)
+
+    def elbo(self, x: Tensor) -> Tensor:
+        return self.solve(x, self.solver().evaluations)
+
+    def solve(self, x: Tensor, evaluations: int) -> Tensor:
+        """log p(y_T) + log p(x | y_T) - log q(y_T | x) for a draw of y_T from q.
+
+        log p(y_T) = log N(y_0; 0, I) - ∫ div v dt (Chen and others, "Neural Ordinary Differential Equations", NeurIPS
+        2018, eq. 8).
+
+        In s = -log(1 - t) the flow is dy/ds = f̂ - y with f̂ = E[f | y], whose divergence is div f̂ - D: the second part
+        is integrated exactly, the first by the rule of Gauss and Legendre, between whose nodes one step each of Runge
+        and Kutta's method leads from T back to 0.
+        """
+        epsilon = torch.randn(x.shape, device=self.device)
+        y = self.last * self.values[x] + (1 - self.last) * epsilon  # ~ q(y_T | x)
+        length = -math.log(1 - self.last)  # of the path in s
+        log_p: Tensor = self.read(y).log_prob(x).flatten(1).sum(1)
+        log_p -= standard_normal(epsilon)  # both densities of y_T scale ...
+        probes = self.directions(x)
+        nodes, weights = np.polynomial.legendre.leggauss(evaluations // 4 - 1)  # on [-1, 1]
+        path = (length / 2 * (1 - np.array([-1.0, *nodes, 1.0]))).tolist()  # s, from T to 0
+        slope = self.slope(y, path[0])
+        for s, r, weight in zip(path[:-1], path[1:], [*weights, None], strict=True):
+            y = runge_kutta(self.slope, y, s, r, slope)
+            if weight is not None:
+                slope, divergence = self.divergence(y, r, probes)
+                log_p -= weight * length / 2 * divergence
+        log_p += standard_normal(y)  # ... by the same factor (1 - T)^-D
+        return log_p
+
+    def directions(self, x: Tensor) -> Tensor:
+        """Along which a divergence is measured, `[K, B, C, H, W]`: every pixel, or random signs (Hutchinson 1990)."""
+        D = self.spec.dims
+        if self.probes >= D:
+            return torch.eye(D, device=x.device).view(D, 1, *self.spec.shape).expand(-1, len(x), -1, -1, -1)
+        signs = torch.randint(2, (self.probes, *x.shape), device=x.device).float() * 2 - 1
+        return signs * math.sqrt(1 / self.probes)
+
+    def slope(self, y: Tensor, s: float) -> Tensor:
+        """dy/ds where s = -log(1 - t), `[B, C, H, W]`."""
+        return self.denoise(y, torch.full((len(y),), -math.expm1(-s), device=y.device)) - y
+
+    def divergence(self, y: Tensor, s: float, probes: Tensor) -> tuple[Tensor, Tensor]:
+        """dy/ds `[B, C, H, W]`, and the divergence of E[f | y] in y `[B]` as the sum of eᵀ J e over the probes e."""
+        with torch.enable_grad():
+            y = y.detach().requires_grad_()
+            denoised = self.slope(y, s) + y
+            (products,) = torch.autograd.grad(denoised, y, probes, is_grads_batched=True)  # eᵀ J, [K, B, C, H, W]
+        return (denoised - y).detach(), (probes * products).flatten(2).sum((0, 2))
+
+    # How it learns ---------------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:  # type: ignore[override]
+        f = self.values[batch.x]
+        epsilon = torch.randn_like(f)
+        t = self.last * torch.sigmoid(self.time_mean + self.time_spread * torch.randn(len(f), device=f.device))
+        time = t.view(-1, 1, 1, 1)
+        v = self.velocity((1 - time) * epsilon + time * f, t)
+        loss = (v - (f - epsilon)).square().flatten(1).sum(1)  # eq. 23 with σ_min = 0
+        return {"loss": loss.mean()}
+
+    def configure_optimizers(self) -> Optimizer:
+        return adamw(self, self.learning_rate, self.weight_decay)
+
+
+def runge_kutta(slope: Callable[[Tensor, float], Tensor], y: Tensor, s: float, r: float, k1: Tensor) -> Tensor:
+    """One step of the classical method of order four from s to r; `k1` is the slope at s."""
+    h = r - s
+    k2 = slope(y + h / 2 * k1, s + h / 2)
+    k3 = slope(y + h / 2 * k2, s + h / 2)
+    k4 = slope(y + h * k3, r)
+    return y + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
+
+
+def standard_normal(epsilon: Tensor) -> Tensor:
+    """log N(ε; 0, I) `[B]`."""
+    return -0.5 * (epsilon.square() + math.log(2 * math.pi)).flatten(1).sum(1)
+
+
+# The network ---------------------------------------------------------------------------------------------------------
+
+
+class Residual(nn.Module):
+    """x + f(x, time), two 3x3 convolutions; the time scales and shifts what lies between them."""
+
+    def __init__(self, channels: int, features: int, dropout: float) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.GroupNorm(1, channels), nn.GroupNorm(1, channels)
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.time = nn.Linear(features, 2 * channels)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        scale, shift = self.time(time)[:, :, None, None].chunk(2, dim=1)  # [B, P, 1, 1] each
+        y = self.conv1(F.silu(self.norm1(x)))
+        y = self.norm2(y) * (1 + scale) + shift
+        return x + self.conv2(self.dropout(F.silu(y)))  # type: ignore[no-any-return]
+
+
+class Attention(nn.Module):
+    """x + one head of attention between all places; written out, so that it can be differentiated forward."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(1, channels)
+        self.qkv = nn.Conv2d(channels, 3 * channels, 1)
+        self.mix = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(self.norm(x)).flatten(2).chunk(3, dim=1)  # [B, P, N] each
+        weights = torch.softmax(q.transpose(1, 2) @ k / math.sqrt(x.shape[1]), dim=2)  # [B, N, N]
+        y = (v @ weights.transpose(1, 2)).view(x.shape)
+        return x + self.mix(y)  # type: ignore[no-any-return]
+
+
+class UNet(nn.Module):
+    """[B, C, H, W] and times [B] to [B, outputs, C, H, W] (Ronneberger and others 2015); attention at the bottom."""
+
+    down: Sequence[Sequence[Residual]]
+    up: Sequence[Sequence[Residual]]
+    frequencies: Tensor
+
+    def __init__(
+        self, spec: DataSpec, outputs: int, width: int, blocks: int, scales: int, patch: int, dropout: float
+    ) -> None:
+        super().__init__()
+        channels, height, side = spec.shape
+        inputs, features = channels * patch**2, 4 * width
+        self.outputs = outputs
+        widths = [width * 2**i for i in range(scales)]
+        self.fold, self.unfold = nn.PixelUnshuffle(patch), nn.PixelShuffle(patch)
+        self.stem = nn.Conv2d(inputs, width, 3, padding=1)
+        self.place = nn.Parameter(torch.zeros(width, height // patch, side // patch))
+        self.register_buffer("frequencies", torch.logspace(0, 3, width), persistent=False)
+        self.time = nn.Sequential(nn.Linear(2 * width, features), nn.SiLU(), nn.Linear(features, features), nn.SiLU())
+
+        def blocks_at_each_scale() -> Any:
+            return nn.ModuleList(nn.ModuleList(Residual(P, features, dropout) for _ in range(blocks)) for P in widths)
+
+        self.down, self.up = blocks_at_each_scale(), blocks_at_each_scale()
+        self.attention = Attention(widths[-1])
+        self.shrink = nn.ModuleList(nn.Conv2d(P, 2 * P, 2, stride=2) for P in widths[:-1])
+        self.grow = nn.ModuleList(nn.ConvTranspose2d(2 * P, P, 2, stride=2) for P in widths[:-1])
+        self.norm = nn.GroupNorm(1, width)
+        self.head = nn.Conv2d(width, outputs * inputs, 1)
+        for parameter in self.head.parameters():
+            nn.init.zeros_(parameter)
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, y: Tensor, t: Tensor) -> Tensor:
+        angles = t[:, None] * self.frequencies
+        time = self.time(torch.cat([angles.sin(), angles.cos()], 1))  # [B, F]
+        h = self.stem(self.fold(y)) + self.place
+        skips = []
+        for i, row in enumerate(self.down):
+            h = self.shrink[i - 1](h) if i else h
+            for block in row:
+                h = block(h, time)
+            skips.append(h)
+        h = self.attention(h)
+        for i, row in reversed(list(enumerate(self.up))):
+            for block in row:
+                h = block(h, time)
+            h = skips[i - 1] + self.grow[i - 1](h) if i else h
+        outputs: Tensor = self.unfold(self.head(F.silu(self.norm(h))))
+        return outputs.view(len(y), self.outputs, *y.shape[1:])
