@@ -80,6 +80,7 @@ class Evaluation(_Strict):
     elbo_draws: Annotated[int, Field(ge=2)]
     importance_samples: Positive
     importance_examples: Positive
+    solved_examples: Positive = 1000
     sample_draws: Annotated[int, Field(ge=2)]
     sample_examples: Positive
     stride: Positive

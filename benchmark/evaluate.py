@@ -62,6 +62,7 @@ class Protocol:
     elbo_draws: int = 16
     importance_samples: int | None = None
     importance_examples: int | None = None
+    solved_examples: int | None = None  # at most so many for a likelihood through an ODE
     sample_draws: int = 5
     sample_examples: int | None = None
     examples: int | None = None
@@ -174,9 +175,17 @@ def _collect(
             protocols["log_prob"] = base | {"how": {"likelihood": "exact"}}
             result.per_example["log_prob"] = log_prob.float()
         if "elbo" in needed and isinstance(model, LikelihoodBound):
-            draws = [_by_chunks(model.elbo, x, model.device, seed, "elbo", draw) for draw in range(protocol.elbo_draws)]
+            at_most = protocol.solved_examples if isinstance(model, SolvesLikelihood) else None
+            inner = x[_subset(len(x), at_most, seed, "elbo")]
+            draws = [
+                _by_chunks(model.elbo, inner, model.device, seed, "elbo", draw) for draw in range(protocol.elbo_draws)
+            ]
             parts["elbo"] = torch.stack(draws)  # [K, N]
-            protocols["elbo"] = base | {"how": _how_bounded(model) | {"draws": protocol.elbo_draws}}
+            protocols["elbo"] = (
+                {"split": protocol.split}
+                | _named_subset(len(inner), len(split.x))
+                | {"how": _how_bounded(model) | {"draws": protocol.elbo_draws}}
+            )
             result.per_example["elbo"] = parts["elbo"].mean(0).float()
         if "importance_bound" in needed and protocol.importance_samples and isinstance(model, ImportanceBound):
             inner = _subset(len(x), protocol.importance_examples, seed, "importance_bound")

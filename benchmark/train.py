@@ -318,6 +318,7 @@ def final_protocol(experiment: Experiment) -> Protocol:
         elbo_draws=settings.elbo_draws,
         importance_samples=settings.importance_samples,
         importance_examples=settings.importance_examples,
+        solved_examples=settings.solved_examples,
         sample_draws=settings.sample_draws,
         sample_examples=settings.sample_examples,
         stride=settings.stride,

@@ -24,6 +24,7 @@ SHORT += [
     "evaluation.validation_examples=64",
     "evaluation.sample_draws=2",
     "evaluation.elbo_draws=2",
+    "evaluation.solved_examples=8",
     "evaluation.stride=128",
     "budget.minutes=5",
 ]
