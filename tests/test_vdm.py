@@ -58,17 +58,17 @@ def test_prior_and_reconstruction_terms_agree_with_their_definitions():
     first, last = model.schedule.first.detach().double(), model.schedule.last.detach().double()
     with torch.no_grad():
         terms = model.losses(x)
-        log_p = model.log_likelihood(torch.full((1, 1, 2, 2), 0.1), first.float()[None]).log_softmax(1)
+        log_p = model.log_likelihood(torch.full((1, 1, 2, 2), 0.1), first.float()[None]).log_softmax(-1)
     normal, posterior = (
         torch.distributions.Normal(a * f, s.sqrt())
         for a, s in ((0.0, torch.ones(())), (torch.sigmoid(-last).sqrt(), torch.sigmoid(last)))
     )
     kl = torch.distributions.kl_divergence(posterior, normal).sum((1, 2, 3))
     torch.testing.assert_close(terms["prior"].double(), kl, rtol=1e-3, atol=1e-5)
-    torch.testing.assert_close(log_p.exp().sum(1), torch.ones(1, 1, 2, 2))
+    torch.testing.assert_close(log_p.exp().sum(-1), torch.ones(1, 1, 2, 2))
     likelihood = torch.distributions.Normal(torch.sigmoid(-first).sqrt() * model.values, torch.sigmoid(first).sqrt())
     expected = likelihood.log_prob(torch.tensor(0.1)).log_softmax(0).float()
-    torch.testing.assert_close(log_p[0, :, 0, 0, 0], expected, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(log_p[0, 0, 0, 0], expected, rtol=1e-3, atol=1e-3)
 
 
 def test_schedule_runs_from_end_to_end_and_its_slope_is_the_derivative():

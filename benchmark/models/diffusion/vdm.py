@@ -55,15 +55,16 @@ class VDM(GenerativeModel, LikelihoodBound):
     # The model -------------------------------------------------------------------------------------------------------
 
     def log_likelihood(self, z: Tensor, gamma: Tensor) -> Tensor:
-        """log q(z_i | v) `[B, L, C, H, W]` of each pixel under each level v, but for a constant."""
-        values = self.values.view(-1, 1, 1, 1)
-        difference = z.unsqueeze(1) - alpha(gamma).view(-1, 1, 1, 1, 1) * values
-        return difference.square() / (-2 * torch.sigmoid(gamma).view(-1, 1, 1, 1, 1))
+        """log q(z_i | v) `[B, C, H, W, L]` of each pixel under each level v, but for a constant."""
+        unit = (2 * torch.sigmoid(gamma)).rsqrt()  # [B]; what follows is large, so few operations touch it
+        scaled = (unit.view(-1, 1, 1, 1) * z).unsqueeze(-1)
+        return -(scaled - (alpha(gamma) * unit).view(-1, 1, 1, 1, 1) * self.values).square()
 
     def denoise(self, z: Tensor, gamma: Tensor) -> Tensor:
         """The mean of f under the model's p(x | z_t), `[B, C, H, W]`."""
-        logits = self.network(z, gamma).float() + self.log_likelihood(z, gamma)  # [B, L, C, H, W], not in bfloat16
-        return torch.einsum("blchw,l->bchw", logits.softmax(1), self.values)
+        logits = self.network(z, gamma).float() + self.log_likelihood(z, gamma)  # [B, C, H, W, L], not in bfloat16
+        mean: Tensor = (logits.softmax(-1) * self.values).sum(-1)
+        return mean
 
     def diffuse(self, f: Tensor, gamma: Tensor) -> Tensor:
         """z ~ q(z_t | x), eq. 1."""
@@ -78,8 +79,8 @@ class VDM(GenerativeModel, LikelihoodBound):
         variance = torch.sigmoid(last).view(-1, 1, 1, 1)
         prior = 0.5 * ((1 - variance) * f.square() + variance - 1 - variance.log())  # KL(q(z_1 | x) || N(0, I))
 
-        log_p = self.log_likelihood(self.diffuse(f, first), first).log_softmax(1)  # p(x | z_0), appendix B.1
-        reconstruction = F.nll_loss(log_p, x, reduction="none")  # [B, C, H, W]
+        log_p = self.log_likelihood(self.diffuse(f, first), first).log_softmax(-1)  # p(x | z_0), appendix B.1
+        reconstruction = -log_p.gather(-1, x.unsqueeze(-1))  # [B, C, H, W, 1]
 
         t = (torch.rand((), device=x.device) + torch.arange(len(x), device=x.device) / len(x)) % 1  # appendix I.1
         share, speed = self.schedule.interior(t)
@@ -116,7 +117,7 @@ class VDM(GenerativeModel, LikelihoodBound):
             c = -torch.expm1(gamma_s - gamma_t)  # σ²(t|s) / σ²(t)
             mean = (1 - c) * alpha(gamma_s) / alpha(gamma_t) * z + c * alpha(gamma_s) * f
             z = mean + (torch.sigmoid(gamma_s) * c).sqrt() * torch.randn_like(z)
-        p = self.log_likelihood(z, gammas[-1].expand(n)).softmax(1).movedim(1, -1)  # [n, C, H, W, L]
+        p = self.log_likelihood(z, gammas[-1].expand(n)).softmax(-1)  # [n, C, H, W, L]
         return torch.multinomial(p.flatten(0, -2), 1).view(n, *self.spec.shape)
 
     # How it learns ---------------------------------------------------------------------------------------------------
@@ -166,7 +167,7 @@ class Schedule(nn.Module):
 
 
 class Network(nn.Module):
-    """z_t [B, C, H, W] and γ [B] to logits [B, L, C, H, W], at one size throughout; zero at first."""
+    """z_t [B, C, H, W] and γ [B] to logits [B, C, H, W, L], at one size throughout; zero at first."""
 
     frequencies: Tensor
     times: Tensor
@@ -175,7 +176,7 @@ class Network(nn.Module):
     def __init__(self, spec: DataSpec, width: int, depth: int, patch: int, fourier: int, dropout: float) -> None:
         super().__init__()
         channels, height, side = spec.shape
-        self.shape, self.patch = (spec.levels, channels), patch
+        self.patch, self.outputs = patch, (patch, patch, channels, spec.levels)
         highest = round(math.log2(spec.levels))  # its period is about the distance of two levels
         self.register_buffer("frequencies", math.pi * 2.0 ** (highest - torch.arange(fourier)), persistent=False)
         self.register_buffer("times", torch.logspace(-4, 2, 16, base=2), persistent=False)
@@ -187,7 +188,7 @@ class Network(nn.Module):
         self.leave = nn.Sequential(
             nn.GroupNorm(1, width),
             nn.SiLU(),
-            nn.Conv2d(width, spec.levels * channels * patch**2, 3, padding=1),
+            nn.Conv2d(width, math.prod(self.outputs), 3, padding=1),
         )
         for parameter in self.leave[-1].parameters():
             nn.init.zeros_(parameter)
@@ -204,8 +205,8 @@ class Network(nn.Module):
             if i == len(self.blocks) // 2:
                 h = self.attention(h)
             h = block(h, time)
-        logits = F.pixel_shuffle(self.leave(h), self.patch)
-        return logits.unflatten(1, self.shape)  # type: ignore[no-any-return]
+        logits: Tensor = self.leave(h).movedim(1, -1).unflatten(-1, self.outputs)  # [B, H/p, W/p, p, p, C, L]
+        return logits.permute(0, 5, 1, 3, 2, 4, 6).flatten(4, 5).flatten(2, 3)
 
 
 class Block(nn.Module):
