@@ -89,7 +89,10 @@ def run(overrides: tuple[str, ...], resume: Path | None, trust: tuple[str, ...])
 @click.argument("overrides", nargs=-1)
 @click.option("--fresh", is_flag=True, help="Run again what has a record.")
 def suite(name: str, overrides: tuple[str, ...], fresh: bool) -> None:
-    """Run suite NAME; jobs=2 runs so many at a time, other settings apply to every experiment."""
+    """Run suite NAME; jobs=2 runs so many at a time, other settings apply to every experiment.
+
+    What has a record is skipped, and a run that was stopped goes on where it stopped.
+    """
     from benchmark.config import load_suite
     from benchmark.launch import Display, default_jobs, run_suite
 
@@ -97,8 +100,11 @@ def suite(name: str, overrides: tuple[str, ...], fresh: bool) -> None:
     if not given.get("jobs", "1").isdecimal():
         raise BadInput(f"jobs={given['jobs']}: give the number of processes, as in jobs=2")
     experiments = load_suite(name, [override for override in overrides if not override.startswith("jobs=")])
-    with Display() as display:
-        outcomes = run_suite(experiments, int(given.get("jobs", default_jobs())), display, fresh)
+    try:
+        with Display() as display:
+            outcomes = run_suite(experiments, int(given.get("jobs", default_jobs())), display, fresh)
+    except KeyboardInterrupt:
+        raise Stopped("the same command goes on where it stopped") from None
     code = _show_runs([outcome.folder for outcome in outcomes if outcome.record is not None and outcome.folder])
     for outcome in outcomes:
         if outcome.record is None:
@@ -163,7 +169,8 @@ def leaderboard(records: Path, target: Path) -> None:
 
 
 @cli.command(hidden=True)
-def work() -> None:
+@click.option("--resume", type=click.Path(path_type=Path))
+def work(resume: Path | None) -> None:
     """Carry out one experiment for `suite`: configuration on standard input, progress as JSON lines on output."""
     from benchmark import train
     from benchmark.config import from_container
@@ -174,7 +181,7 @@ def work() -> None:
     def say(event: dict[str, Any]) -> None:
         print(json.dumps(event), file=sink, flush=True)
 
-    folder = train.prepare(from_container(json.load(sys.stdin)))
+    folder = resume or train.prepare(from_container(json.load(sys.stdin)))
     say({"folder": str(folder)})
     train.carry_out(folder, lambda progress: say(asdict(progress)))
 

@@ -1,4 +1,4 @@
-"""Run experiments here: one in this process, or a suite in processes of its own, with one live display for both."""
+"""Run experiments here: one in this process, or a suite in processes of its own, with one live table for both."""
 
 from __future__ import annotations
 
@@ -15,11 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
 
-from benchmark.config import Experiment
-from benchmark.record import Record, code_hash, read_record, read_records
+from benchmark.config import Experiment, from_container, read_yaml
+from benchmark.record import Record, code_hash, is_running, read_record, read_records, started_with
 from benchmark.spec import BadInput
 
 #: glibc returns large blocks to the system after every step otherwise: up to 28 % of a training's time in page faults.
@@ -31,53 +34,132 @@ MALLOC = {
 
 Event = dict[str, Any]  # phase, examples, total, loss, rate (examples a second), left (seconds)
 
+DONE = ("finished", "truncated", "has a record")
+FAILED = ("failed", "diverged")
+
+
+@dataclass
+class _Row:
+    """One run of the table."""
+
+    kind: str = ""  # runs of one kind take about the same time
+    event: Event | None = None
+    started: float = 0.0
+    seconds: float | None = None  # how long it took
+
+    @property
+    def state(self) -> str:
+        if self.event is None:
+            return "waiting"
+        phase = str(self.event["phase"])
+        return "done" if phase in DONE else "failed" if phase.startswith(FAILED) else "running"
+
 
 class Display:
-    """Progress bars: loss, throughput and time left of each run. Without a terminal: a line now and then."""
+    """What runs, what is done, what failed, time left: a live table. Without a terminal: a line now and then."""
 
     def __init__(self, console: Console | None = None, every: float = 10.0) -> None:
         self.console = console or Console(stderr=True)
         self.every = every
-        self._bars = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[state]}"),
-            console=self.console,
-            disable=not self.console.is_terminal,
-        )
-        self._tasks: dict[str, TaskID] = {}
+        self.jobs = 1
+        self._rows: dict[str, _Row] = {}
         self._lines: dict[str, tuple[float, str]] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._live = Live(console=self.console, get_renderable=self._table, refresh_per_second=4)
 
     def __enter__(self) -> Self:
-        self._bars.start()
+        if self.console.is_terminal:
+            self._live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bars.stop()
+        self._live.stop()
+
+    def expect(self, experiments: Sequence[Experiment], jobs: int) -> None:
+        """These will run, `jobs` at a time."""
+        self.jobs = jobs
+        for experiment in experiments:
+            kind = experiment.title.rpartition(", seed")[0]
+            self._rows[experiment.title] = _Row(kind, seconds=experiment.budget.minutes * 60)
 
     def show(self, title: str, event: Event) -> None:
         """What `title` is doing now."""
-        state = _state(event)
         with self._lock:
-            if self.console.is_terminal:
-                if title not in self._tasks:
-                    self._tasks[title] = self._bars.add_task(title, total=None, state="")
-                self._bars.update(self._tasks[title], completed=event["examples"], total=event["total"], state=state)
-            else:
-                last, phase = self._lines.get(title, (0.0, ""))
-                if event["phase"] != phase or time.monotonic() - last > self.every:
-                    self._lines[title] = (time.monotonic(), event["phase"])
-                    share = 100 * event["examples"] / max(1, event["total"])
-                    self.console.print(f"{title}: {share:3.0f} % {state}", highlight=False, soft_wrap=True)
+            row = self._rows.setdefault(title, _Row())
+            before, now = row.state, time.monotonic()
+            if before == "waiting":
+                row.started = now
+            row.event = event
+            if row.state in ("done", "failed"):
+                row.seconds = now - row.started
+            if not self.console.is_terminal:
+                self._print(title, row, ended=before != row.state and row.state in ("done", "failed"))
+
+    def _print(self, title: str, row: _Row, ended: bool) -> None:
+        assert row.event is not None
+        last, phase = self._lines.get(title, (0.0, ""))
+        if row.event["phase"] == phase and time.monotonic() - last <= self.every:
+            return
+        self._lines[title] = (time.monotonic(), row.event["phase"])
+        share = 100 * row.event["examples"] / max(1, row.event["total"])
+        self.console.print(f"{title}: {share:3.0f} % {_state(row.event)}", highlight=False, soft_wrap=True)
+        if ended and len(self._rows) > 1:
+            self.console.print(self._summary(), highlight=False, soft_wrap=True)
+
+    def _table(self) -> RenderableType:
+        """Running rows first, and no more rows than the terminal has lines for."""
+        with self._lock:
+            order = ["running", "failed", "waiting", "done"]
+            rows = sorted(self._rows.items(), key=lambda item: order.index(item[1].state))
+            shown = rows[: max(1, self.console.height - 4)]
+            table = Table.grid(padding=(0, 2))
+            for title, row in shown:
+                table.add_row(Text(title, style=_STYLES[row.state]), *_cells(row))
+            hidden = [Text(f"… and {len(rows) - len(shown)} more")] if len(rows) > len(shown) else []
+            summary = [Text(self._summary(), style="bold")] if len(rows) > 1 else []
+            return Group(table, *hidden, *summary)
+
+    def _summary(self) -> str:
+        states = [row.state for row in self._rows.values()]
+        counts = [f"{states.count(state)} {state}" for state in ("done", "running", "failed", "waiting")]
+        left = self._seconds_left()
+        return ", ".join(counts) + (f"; about {_clock(left)} left" if left > 0 else "")
+
+    def _seconds_left(self) -> float:
+        """Runs of a kind that has finished take what those took; of another, as long as their budget allows."""
+        took: dict[str, list[float]] = {}
+        for row in self._rows.values():
+            if row.state == "done" and row.seconds and row.event and row.event["phase"] != "has a record":
+                took.setdefault(row.kind, []).append(row.seconds)
+        left = 0.0
+        for row in self._rows.values():
+            if row.state in ("waiting", "running"):
+                known = took.get(row.kind)
+                whole = sum(known) / len(known) if known else row.seconds or 0.0
+                left += whole if row.state == "waiting" else max(0.0, whole - (time.monotonic() - row.started))
+        return left / self.jobs
+
+
+_STYLES = {"waiting": "dim", "running": "", "done": "green", "failed": "red"}
+
+
+def _cells(row: _Row) -> list[RenderableType]:
+    if row.event is None:
+        return ["", "waiting"]
+    bar = ProgressBar(total=max(1, row.event["total"]), completed=row.event["examples"], width=24)
+    return [bar if row.state == "running" else "", Text(_state(row.event))]
 
 
 def _state(event: Event) -> str:
     if event.get("rate") is None:
         return str(event["phase"])
     loss = "" if event["loss"] is None else f"loss {event['loss']:.4g}, "
-    minutes, seconds = divmod(round(event["left"]), 60)
-    return f"{loss}{event['rate']:,.0f} examples/s, {minutes}:{seconds:02d} left"
+    return f"{loss}{event['rate']:,.0f} examples/s, {_clock(event['left'])} left"
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
 
 
 @dataclass(frozen=True)
@@ -103,17 +185,18 @@ def run_suite(experiments: Sequence[Experiment], jobs: int, display: Display, fr
     """Run every experiment that has no record yet, `jobs` at a time, and go on past failures.
 
     Each runs in a process of its own with its share of the cores. Unless `fresh`, a run of the same configuration,
-    seed and code that has finished counts as done.
+    seed and code that has finished counts as done, and one that was stopped goes on where it stopped.
     """
     if jobs < 1:
         raise BadInput(f"jobs={jobs} is not possible: give 1 or more")
-    done = {} if fresh else _finished(experiments)
+    done, stopped = ({}, {}) if fresh else (_finished(experiments), _stopped(experiments))
     threads = max(1, cores() // jobs)
+    display.expect(experiments, jobs)
 
     def one(experiment: Experiment) -> Outcome:
-        earlier = done.get(_identity(experiment.config_hash, experiment.seed.model_dump()))
+        earlier = done.get(_identity(experiment))
         if earlier is None:
-            return _in_process(experiment, threads, display)
+            return _in_process(experiment, stopped.get(_identity(experiment)), threads, display)
         display.show(experiment.title, {"phase": "has a record", "examples": 1, "total": 1})
         return Outcome(experiment, earlier, read_record(earlier))
 
@@ -124,12 +207,12 @@ def run_suite(experiments: Sequence[Experiment], jobs: int, display: Display, fr
         pool.shutdown(cancel_futures=True)
 
 
-def _in_process(experiment: Experiment, threads: int, display: Display) -> Outcome:
+def _in_process(experiment: Experiment, stopped: Path | None, threads: int, display: Display) -> Outcome:
     """A child process that takes the experiment on standard input and reports progress as JSON lines on output."""
     content = experiment.container()
     content["runtime"]["threads"] = content["runtime"]["threads"] or threads
     child = subprocess.Popen(
-        [sys.executable, "-m", "benchmark", "work"],
+        [sys.executable, "-m", "benchmark", "work", *([] if stopped is None else ["--resume", str(stopped)])],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -142,7 +225,8 @@ def _in_process(experiment: Experiment, threads: int, display: Display) -> Outco
     reader = threading.Thread(target=lambda: errors.extend(child.stderr or ()), daemon=True)
     reader.start()
     folder: Path | None = None
-    display.show(experiment.title, {"phase": "starting", "examples": 0, "total": experiment.budget.examples})
+    phase = "starting" if stopped is None else f"going on with {stopped.name}"
+    display.show(experiment.title, {"phase": phase, "examples": 0, "total": experiment.budget.examples})
     with child:
         with child.stdin:
             child.stdin.write(json.dumps(content))
@@ -160,15 +244,30 @@ def _in_process(experiment: Experiment, threads: int, display: Display) -> Outco
     return Outcome(experiment, folder, None, problem)
 
 
-def _identity(config_hash: str, seed: dict[str, int]) -> tuple[str, tuple[tuple[str, int], ...]]:
-    return config_hash, tuple(sorted(seed.items()))
+Identity = tuple[str, tuple[tuple[str, int], ...]]
 
 
-def _finished(experiments: Sequence[Experiment]) -> dict[Any, Path]:
-    """Identity to folder of the runs that today's code has finished."""
+def _identity(experiment: Experiment) -> Identity:
+    return experiment.config_hash, tuple(sorted(experiment.seed.model_dump().items()))
+
+
+def _finished(experiments: Sequence[Experiment]) -> dict[Identity, Path]:
+    """The folders of the runs that today's code has finished."""
     found = {}
     for root in {experiment.runtime.runs for experiment in experiments}:
         for file, record in read_records(Path(root)).items():
             if record.status != "failed" and record.code_hash == code_hash():
-                found[_identity(record.config_hash, record.seed)] = file.parent
+                found[record.config_hash, tuple(sorted(record.seed.items()))] = file.parent
+    return found
+
+
+def _stopped(experiments: Sequence[Experiment]) -> dict[Identity, Path]:
+    """The folders of the runs that today's code began, and that nobody is carrying on."""
+    found = {}
+    for root, data in {(experiment.runtime.runs, experiment.data.name) for experiment in experiments}:
+        for file in sorted(Path(root, data).glob("*/*/config.yaml")):
+            folder = file.parent
+            unfinished = not (folder / "record.json").is_file() and started_with(folder) == code_hash()
+            if unfinished and not is_running(folder):
+                found[_identity(from_container(read_yaml(file)))] = folder
     return found

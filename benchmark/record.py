@@ -9,12 +9,14 @@ import platform
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from benchmark.spec import BadInput, Score
@@ -102,6 +104,36 @@ def read_records(folder: Path) -> dict[Path, Record]:
     """Every record below `folder`, published (`<seed>-<hash>-<run>.json`) or of local runs (`record.json`)."""
     files = sorted(file for file in folder.rglob("*.json") if not {"wandb", "artifacts"} & set(file.parts))
     return {file: read_record(file) for file in files}
+
+
+def begin(folder: Path) -> None:
+    """Note in a new run's folder with which code it starts."""
+    write_atomic(folder / "code_hash", f"{code_hash() or ''}\n")
+
+
+def started_with(folder: Path) -> str | None:
+    """The `code_hash` with which the run in `folder` started; `None` where that is unknown."""
+    file = folder / "code_hash"
+    return file.read_text().strip() or None if file.is_file() else None
+
+
+@contextmanager
+def carrying_on(folder: Path) -> Iterator[None]:
+    """Inside, the run in `folder` belongs to this process. The system gives it free when the process dies."""
+    try:
+        with FileLock(folder / "lock", timeout=0):
+            yield
+    except Timeout as error:
+        raise BadInput(f"another process is carrying on the run in {folder}: wait until it ends") from error
+
+
+def is_running(folder: Path) -> bool:
+    """Whether a process is carrying on the run in `folder`."""
+    try:
+        with FileLock(folder / "lock", timeout=0):
+            return False
+    except Timeout:
+        return True
 
 
 def write_record(folder: Path, record: Record) -> Path:

@@ -53,6 +53,7 @@ def prepare(experiment: Experiment) -> Path:
     folder = Path(experiment.runtime.runs) / experiment.data.name / experiment.model.name / secrets.token_hex(4)
     folder.mkdir(parents=True)
     records.write_atomic(folder / "config.yaml", yaml.safe_dump(experiment.container(), sort_keys=False))
+    records.begin(folder)
     return folder
 
 
@@ -68,7 +69,8 @@ def carry_out(
     if not (folder / "config.yaml").is_file():
         raise BadInput(f"{folder} holds no config.yaml: give the folder of a run, runs/<data>/<model>/<id>")
     experiment = from_container(read_yaml(folder / "config.yaml"), trust)
-    return _Run(experiment, folder, report, kind).carry_out()
+    with records.carrying_on(folder):
+        return _Run(experiment, folder, report, kind).carry_out()
 
 
 class _Run:

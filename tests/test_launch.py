@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from rich.console import Console
 
 from benchmark.config import choices, compose, load_suite
 from benchmark.launch import Display
-from benchmark.record import publish, read_record, read_records, write_record
+from benchmark.record import carrying_on, is_running, publish, read_record, read_records, write_record
 from benchmark.spec import BadInput
 
 SUITE = """\
@@ -103,6 +105,63 @@ def test_progress_on_a_terminal_is_a_bar() -> None:
     assert "━" in out.getvalue()
     assert "loss 1.5, 2,000 examples/s, 1:15 left" in out.getvalue()
     assert "loss 2.5" in out.getvalue()
+
+
+def test_a_suite_is_one_table_of_what_runs_is_done_failed_and_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    out, clock = io.StringIO(), 1000.0
+    monkeypatch.setattr("benchmark.launch.time.monotonic", lambda: clock)
+    experiments = [compose(["model=vae", "budget=quick", f"seed={seed}"]) for seed in range(4)]
+    experiments.append(compose(["model=sngan", "budget=quick"]))
+    event = {"phase": "training", "examples": 50, "total": 200, "loss": 1.5, "rate": 2000.0, "left": 75.0}
+    with Display(Console(file=out, width=120, height=7, force_terminal=True)) as display:
+        display.expect(experiments, jobs=2)
+        first, second, third, *_ = (experiment.title for experiment in experiments)
+        display.show(first, event)
+        display.show(second, event)
+        clock += 60
+        display.show(first, {"phase": "finished", "examples": 200, "total": 200})
+        display.show(second, {"phase": "failed: no memory", "examples": 0, "total": 1})
+        display.show(third, event)
+        clock += 20
+    last = out.getvalue().split("vae on digits, quick, seed 2")[-1]
+    # a VAE took 60 s, and 40 + 60 s of them are left; the GAN may take what its budget allows; two at a time
+    left = round((40 + 60 + experiments[-1].budget.minutes * 60) / 2)
+    assert f"1 done, 1 running, 1 failed, 2 waiting; about {left // 60}:{left % 60:02d} left" in last
+    assert "failed: no memory" in last
+    assert "and 2 more" in last
+    assert "vae on digits, quick, seed 0" not in last  # what is done makes room for what is not
+
+
+@pytest.mark.slow
+def test_a_suite_that_was_killed_goes_on_where_it_stopped(own_configs: Path, tmp_path: Path) -> None:
+    (own_configs / "suite" / "one.yaml").write_text(SUITE.replace("  - {data: digits, model: broken}\n", ""))
+    settings = ["jobs=1", "budget.examples=60000", "training.validations=10", "evaluation.importance_samples=2"]
+    command = [sys.executable, "-m", "benchmark", "suite", "one", *settings]
+    environment = {**os.environ, "WANDB_MODE": "disabled"}
+    suite = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, start_new_session=True)
+    while not list(tmp_path.glob("runs/digits/vae/*/last.ckpt")):
+        assert suite.poll() is None
+        time.sleep(0.02)
+    os.killpg(suite.pid, signal.SIGKILL)
+    suite.communicate()
+    (folder,) = tmp_path.glob("runs/digits/vae/*")
+    assert not (folder / "record.json").exists()
+
+    again = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=True)
+    assert f"going on with {folder.name}" in again.stderr
+    assert [file.parent for file in tmp_path.glob("runs/digits/vae/*/record.json")] == [folder]
+
+
+def test_a_run_belongs_to_one_process(tmp_path: Path) -> None:
+    with carrying_on(tmp_path):
+        script = (
+            "import sys, pathlib; from benchmark.record import is_running; print(is_running(pathlib.Path(sys.argv[1])))"
+        )
+        other = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True, check=True)
+        assert other.stdout.strip() == "True"
+        with pytest.raises(BadInput, match="another process is carrying on"), carrying_on(tmp_path):
+            pass
+    assert not is_running(tmp_path)
 
 
 @pytest.fixture(scope="module")
