@@ -168,6 +168,30 @@ def leaderboard(records: Path, target: Path) -> None:
         click.echo(write_atomic(target / name, page))
 
 
+@cli.command()
+@click.argument("cases", nargs=-1, metavar="[MODEL@DATA]...")
+@click.option("--rounds", default=5, type=click.IntRange(min=1), show_default=True)
+def bench(cases: tuple[str, ...], rounds: int) -> None:
+    """What the harness adds to a training step of each model, against a bare loop. Exit code 1: more than allowed."""
+    import torch
+
+    from benchmark.bench import as_table, default_cases, measure
+
+    torch.set_num_threads(1)
+    rows = []
+    for case in cases or default_cases():
+        try:
+            rows.append(measure(case, rounds))
+        except BadInput as error:
+            if cases:
+                raise
+            click.echo(f"skipped {case}: {error}", err=True)
+        else:
+            click.echo(f"{rows[-1].title}: {rows[-1].ratio:.3f} times, {rows[-1].verdict}", err=True)
+    click.echo(as_table(rows))
+    sys.exit(int(any(row.verdict.startswith("over") for row in rows)))
+
+
 @cli.command(hidden=True)
 @click.option("--resume", type=click.Path(path_type=Path))
 def work(resume: Path | None) -> None:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -24,6 +25,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmark.build import GenerativeModel
 
 Status = Literal["finished", "diverged", "truncated"]
+
+CURVE_POINTS = (
+    400  # values in each training curve: reading a loss at every step would cost more than the smallest steps
+)
 
 
 @dataclass(frozen=True)
@@ -40,11 +45,11 @@ class Plan:
     patience: int
     cpu_seconds: float
 
-    @property
+    @cached_property
     def steps(self) -> int:
         return math.ceil(self.examples / self.batch_size)
 
-    @property
+    @cached_property
     def validation_steps(self) -> frozenset[int]:
         return frozenset(max(1, round(i * self.steps / self.validations)) for i in range(1, self.validations + 1))
 
@@ -98,7 +103,7 @@ class Loop(Callback):
         self._average: list[Tensor] = []
         self._parameters: list[Tensor] = []
         self._restored: dict[str, Any] | None = None
-        self._log_every = max(1, plan.steps // 400)
+        self.log_every = max(1, plan.steps // CURVE_POINTS)
 
     @property
     def examples(self) -> int:
@@ -150,18 +155,16 @@ class Loop(Callback):
             self._counter.__exit__(None, None, None)
             self.flops_per_example = self._counter.get_total_flops() / self.plan.batch_size
         self.step += 1
-        if self._average:
-            decay = min(self.plan.ema_decay, self.step / (9 + self.step))  # short memory while weights still move fast
-            torch._foreach_lerp_(self._average, self._parameters, 1 - decay)
-        if self.step % self._log_every == 0 or self.step == 1:
+        self.update_average()
+        if self.step % self.log_every == 0 or self.step == 1:
             self._watch(trainer, outputs)
         now = time.perf_counter()
         self.training_seconds += now - self._step_started
-        self.wall_seconds, self.cpu_seconds = now - self._wall_before, time.process_time() - self._cpu_before
         if now - self._reported_at > 0.25:
             self._report(now)
-        if self.cpu_seconds > self.plan.cpu_seconds and self.step < self.plan.steps:
-            self._stop(trainer, "truncated", f"{self.plan.cpu_seconds / 60:g} CPU minutes were spent")
+            self._clock(now)
+            if self.cpu_seconds > self.plan.cpu_seconds and self.step < self.plan.steps:
+                self._stop(trainer, "truncated", f"{self.plan.cpu_seconds / 60:g} CPU minutes were spent")
         if self.step in self.plan.validation_steps or trainer.should_stop:
             self._validate(trainer)
 
@@ -172,6 +175,12 @@ class Loop(Callback):
         }
 
     # What they do ----------------------------------------------------------------------------------------------------
+
+    def update_average(self) -> None:
+        """One step of the moving average of weights, with a short memory while they still move fast."""
+        if self._average:
+            decay = min(self.plan.ema_decay, self.step / (9 + self.step))
+            torch._foreach_lerp_(self._average, self._parameters, 1 - decay)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -211,9 +220,11 @@ class Loop(Callback):
         if self.step >= self.plan.steps or 0 < self.plan.patience <= self.stale:
             trainer.should_stop = True
         self.ended = trainer.should_stop
-        now = time.perf_counter()
-        self.wall_seconds, self.cpu_seconds = now - self._wall_before, time.process_time() - self._cpu_before
+        self._clock(time.perf_counter())
         self.hooks.save(trainer)
+
+    def _clock(self, now: float) -> None:
+        self.wall_seconds, self.cpu_seconds = now - self._wall_before, time.process_time() - self._cpu_before
 
     def _stop(self, trainer: Trainer, status: Status, why: str) -> None:
         self.status = status

@@ -87,7 +87,7 @@ class _Run:
         self.tracker: Tracker | None = None
 
     def carry_out(self) -> Record:
-        _quiet_libraries()
+        quiet_libraries()
         if self.experiment.runtime.threads:
             torch.set_num_threads(self.experiment.runtime.threads)
         try:
@@ -104,7 +104,7 @@ class _Run:
         self.data = build_data(experiment.data, experiment.runtime.data_root)
         self.dataset = self.data.describe()
         self.model = build_model(experiment, self.data.spec)
-        self.device = _device(experiment.runtime.device)
+        self.device = device_named(experiment.runtime.device)
         self.extractor = _extractor(experiment, self.data)
         self.tracker = Tracker(
             self.folder,
@@ -126,17 +126,7 @@ class _Run:
 
     def _train(self) -> Loop:
         experiment, training = self.experiment, self.experiment.training
-        plan = Plan(
-            examples=experiment.budget.examples,
-            batch_size=training.batch_size,
-            warmup=training.warmup,
-            decay=training.decay,
-            clip_norm=training.clip_norm,
-            ema_decay=training.ema_decay,
-            validations=training.validations,
-            patience=training.patience,
-            cpu_seconds=experiment.budget.minutes * 60,
-        )
+        plan = make_plan(experiment)
         grids = sorted(plan.validation_steps)[:: max(1, training.validations // GRIDS)]
         loop = Loop(
             plan,
@@ -151,21 +141,7 @@ class _Run:
         )
         last = self.folder / "last.ckpt"
         self.curves = [row for row in _read_curves(self.folder / "curves.csv") if last.is_file()]
-        bfloat16 = training.precision == "bfloat16" and has_bfloat16(self.device)
-        trainer = Trainer(
-            accelerator=self.device.type,
-            devices=1,
-            precision="bf16-mixed" if bfloat16 else "32-true",
-            max_epochs=-1,  # the loop counts examples and stops
-            callbacks=[loop],
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            use_distributed_sampler=False,
-            default_root_dir=self.folder,
-        )
+        trainer = make_trainer(experiment, self.device, loop, self.folder)
         stream = Stream(lambda start: self.data.batches(experiment.seed.data, training.batch_size, start), loop)
         try:
             trainer.fit(self.model, stream, ckpt_path=last if last.is_file() else None, weights_only=True)
@@ -286,7 +262,7 @@ class _Run:
             git=records.git_state(),
             dataset=self.dataset,
             environment=records.environment(),
-            hardware=records.hardware() | _hardware(_device(experiment.runtime.device)),
+            hardware=records.hardware() | _hardware(device_named(experiment.runtime.device)),
             started=self.started,
             seconds=round(time.perf_counter() - self.clock, 3),
             scores=self.scores,
@@ -296,17 +272,52 @@ class _Run:
         return record
 
 
+def make_trainer(experiment: Experiment, device: torch.device, loop: Loop, folder: Path) -> Trainer:
+    """Lightning's Trainer with all that the loop does itself switched off."""
+    bfloat16 = experiment.training.precision == "bfloat16" and has_bfloat16(device)
+    return Trainer(
+        accelerator=device.type,
+        devices=1,
+        precision="bf16-mixed" if bfloat16 else "32-true",
+        max_epochs=-1,  # the loop counts examples and stops
+        callbacks=[loop],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        default_root_dir=folder,
+    )
+
+
+def make_plan(experiment: Experiment) -> Plan:
+    """How long an experiment trains and how it is watched."""
+    training = experiment.training
+    return Plan(
+        examples=experiment.budget.examples,
+        batch_size=training.batch_size,
+        warmup=training.warmup,
+        decay=training.decay,
+        clip_norm=training.clip_norm,
+        ema_decay=training.ema_decay,
+        validations=training.validations,
+        patience=training.patience,
+        cpu_seconds=experiment.budget.minutes * 60,
+    )
+
+
 def score_again(folder: Path, trust: tuple[str, ...] = ()) -> dict[str, Score]:
     """The scores of the model in a run's folder, computed anew."""
     experiment, data, model = restore(folder, trust)
-    model.to(_device(experiment.runtime.device))
+    model.to(device_named(experiment.runtime.device))
     return evaluate(model, data, final_protocol(experiment), _extractor(experiment, data)).scores
 
 
 def sample_again(folder: Path, n: int, seed: int, trust: tuple[str, ...] = ()) -> Path:
     """Draw `n` samples from the model in a run's folder into its `samples/`; returns the file."""
     experiment, data, model = restore(folder, trust)
-    model.to(_device(experiment.runtime.device))
+    model.to(device_named(experiment.runtime.device))
     (folder / "samples").mkdir(exist_ok=True)
     return save_samples(draw_samples(model, n, seed), data.spec, data.decode, folder / "samples" / f"{n}-seed{seed}")
 
@@ -332,7 +343,7 @@ def _extractor(experiment: Experiment, data: DataModule) -> Any:
     return load_extractor(experiment.data.name, data.spec, Path(inception) if inception else None)
 
 
-def _device(name: str) -> torch.device:
+def device_named(name: str) -> torch.device:
     if name == "gpu" and not torch.cuda.is_available():
         raise BadInput("runtime.device=gpu, but torch finds no GPU: set runtime.device=cpu or auto")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
@@ -362,7 +373,7 @@ def _write_curves(file: Path, rows: list[tuple[int, str, float]]) -> None:
     records.write_atomic(file, buffer.getvalue())
 
 
-def _quiet_libraries() -> None:
+def quiet_libraries() -> None:
     """Lightning's remarks on every start say nothing that a user of this program can act on."""
     for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)

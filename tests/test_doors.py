@@ -29,6 +29,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "tracking": ("spec",),
     "loop": ("spec", "build"),
     "train": ("spec", "config", "build", "loop", "evaluate", "record", "tracking"),
+    "bench": ("spec", "config", "build", "loop", "train"),
     "record": ("spec",),
     "leaderboard": ("spec", "record"),
     "report": ("spec", "record", "leaderboard"),
