@@ -112,19 +112,20 @@ def selection_metric(model: GenerativeModel) -> str:
 
 
 def references(data: DataModule, protocol: Protocol, extractor: Extractor | Absence) -> dict[str, dict[str, Score]]:
-    """What no model is needed for, under the same protocol: simple baselines, and real images in place of samples."""
+    """What no model is needed for, under the same protocol: simple baselines, the entropy where the source of the data
+    is known, and real images in place of samples."""
     train, held_out = data.split("train"), data.split(protocol.split)
     evidence: dict[str, Evidence] = {}
-    spec = data.spec
+    spec, known = data.spec, data.truth(protocol.split)
     if spec.modality == "text":
         shown: Any = {"split": protocol.split, "context": "own"}
-        for name, token_log_prob in baselines.text(train.x, held_out.x, spec.levels).items():
+        for name, token_log_prob in (baselines.text(train.x, held_out.x, spec.levels) | known).items():
             evidence[name] = Evidence(
                 spec, token_log_prob=token_log_prob, characters=held_out.characters, bytes=held_out.bytes
             )
     else:
         shown = {"split": protocol.split}
-        for name, log_prob in baselines.images(train.x, held_out.x, spec.levels).items():
+        for name, log_prob in (baselines.images(train.x, held_out.x, spec.levels) | known).items():
             evidence[name] = Evidence(spec, log_prob=log_prob)
     table: dict[str, dict[str, Score]] = {}
     for name, of in evidence.items():

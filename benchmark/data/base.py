@@ -58,6 +58,13 @@ class DataModule(ABC):
         """The text of tokens `[T]`. Raises `TypeError` where the data is no text."""
         raise TypeError(f"{type(self).__name__} is no text")
 
+    def truth(self, name: SplitName) -> dict[str, Tensor]:
+        """Log-probabilities in nats `[N]` of a split's examples (text: tokens) where their source is known, else none.
+
+        "entropy": what the source expects of every one; "source": what it scores on these very ones.
+        """
+        return {}
+
     def batches(self, seed: int, batch_size: int, start: int = 0) -> Iterator[Batch]:
         """Training batches without end, from number `start` on."""
         step = start
