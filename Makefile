@@ -10,7 +10,7 @@ export MALLOC_TRIM_THRESHOLD_ := 17179869184
 export MALLOC_TOP_PAD_ := 134217728
 
 .DEFAULT_GOAL := help
-.PHONY: help setup benchmark bench list test test-all lint types leaderboards lock clean
+.PHONY: help setup benchmark bench truth list test test-all lint types leaderboards lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ benchmark: setup ## train, score and rank one model a family on embedded data (S
 
 bench: setup ## what the harness adds to a training step of each model, against a bare loop, and where it goes
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmark bench
+
+truth: setup ## every model with a likelihood on data whose entropy is known, judged by it; minutes
+	$(BIN)/python -m benchmark truth
 
 list: setup ## models, datasets and suites
 	@$(BIN)/python -m benchmark list

@@ -9,11 +9,14 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
 from benchmark.spec import BadInput, unknown
+
+if TYPE_CHECKING:
+    from benchmark.launch import Outcome
 
 
 class Stopped(Exception):
@@ -93,23 +96,44 @@ def suite(name: str, overrides: tuple[str, ...], fresh: bool) -> None:
 
     What has a record is skipped, and a run that was stopped goes on where it stopped.
     """
-    from benchmark.config import load_suite
-    from benchmark.launch import Display, default_jobs, run_suite
-
-    given = dict(override.split("=", 1) for override in overrides if override.startswith("jobs="))
-    if not given.get("jobs", "1").isdecimal():
-        raise BadInput(f"jobs={given['jobs']}: give the number of processes, as in jobs=2")
-    experiments = load_suite(name, [override for override in overrides if not override.startswith("jobs=")])
-    try:
-        with Display() as display:
-            outcomes = run_suite(experiments, int(given.get("jobs", default_jobs())), display, fresh)
-    except KeyboardInterrupt:
-        raise Stopped("the same command goes on where it stopped") from None
+    outcomes = _run_suite(name, overrides, fresh)
     code = _show_runs([outcome.folder for outcome in outcomes if outcome.record is not None and outcome.folder])
     for outcome in outcomes:
         if outcome.record is None:
             click.echo(f"failed: {outcome.experiment.title}: {outcome.problem}", err=True)
     sys.exit(code or int(any(outcome.record is None for outcome in outcomes)))
+
+
+@cli.command()
+@click.argument("overrides", nargs=-1)
+@click.option("--records", type=click.Path(path_type=Path), help="Judge the records in this folder, and run nothing.")
+@click.option("--to", "target", type=click.Path(path_type=Path), help="Write the table to this page too.")
+def truth(overrides: tuple[str, ...], records: Path | None, target: Path | None) -> None:
+    """Run suite `truth`, on data whose entropy is known, and judge what the models report by it."""
+    from rich.console import Console
+
+    from benchmark.leaderboard.truth import truth_page, truth_table, verdicts
+    from benchmark.record import read_records, write_atomic
+
+    if records is not None:
+        found, missing = read_records(records), []
+    else:
+        outcomes = _run_suite("truth", overrides, fresh=False)
+        found = {
+            outcome.folder / "record.json": outcome.record for outcome in outcomes if outcome.folder and outcome.record
+        }
+        missing = [outcome for outcome in outcomes if outcome.record is None]
+    judged = verdicts(found)
+    if not judged and not missing:
+        raise BadInput(
+            f"no records below {records} are on data whose entropy is known: run the suite without --records"
+        )
+    Console(width=None if sys.stdout.isatty() else 140).print(truth_table(judged))
+    if target is not None:
+        click.echo(write_atomic(target, truth_page(judged)))
+    for outcome in missing:
+        click.echo(f"failed: {outcome.experiment.title}: {outcome.problem}", err=True)
+    sys.exit(int(bool(missing) or any(verdict.problem for verdict in judged)))
 
 
 @cli.command()
@@ -208,6 +232,22 @@ def work(resume: Path | None) -> None:
     folder = resume or train.prepare(from_container(json.load(sys.stdin)))
     say({"folder": str(folder)})
     train.carry_out(folder, lambda progress: say(asdict(progress)))
+
+
+def _run_suite(name: str, overrides: tuple[str, ...], fresh: bool) -> list[Outcome]:
+    """Run suite `name`; `jobs=N` among the overrides says how many at a time."""
+    from benchmark.config import load_suite
+    from benchmark.launch import Display, default_jobs, run_suite
+
+    given = dict(override.split("=", 1) for override in overrides if override.startswith("jobs="))
+    if not given.get("jobs", "1").isdecimal():
+        raise BadInput(f"jobs={given['jobs']}: give the number of processes, as in jobs=2")
+    experiments = load_suite(name, [override for override in overrides if not override.startswith("jobs=")])
+    try:
+        with Display() as display:
+            return run_suite(experiments, int(given.get("jobs", default_jobs())), display, fresh)
+    except KeyboardInterrupt:
+        raise Stopped("the same command goes on where it stopped") from None
 
 
 def _show_runs(folders: list[Path]) -> int:

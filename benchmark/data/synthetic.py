@@ -123,8 +123,9 @@ class MarkovChain:
 def distributions(random: np.random.RandomState, givens: int, levels: int) -> np.ndarray:
     """A random distribution over levels for every value of `givens` variables, `[L, ..., L, L]`: some levels are rare,
     none is impossible."""
-    weights = 1 + random.randint(0, 5, size=[levels] * (givens + 1)).astype(np.int64) ** 3
-    return np.divide(weights, weights.sum(-1, keepdims=True))
+    weights: np.ndarray = 1 + random.randint(0, 5, size=[levels] * (givens + 1)) ** 3
+    p: np.ndarray = weights / weights.sum(-1, keepdims=True)
+    return p
 
 
 class SyntheticImages(InMemory):
