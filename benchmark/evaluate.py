@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from benchmark.build import DataModule, GenerativeModel, SplitName
-from benchmark.metrics import METRICS, baselines, by_name, fidelity
+from benchmark.metrics import METRICS, baselines, by_name
 from benchmark.metrics.cost import COST, parameters, peak_memory
-from benchmark.metrics.extractors import load_extractor
+from benchmark.metrics.extractors import load_extractor, load_judge
 from benchmark.metrics.extractors.base import Extractor
+from benchmark.metrics.memorisation import nearest_in_pixels
 from benchmark.spec import (
     Absence,
     Estimate,
@@ -27,7 +28,9 @@ from benchmark.spec import (
     Likelihood,
     LikelihoodBound,
     Metric,
+    SampleClasses,
     SampleFeatures,
+    SampleImages,
     Score,
     SolvesLikelihood,
     Stateful,
@@ -42,6 +45,7 @@ __all__ = [
     "draw_samples",
     "evaluate",
     "load_extractor",
+    "load_judge",
     "parameters",
     "peak_memory",
     "references",
@@ -51,6 +55,14 @@ __all__ = [
 #: Examples scored, and samples drawn, at a time: fixed, so that random draws do not depend on anybody's batch size.
 LIKELIHOOD_CHUNK = 64
 SAMPLE_CHUNK = 256
+SHOWN_NEIGHBOURS = 32  # samples in the picture that shows them beside training images
+
+
+#: What is computed from draws of samples.
+_SAMPLE_PARTS = frozenset({"samples", "images", "classes"})
+
+#: The judge of an evaluation that asks for nothing that a judge says.
+NO_JUDGE = Absence("not run", "no judge of classes was given")
 
 
 @dataclass(frozen=True)
@@ -76,6 +88,7 @@ class Result:
     scores: dict[str, Score]
     per_example: dict[str, Tensor] = field(default_factory=dict)  # nats, float32, in the order of the split
     samples: Tensor | None = None  # the first draw
+    neighbours: Tensor | None = None  # [2k, *shape]: its k samples nearest to training images, each before that image
     sampling_seconds: float | None = None  # for 1,000 samples
 
 
@@ -85,9 +98,11 @@ def evaluate(
     protocol: Protocol,
     extractor: Extractor | Absence,
     names: Sequence[str] | None = None,
+    judge: Extractor | Absence = NO_JUDGE,
 ) -> Result:
     """Score `model` on one split under `protocol`: every metric, or those with `names`.
 
+    `extractor` gives the features of images, `judge` their classes. Only what these metrics need is computed.
     A metric that does not apply, or fails, is an `Absence` with its reason, never a number.
     """
     metrics = [metric for metric in METRICS if names is None or metric.name in names]
@@ -96,11 +111,12 @@ def evaluate(
     model.eval()
     try:
         with torch.no_grad():
-            evidence, result, protocols = _collect(model, data, protocol, extractor, needed)
+            evidence, result, protocols = _collect(model, data, protocol, extractor, judge, needed)
     finally:
         model.train(was_training)
+    missing = _missing(extractor, judge)
     for metric in metrics:
-        result.scores[metric.name] = _score(metric, evidence, protocols, type(model).__name__, extractor)
+        result.scores[metric.name] = _score(metric, evidence, protocols, type(model).__name__, missing)
     return result
 
 
@@ -111,7 +127,9 @@ def selection_metric(model: GenerativeModel) -> str:
     return "nll" if isinstance(model, (Likelihood, LikelihoodBound)) else "fid"
 
 
-def references(data: DataModule, protocol: Protocol, extractor: Extractor | Absence) -> dict[str, dict[str, Score]]:
+def references(
+    data: DataModule, protocol: Protocol, extractor: Extractor | Absence, judge: Extractor | Absence = NO_JUDGE
+) -> dict[str, dict[str, Score]]:
     """What no model is needed for, under the same protocol: simple baselines, the entropy where the source of the data
     is known, and real images in place of samples."""
     train, held_out = data.split("train"), data.split(protocol.split)
@@ -127,30 +145,33 @@ def references(data: DataModule, protocol: Protocol, extractor: Extractor | Abse
         shown = {"split": protocol.split}
         for name, log_prob in (baselines.images(train.x, held_out.x, spec.levels) | known).items():
             evidence[name] = Evidence(spec, log_prob=log_prob)
+    missing = _missing(extractor, judge)
+
+    def scored(name: str, of: Evidence, protocols: dict[str, dict[str, Any]]) -> dict[str, Score]:
+        found = {metric.name: _score(metric, of, protocols, name, missing) for metric in METRICS}
+        return {metric: score for metric, score in found.items() if score.absent is None}
+
     table: dict[str, dict[str, Score]] = {}
     for name, of in evidence.items():
-        part = "log_prob" if of.log_prob is not None else "token_log_prob"
-        found = {metric.name: _score(metric, of, {part: shown}, name, extractor) for metric in METRICS}
-        table[name] = {metric: score for metric, score in found.items() if score.absent is None}
-    if isinstance(extractor, Extractor):
+        table[name] = scored(name, of, {"log_prob" if of.log_prob is not None else "token_log_prob": shown})
+    if spec.modality == "image" and isinstance(extractor, Extractor):
         chosen = _subset(len(held_out.x), protocol.sample_examples, protocol.seed, "samples")
-        of_train, of_held_out = _train_features(extractor, data), extractor(held_out.x[chosen])
-        shown = _sample_protocol(protocol, len(chosen), len(train.x), extractor)
-        metrics = [metric for metric in METRICS if metric.needs == ("samples",) and spec.modality in metric.modalities]
-        reals = SampleFeatures((), of_held_out, of_train)
-        table["held-out data"] = {
-            metric.name: _value(metric, fidelity.floor(reals, metric), shown) for metric in metrics
-        }
-        copies = SampleFeatures(_resampled(of_train, len(chosen), protocol), of_held_out, of_train)
-        memoriser = Evidence(spec, samples=copies)
-        table["training data"] = {
-            metric.name: _score(metric, memoriser, {"samples": shown}, "training data", extractor) for metric in metrics
-        }
+        for name, draws in {
+            "held-out data": [held_out.x[chosen]],  # one draw: the floor, without a standard error
+            "training data": [train.x[index] for index in _resampled(len(train.x), len(chosen), protocol)],
+        }.items():
+            parts, protocols = _of_samples(draws, data, protocol, extractor, judge, _SAMPLE_PARTS)
+            table[name] = scored(name, Evidence(spec, **parts), protocols)
     return table
 
 
 def _collect(
-    model: GenerativeModel, data: DataModule, protocol: Protocol, extractor: Extractor | Absence, needed: set[str]
+    model: GenerativeModel,
+    data: DataModule,
+    protocol: Protocol,
+    extractor: Extractor | Absence,
+    judge: Extractor | Absence,
+    needed: set[str],
 ) -> tuple[Evidence, Result, dict[str, dict[str, Any]]]:
     """Ask each promised capability for what the metrics need; say under which protocol."""
     split, seed = data.split(protocol.split), protocol.seed
@@ -201,8 +222,18 @@ def _collect(
                 | {"importance_samples": k, "how": {"likelihood": "bound"}}
             )
             result.per_example["importance_bound"] = bound.float()
-    if "samples" in needed:
-        _collect_samples(model, data, protocol, extractor, parts, protocols, result)
+    if needed & _SAMPLE_PARTS and isinstance(extractor, Extractor):
+        n = len(_subset(len(split.x), protocol.sample_examples, seed, "samples"))
+        started = time.perf_counter()
+        draws = [draw_samples(model, n, seed, draw) for draw in range(protocol.sample_draws)]
+        result.sampling_seconds = (time.perf_counter() - started) / (len(draws) * n) * 1000
+        result.samples = draws[0]
+        found, shown = _of_samples(draws, data, protocol, extractor, judge, needed)
+        how = {"sampler": model.sampler.name, "evaluations": model.sampler.evaluations, "draws": len(draws)}
+        parts |= found
+        protocols |= {part: conditions | {"how": how} for part, conditions in shown.items()}
+        if "images" in needed:
+            result.neighbours = _beside_neighbours(draws[0], data.split("train").x)
     return Evidence(data.spec, **parts), result, protocols
 
 
@@ -213,28 +244,48 @@ def _how_bounded(model: LikelihoodBound) -> dict[str, Any]:
     return {"likelihood": "bound"}
 
 
-def _collect_samples(
-    model: GenerativeModel,
+def _of_samples(
+    draws: list[Tensor],
     data: DataModule,
     protocol: Protocol,
-    extractor: Extractor | Absence,
-    parts: dict[str, Any],
-    protocols: dict[str, dict[str, Any]],
-    result: Result,
-) -> None:
-    if isinstance(extractor, Absence):
-        return
+    extractor: Extractor,
+    judge: Extractor | Absence,
+    needed: Set[str],
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """The parts of the evidence that come from draws of images, and under which protocol each stands."""
     split, train = data.split(protocol.split), data.split("train")
     held_out = split.x[_subset(len(split.x), protocol.sample_examples, protocol.seed, "samples")]
-    started = time.perf_counter()
-    draws = [draw_samples(model, len(held_out), protocol.seed, draw) for draw in range(protocol.sample_draws)]
-    result.sampling_seconds = (time.perf_counter() - started) / (len(draws) * len(held_out)) * 1000
-    result.samples = draws[0]
-    parts["samples"] = SampleFeatures(
-        tuple(extractor(draw) for draw in draws), extractor(held_out), _train_features(extractor, data)
-    )
-    how = {"sampler": model.sampler.name, "evaluations": model.sampler.evaluations, "draws": len(draws)}
-    protocols["samples"] = _sample_protocol(protocol, len(held_out), len(train.x), extractor) | {"how": how}
+    shown = {
+        "split": protocol.split,
+        "generated": len(draws[0]),
+        "held_out": len(held_out),
+        "reference": f"train, {len(train.x)}",
+    }
+    parts: dict[str, Any] = {}
+    protocols: dict[str, dict[str, Any]] = {}
+    if "samples" in needed:
+        features = tuple(extractor(draw) for draw in draws)
+        parts["samples"] = SampleFeatures(features, extractor(held_out), _train_features(extractor, data))
+        protocols["samples"] = shown | {"extractor": extractor.name}
+    if "images" in needed:
+        parts["images"] = SampleImages(tuple(draws), held_out, train.x)
+        protocols["images"] = shown
+    if "classes" in needed and isinstance(judge, Extractor):
+        parts["classes"] = SampleClasses(tuple(_judged(judge, draw) for draw in draws), _judged(judge, held_out))
+        protocols["classes"] = shown | {"judge": judge.name}
+    return parts, protocols
+
+
+def _judged(judge: Extractor, x: Tensor) -> Tensor:
+    """The class `[n]` that the judge takes each image for."""
+    return judge(x).logits.argmax(1)
+
+
+def _beside_neighbours(samples: Tensor, train: Tensor) -> Tensor:
+    """The samples nearest to training images, nearest first, each followed by that image."""
+    distance, index = nearest_in_pixels(samples, train)
+    nearest = distance.argsort()[:SHOWN_NEIGHBOURS]
+    return torch.stack([samples[nearest].long(), train[index[nearest]].long()], 1).flatten(0, 1)  # [2k, *shape]
 
 
 def draw_samples(model: GenerativeModel, n: int, seed: int, draw: int = 0) -> Tensor:
@@ -310,18 +361,22 @@ def _lanes(stream: Tensor, at_most: int | None) -> tuple[Tensor, dict[str, Any]]
 
 
 def _score(
-    metric: Metric, evidence: Evidence, protocols: dict[str, dict[str, Any]], who: str, extractor: Extractor | Absence
+    metric: Metric,
+    evidence: Evidence,
+    protocols: Mapping[str, Mapping[str, Any]],
+    who: str,
+    missing: Mapping[str, Absence],
 ) -> Score:
     if evidence.spec.modality not in metric.modalities:
         reason = f"{metric.name} is for {' and '.join(metric.modalities)}"
         return Score(metric.unit, metric.version, absent=Absence("does not apply", reason))
     part = next((part for part in metric.needs if part in protocols), None)
     if part is None:
-        if metric.needs == ("samples",) and isinstance(extractor, Absence):
-            return Score(metric.unit, metric.version, absent=extractor)
+        if metric.needs[0] in missing:
+            return Score(metric.unit, metric.version, absent=missing[metric.needs[0]])
         reason = f"{who} promises no {' or '.join(metric.needs)}"
         return Score(metric.unit, metric.version, absent=Absence("does not apply", reason))
-    shown = protocols[part] | dict(metric.protocol)
+    shown = {**protocols[part], **metric.protocol}
     try:
         estimate = metric.compute(evidence)
     except (ArithmeticError, ValueError, RuntimeError) as error:  # linear algebra of degenerate samples
@@ -349,24 +404,20 @@ def _named_subset(n: int, total: int) -> dict[str, Any]:
     return {} if n == total else {"subset": f"{n} of {total}, random"}
 
 
-def _sample_protocol(protocol: Protocol, held_out: int, reference: int, extractor: Extractor) -> dict[str, Any]:
-    return {
-        "split": protocol.split,
-        "generated": held_out,
-        "held_out": held_out,
-        "reference": f"train, {reference}",
-        "extractor": extractor.name,
-    }
-
-
-def _resampled(features: Features, n: int, protocol: Protocol) -> tuple[Features, ...]:
-    """Independent draws of `n` training images: what sampling error alone costs, where held-out data is stratified."""
-    draws = []
+def _resampled(total: int, n: int, protocol: Protocol) -> Iterator[Tensor]:
+    """Independent draws of `n` training images, as indices: what sampling error alone costs, where held-out data is
+    stratified."""
     for draw in range(protocol.sample_draws):
         with keyed_randomness(torch.device("cpu"), protocol.seed, "training data", draw):
-            index = torch.randint(len(features.features), (n,))
-        draws.append(Features(features.features[index], features.logits[index]))
-    return tuple(draws)
+            index = torch.randint(total, (n,))
+        yield index
+
+
+def _missing(extractor: Extractor | Absence, judge: Extractor | Absence) -> dict[str, Absence]:
+    """Why parts of the evidence are missing where that is not for the model to promise."""
+    if isinstance(extractor, Absence):
+        return dict.fromkeys(_SAMPLE_PARTS, extractor)
+    return {"classes": judge} if isinstance(judge, Absence) else {}
 
 
 def _scaled(count: int | None, scale: float) -> int | None:

@@ -167,6 +167,18 @@ class Conditional(Protocol):
         """One sample `[*shape]` for each entry of `condition` `[B]`, in data units and dtype."""
 
 
+@runtime_checkable
+class Interpolates(Protocol):
+    """A model that walks between two draws of its latents."""
+
+    @abstractmethod
+    def interpolate(self, n: int, steps: int) -> Tensor:
+        """`n` paths of `steps` images `[n, steps, *shape]`, in data units and dtype.
+
+        Every point of a path is a sample by itself; in between latents change evenly, and nothing else does.
+        """
+
+
 CAPABILITIES: tuple[type, ...] = (
     Likelihood,
     LikelihoodBound,
@@ -177,6 +189,7 @@ CAPABILITIES: tuple[type, ...] = (
     PseudoLikelihood,
     Reconstructs,
     Conditional,
+    Interpolates,
 )
 
 
@@ -238,6 +251,59 @@ class SampleFeatures:
 
 
 @dataclass(frozen=True)
+class SampleImages:
+    """The same draws as images, in data units."""
+
+    generated: tuple[Tensor, ...]  # [n, *shape] each
+    held_out: Tensor  # [n, *shape]
+    reference: Tensor  # [N, *shape]: the training split
+
+
+@dataclass(frozen=True)
+class SampleClasses:
+    """What a judge, another network than the extractor, takes each image for."""
+
+    generated: tuple[Tensor, ...]  # [n] class of each sample, draw by draw
+    held_out: Tensor  # [n]
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Images with the class of each."""
+
+    x: Tensor  # [n, *shape]
+    labels: Tensor  # [n]
+
+
+@dataclass(frozen=True)
+class LabelledSamples:
+    """Draws of samples with labels (their condition, or what the judge says), beside real images with their own."""
+
+    generated: tuple[Labelled, ...]
+    held_out: Labelled
+    reference: Labelled  # the training split
+
+
+@dataclass(frozen=True)
+class AnomalyScores:
+    """How a model rates held-out images beside outliers, and how many bytes a lossless codec makes of each."""
+
+    log_prob: Tensor  # [N] nats, exact or the mean draw of a bound
+    outlier_log_prob: Tensor  # [M] nats
+    length: Tensor  # [N] bytes
+    outlier_length: Tensor  # [M] bytes
+    paired: bool  # outlier i is a corruption of held-out image i: their scores are not independent
+
+
+@dataclass(frozen=True)
+class Reconstructions:
+    """Held-out images, and what the model gives back of them."""
+
+    x: Tensor  # [N, C, H, W]
+    again: Tensor  # [N, C, H, W]
+
+
+@dataclass(frozen=True)
 class Evidence:
     """What a model's capabilities yielded on one split. A metric is a pure function of it.
 
@@ -252,6 +318,12 @@ class Evidence:
     characters: int | None = None  # length of the same stream in characters
     bytes: int | None = None  # and in UTF-8 bytes
     samples: SampleFeatures | None = None
+    images: SampleImages | None = None
+    classes: SampleClasses | None = None
+    labelled: LabelledSamples | None = None
+    anomalies: AnomalyScores | None = None
+    reconstructions: Reconstructions | None = None
+    interpolations: Tensor | None = None  # [paths, steps, d] features along paths
 
 
 @dataclass(frozen=True)

@@ -70,14 +70,14 @@ class Tracker:
         if self._run is not None:
             self._do(lambda: self._run.log(dict(values), step=examples))
 
-    def samples(self, file: Path, examples: int) -> None:
+    def samples(self, file: Path, examples: int, name: str = "samples") -> None:
         """A grid of images, or a text."""
         if self._run is None:
             return
         if file.suffix == ".png":
-            self.log({"samples": wandb.Image(str(file))}, examples)
+            self.log({name: wandb.Image(str(file))}, examples)
         else:
-            self.log({"samples": wandb.Html(f"<pre>{html.escape(file.read_text())}</pre>")}, examples)
+            self.log({name: wandb.Html(f"<pre>{html.escape(file.read_text())}</pre>")}, examples)
 
     def summary(self, scores: Mapping[str, Score], split: str, cost: Mapping[str, Any]) -> None:
         """The final scores as `<split>/...`, costs as `cost/...`."""

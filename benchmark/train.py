@@ -33,6 +33,7 @@ from benchmark.evaluate import (
     draw_samples,
     evaluate,
     load_extractor,
+    load_judge,
     parameters,
     peak_memory,
     references,
@@ -194,14 +195,19 @@ class _Run:
         self.report(Progress("scoring", loop.examples, loop.plan.examples))
         self.model.to(self.device).eval()
         protocol = final_protocol(experiment)
-        result = evaluate(self.model, self.data, protocol, self.extractor)
-        found = references(self.data, protocol, self.extractor)
+        judge = load_judge(experiment.data.name, self.data.spec)
+        result = evaluate(self.model, self.data, protocol, self.extractor, judge=judge)
+        found = references(self.data, protocol, self.extractor, judge)
         self.dataset["references"] = {
             name: {metric: asdict(score) for metric, score in scores.items()} for name, scores in found.items()
         }
         self.scores = result.scores | self._selection(loop) | self._cost(loop, result)
         records.write_per_example(self.folder, {name: values.numpy() for name, values in result.per_example.items()})
         self._picture("final", loop.examples)
+        if result.neighbours is not None:
+            file = save_samples(result.neighbours, self.data.spec, self.data.decode, self.folder / "samples/neighbours")
+            if self.tracker is not None:
+                self.tracker.samples(file, loop.examples, "neighbours")
 
     @property
     def _selection_metric(self) -> str:
@@ -311,7 +317,8 @@ def score_again(folder: Path, trust: tuple[str, ...] = ()) -> dict[str, Score]:
     """The scores of the model in a run's folder, computed anew."""
     experiment, data, model = restore(folder, trust)
     model.to(device_named(experiment.runtime.device))
-    return evaluate(model, data, final_protocol(experiment), _extractor(experiment, data)).scores
+    judge = load_judge(experiment.data.name, data.spec)
+    return evaluate(model, data, final_protocol(experiment), _extractor(experiment, data), judge=judge).scores
 
 
 def sample_again(folder: Path, n: int, seed: int, trust: tuple[str, ...] = ()) -> Path:

@@ -1,12 +1,15 @@
-"""Train the classifier whose features judge samples of a dataset:
+"""Train the classifier whose features judge samples of a dataset, or the one that says what class they are of:
 
     python scripts/train_extractor.py data=digits epochs=100
     python scripts/train_extractor.py data=mnist shift=2
     python scripts/train_extractor.py data=binary_mnist shift=2
+    python scripts/train_extractor.py data=digits role=judge epochs=100 seed=1
+    python scripts/train_extractor.py data=mnist role=judge epochs=3 shift=2 seed=1
+    python scripts/train_extractor.py data=binary_mnist role=judge epochs=3 shift=2 seed=1
 
-It learns from the training split alone and writes benchmark/metrics/extractors/<data>-v1.safetensors, with its options
-inside. The line that it prints last belongs into `PINNED` there. A shipped extractor is never retrained in place: raise
-`version`.
+It learns from the training split alone and writes benchmark/metrics/extractors/<data>-v1.safetensors (a judge:
+<data>-judge-v1.safetensors), with its options inside. The line that it prints last belongs into `PINNED` there. A
+shipped file is never retrained in place: raise `version`.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import math
 import sys
 import time
 from dataclasses import asdict, dataclass
+from enum import Enum
 from pathlib import Path
 
 import torch
@@ -30,15 +34,21 @@ from benchmark.build import resolve
 from benchmark.data.base import DataModule, SplitName, data_root
 from benchmark.metrics.extractors import FOLDER
 from benchmark.metrics.extractors.base import sha256
-from benchmark.metrics.extractors.classifier import Classifier
+from benchmark.metrics.extractors.classifier import EXTRACTOR_WIDTH, JUDGE_WIDTH, Classifier
 from benchmark.spec import BadInput
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs" / "data"
 
 
+class Role(Enum):
+    extractor = EXTRACTOR_WIDTH
+    judge = JUDGE_WIDTH
+
+
 @dataclass
 class Options:
     data: str = MISSING
+    role: Role = Role.extractor
     version: int = 1
     epochs: int = 6
     shift: int = 1  # pixels of augmentation
@@ -69,15 +79,17 @@ def main(arguments: list[str]) -> None:
     numbers = sum(p.numel() for p in network.parameters())
     print(f"{options.data}: accuracy {shown}; {numbers:,} parameters; {minutes:.1f} CPU minutes")
 
-    weights = FOLDER / f"{options.data}-v{options.version}.safetensors"
-    save_file(network.state_dict(), weights, metadata={"trained": json.dumps(asdict(options))})
+    name = options.data if options.role is Role.extractor else f"{options.data}-{options.role.name}"
+    weights = FOLDER / f"{name}-v{options.version}.safetensors"
+    trained = asdict(options) | {"role": options.role.name}
+    save_file(network.state_dict(), weights, metadata={"trained": json.dumps(trained)})
     print(f'    "{weights.stem}": "{sha256(weights)}",')
 
 
 def train(data: DataModule, options: Options) -> Classifier:
     """The classifier of `data`, trained on its training batches: binarised anew for binary data."""
     torch.manual_seed(options.seed)
-    network = Classifier(data.spec).to(memory_format=torch.channels_last)
+    network = Classifier(data.spec, options.role.value).to(memory_format=torch.channels_last)
     steps = math.ceil(len(data.split("train").x) / options.batch_size) * options.epochs
     optimiser = torch.optim.AdamW(network.parameters(), weight_decay=options.weight_decay, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=options.learning_rate, total_steps=steps)

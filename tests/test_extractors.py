@@ -9,7 +9,7 @@ import torch
 
 from benchmark.data.images import BinaryMnist, Digits, Mnist
 from benchmark.metrics import extractors
-from benchmark.metrics.extractors import FOLDER, PINNED, Extractor, load_extractor
+from benchmark.metrics.extractors import FOLDER, PINNED, Extractor, load_extractor, load_judge
 from benchmark.metrics.extractors.base import sha256
 from benchmark.metrics.extractors.classifier import Classifier
 from benchmark.spec import Absence, BadInput, DataSpec
@@ -32,7 +32,8 @@ def images() -> torch.Tensor:
 def test_every_shipped_file_is_pinned_and_small():
     files = sorted(FOLDER.glob("*.safetensors"))
     assert [path.stem for path in files] == sorted(PINNED)
-    assert {"digits-v1", "mnist-v1", "binary_mnist-v1"} <= set(PINNED)
+    names = {"digits", "mnist", "binary_mnist"}
+    assert {f"{name}-v1" for name in names} | {f"{name}-judge-v1" for name in names} <= set(PINNED)
     for path in files:
         assert sha256(path) == PINNED[path.stem], path.stem
         assert path.stat().st_size < 1_000_000, path.stem
@@ -51,10 +52,22 @@ def test_the_mnist_extractors_know_digits_they_never_saw(name, cls, data_root):
     if not (Path(data_root) / "MNIST").is_dir():
         pytest.skip(f"no MNIST under {data_root}: set BENCHMARK_DATA")
     data = cls(Path(data_root))
-    extractor = load_extractor(name, data.spec)
+    extractor, judge = load_extractor(name, data.spec), load_judge(name, data.spec)
     test = data.split("test")
     chosen = torch.randperm(len(test.x), generator=torch.Generator().manual_seed(0))[:1000]
-    assert (extractor(test.x[chosen]).logits.argmax(1) == test.labels[chosen]).double().mean() >= 0.985
+    for network in (extractor, judge):
+        assert (network(test.x[chosen]).logits.argmax(1) == test.labels[chosen]).double().mean() >= 0.985
+
+
+def test_the_judge_of_digits_is_another_network_that_knows_them(digits, data_root):
+    test = Digits(data_root).split("test")
+    judge = load_judge("digits", DIGITS)
+    assert (judge(test.x).logits.argmax(1) == test.labels).double().mean() >= 0.985
+    assert judge(test.x).features.shape == (180, 48)
+    assert judge.sha256 != digits.sha256
+    absent = load_judge("cifar10", DataSpec((3, 32, 32), 256, "image", 10))
+    assert absent.kind == "does not apply"
+    assert "data=cifar10 role=judge" in absent.reason
 
 
 def test_features_are_standardised_over_training_images(digits, data_root):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from benchmark.data.images import Digits
 from benchmark.metrics import METRICS, baselines, by_name, cost, fidelity
-from benchmark.spec import BadInput, DataSpec, Evidence, Features, SampleFeatures
+from benchmark.spec import BadInput, DataSpec, Evidence, Features, SampleClasses, SampleFeatures
 
 IMAGES = DataSpec((1, 2, 3), 4, "image")
 TEXT = DataSpec((8,), 5, "text")
@@ -56,6 +56,13 @@ def test_the_list_has_every_metric_once_in_the_order_of_the_board():
         "inception_score",
         "precision",
         "recall",
+        "fid_infinity",
+        "density",
+        "coverage",
+        "class_histogram",
+        "nearest_neighbour_ratio",
+        "copies",
+        "near_copies",
     ]
     evidence = {field.name for field in fields(Evidence)}
     for metric in METRICS:
@@ -316,13 +323,59 @@ def test_metrics_of_samples_are_deterministic_and_leave_random_states_alone(metr
 
 
 @pytest.mark.parametrize("metric", SAMPLE_METRICS, ids=lambda metric: metric.name)
-def test_the_floor_is_the_metric_of_held_out_images(metric):
+def test_one_draw_has_no_standard_error(metric):
     drawn = samples()
-    floor = fidelity.floor(drawn, metric)
-    held_out_generated = replace(drawn, generated=(drawn.held_out, drawn.held_out))
-    assert floor.value == pytest.approx(metric.compute(Evidence(IMAGES, samples=held_out_generated)).value, rel=1e-12)
+    once, twice = (replace(drawn, generated=(drawn.held_out,) * n) for n in (1, 2))
+    if metric.name == "fid_infinity":
+        with pytest.raises(ValueError, match="1 draws of samples are too few to extrapolate from"):
+            metric.compute(Evidence(IMAGES, samples=once))
+        return
+    floor = metric.compute(Evidence(IMAGES, samples=once))
+    assert floor.value == pytest.approx(metric.compute(Evidence(IMAGES, samples=twice)).value, rel=1e-12)
     assert floor.stderr is None
     assert floor.n == 60
+
+
+def test_fid_infinity_is_free_of_the_bias_of_few_samples():
+    """Samples of the reference's own distribution: 0 for ever so many, and far from it at 100."""
+    estimates = [
+        by_name("fid_infinity").compute(
+            Evidence(
+                IMAGES, samples=SampleFeatures(tuple(features(9_000 * i + 7 * k, 100, 8) for k in range(5)), none, real)
+            )
+        )
+        for i, (none, real) in enumerate([(features(1, 100, 8), features(3, 4_000, 8))] * 12)
+    ]
+    found = np.array([estimate.value for estimate in estimates])
+    usual = value("fid", Evidence(IMAGES, samples=samples(n=100, reference=4_000, scale=1.0)))
+    assert abs(found.mean()) < 0.03 < usual
+    reported = math.sqrt(np.mean([estimate.stderr**2 for estimate in estimates]))
+    assert 0.5 < reported / found.std(ddof=1) < 2
+
+
+def test_density_and_coverage_by_brute_force():
+    drawn = samples(n=30, reference=30, draws=1)
+    generated, real = drawn.generated[0].features, drawn.reference.features
+    radius = [(real - centre).norm(dim=1).sort().values[5] for centre in real]  # entry 0 is the centre itself
+    inside = torch.stack([(generated - c).norm(dim=1) < r for c, r in zip(real, radius, strict=True)])  # [N, M]
+    evidence = Evidence(IMAGES, samples=drawn)
+    assert value("density", evidence) == pytest.approx(inside.double().sum().item() / (5 * 30))
+    assert value("coverage", evidence) == pytest.approx(inside.any(1).double().mean().item())
+
+
+def test_density_and_coverage_of_a_perfect_sampler_are_what_the_paper_expects():
+    """Naeem and others 2020, §3.3: E[density] = 1 and, for as many real images as samples, E[coverage] = 1 − 2⁻⁵."""
+    drawn = SampleFeatures(tuple(features(20 + i, 200, 3) for i in range(4)), features(1, 200, 3), features(3, 1000, 3))
+    assert value("density", Evidence(IMAGES, samples=drawn)) == pytest.approx(1, abs=0.05)
+    assert value("coverage", Evidence(IMAGES, samples=drawn)) == pytest.approx(1 - 2**-5, abs=0.012)
+
+
+def test_class_histogram_is_the_total_variation():
+    held_out = torch.tensor([0, 0, 1, 1, 2, 2, 3, 3])
+    one, two = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 2, 3])
+    estimate = by_name("class_histogram").compute(Evidence(IMAGES, classes=SampleClasses((one, two), held_out)))
+    assert estimate.value == pytest.approx((0.5 + 0) / 2)
+    assert estimate.stderr == pytest.approx(0.25)
 
 
 def test_too_few_images_are_refused():

@@ -14,15 +14,17 @@ from benchmark.leaderboard.columns import (
     COST,
     LIKELIHOOD,
     MARKS,
+    MORE_ON_SAMPLES,
     SAMPLES,
     Column,
     error_text,
     mark,
     modality,
+    number,
     quantity,
     single,
 )
-from benchmark.leaderboard.markdown import bullets, code, escape, link, page, table
+from benchmark.leaderboard.markdown import bullets, code, escape, folded, link, page, table
 from benchmark.leaderboard.published import Published, read_published
 from benchmark.leaderboard.rows import Cell, Current, Judge, Ranking, Reference, Row, Run, Superseded, select
 from benchmark.record import Record
@@ -38,7 +40,9 @@ approximation, nothing an exact number. Ranks follow the mean and hold within on
 protocols never share one. Rows without a rank need no model: baselines, and real images in the place of samples.
 *Held-out data* is the floor; where its split is stratified by class, independent samples cannot quite reach it.
 *Training data* is drawn independently from the reference itself: what a sampler that only copies would score. † marks
-a row with a run that its budget ended early.
+a row with a run that its budget ended early, ‡ one whose sampler memorises: more of its samples are near copies of
+training images (nearer, in pixels, than half of what is usual for held-out images) than of held-out images, by over
+0.05 and by over three standard errors, in one run at least.
 """
 
 
@@ -154,7 +158,14 @@ class _Board:
         parts += self._tables("Likelihood", rows, self.likelihood, self.beside, COST)
         if self.samples:
             parts += self._tables("Samples", rows, self.samples[0], self.samples[1:], ())
+            parts += self._more("More on samples", rows, self.samples[0], MORE_ON_SAMPLES)
         return parts
+
+    def _more(self, title: str, rows: Sequence[Row], main: Column, columns: Sequence[Column]) -> list[str]:
+        """Further columns in the order of a first table, folded; those that no record has are left out."""
+        runs = [run for row in rows for run in row.scored]
+        shown = [column for column in columns if any(self.judge.score(run, column) is not None for run in runs)]
+        return [folded(title, page(self._tables(title, rows, main, shown, ())))] if shown else []
 
     def _tables(
         self, title: str, rows: Sequence[Row], main: Column, beside: Sequence[Column], cost: Sequence[Column]
@@ -231,6 +242,8 @@ class _Board:
                 if (old := self.judge.outdated(row, column)) is not None:
                     newest = self.judge.versions[column.metric]
                     yield f"{escape(row.name)}, {column.title}: left out, since it is version {old} and {newest} counts"
+            if main.metric == "fid" and row.memorises:
+                yield f"{escape(row.name)} memorises: {_shares(row)}"
             if not row.scored:
                 yield f"{escape(row.name)}: no run finished, see below"
 
@@ -313,7 +326,15 @@ def _difference(protocol: Mapping[str, Any], base: Mapping[str, Any]) -> dict[st
 
 
 def _name(row: Row) -> str:
-    return escape(row.name) + ("†" if row.truncated else "")
+    return escape(row.name) + ("†" if row.truncated else "") + ("‡" if row.memorises else "")
+
+
+def _shares(row: Row) -> str:
+    """`near copies are 0.99, 0.98 of its samples, 0.006 of held-out images`."""
+    found = [run.near_copies for run in row.scored if run.near_copies is not None]
+    samples = ", ".join(number(near.share, 2) for near in found)
+    held_out = ", ".join(sorted({number(near.held_out, 3) for near in found}))
+    return f"near copies are {samples} of its samples, {held_out} of held-out images"
 
 
 def _text(cell: Cell | None, column: Column) -> str:

@@ -71,6 +71,16 @@ SAMPLES = (
     _column("precision", "precision", 3),
     _column("recall", "recall", 3),
 )
+#: The same samples in a second table, in the order of the first.
+MORE_ON_SAMPLES = (
+    _column("fid_infinity", "FID∞", 2),
+    _column("density", "density", 3),
+    _column("coverage", "coverage", 3),
+    _column("class_histogram", "class shares", 3),
+    _column("nearest_neighbour_ratio", "nearest neighbour ratio", 3),
+    _column("near_copies", "near copies", 3),
+    _column("copies", "copies", 3),
+)
 COST = (
     _column("parameters", "parameters", 0),
     _column("cpu_minutes", "CPU minutes", 2),

@@ -37,6 +37,11 @@ def bullets(lines: Sequence[str]) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
+def folded(title: str, content: str) -> str:
+    """Markdown that a reader opens; the empty lines make forges render what is inside."""
+    return f"<details>\n<summary>{escape(title)}</summary>\n\n{content.strip()}\n\n</details>"
+
+
 def page(parts: Sequence[str]) -> str:
     """Parts with an empty line between them; empty parts are left out."""
     return "\n\n".join(part for part in parts if part) + "\n"

@@ -24,6 +24,23 @@ Protocol = dict[str, Any]
 _REFERENCES: TypeAdapter[dict[str, dict[str, Score]]] = TypeAdapter(dict[str, dict[str, Score]])
 
 
+#: More near copies than held-out images have by this much, and by so many standard errors, are memorised.
+MEMORISED, MEMORISED_SIGMAS = 0.05, 3.0
+
+
+@dataclass(frozen=True)
+class NearCopies:
+    """The share of a run's samples that nearly are training images, beside that of held-out images."""
+
+    share: float
+    stderr: float
+    held_out: float
+
+    @property
+    def excessive(self) -> bool:
+        return self.share - self.held_out > max(MEMORISED, MEMORISED_SIGMAS * self.stderr)
+
+
 @dataclass(frozen=True)
 class Run:
     """A record and the file that holds it."""
@@ -46,6 +63,15 @@ class Run:
         """Of the three splits; empty where a run failed before it had its data."""
         splits = self.record.dataset.get("splits", {})
         return "-".join(str(split["sha256"])[:8] for split in splits.values())
+
+    @property
+    def near_copies(self) -> NearCopies | None:
+        """`None` where the record does not say."""
+        score = self.record.scores.get("near_copies")
+        held_out = self.references.get("held-out data", {}).get("near_copies")
+        if score is None or score.value is None or held_out is None or held_out.value is None:
+            return None
+        return NearCopies(score.value, score.stderr or 0.0, held_out.value)
 
     @cached_property
     def references(self) -> dict[str, dict[str, Score]]:
@@ -82,6 +108,11 @@ class Row:
     @property
     def truncated(self) -> bool:
         return any(run.record.status == "truncated" for run in self.runs)
+
+    @property
+    def memorises(self) -> bool:
+        """Whether the sampler of one run, at least, gives training images back."""
+        return any(run.near_copies is not None and run.near_copies.excessive for run in self.scored)
 
 
 @dataclass(frozen=True)

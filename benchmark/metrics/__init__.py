@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmark.metrics import coverage, fidelity, likelihood, text
+from benchmark.metrics import coverage, fidelity, likelihood, memorisation, text
 from benchmark.spec import Metric, Modality, unknown
 
 _IMAGE: tuple[Modality, ...] = ("image",)
@@ -33,6 +33,13 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric("precision", 1, "1", "higher", _SAMPLES, coverage.precision, _IMAGE, coverage.PROTOCOL),
     Metric("recall", 1, "1", "higher", _SAMPLES, coverage.recall, _IMAGE, coverage.PROTOCOL),
+    Metric("fid_infinity", 1, "1", "lower", _SAMPLES, fidelity.fid_infinity, _IMAGE),
+    Metric("density", 1, "1", "higher", _SAMPLES, coverage.density, _IMAGE, coverage.DENSITY_PROTOCOL),
+    Metric("coverage", 1, "1", "higher", _SAMPLES, coverage.coverage, _IMAGE, coverage.DENSITY_PROTOCOL),
+    Metric("class_histogram", 1, "1", "lower", ("classes",), coverage.class_histogram, _IMAGE),
+    Metric("nearest_neighbour_ratio", 1, "1", "neither", _SAMPLES, memorisation.nearest_neighbour_ratio, _IMAGE),
+    Metric("copies", 1, "1", "lower", ("images",), memorisation.copies, _IMAGE, memorisation.PIXELS_PROTOCOL),
+    Metric("near_copies", 1, "1", "lower", ("images",), memorisation.near_copies, _IMAGE, memorisation.NEAR_PROTOCOL),
 )
 
 

@@ -1,4 +1,4 @@
-"""Precision and recall of samples: fidelity and diversity apart."""
+"""Fidelity and diversity of samples apart: precision and recall, density and coverage, and the share of each class."""
 
 from __future__ import annotations
 
@@ -6,12 +6,22 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
+import torch
+from torch import Tensor
+
 from benchmark.metrics.fidelity import REFERENCE_AT_MOST, at_most, over_draws, samples_of
 from benchmark.spec import Estimate, Evidence, SampleFeatures
 
 NEIGHBOURS = 3
+DENSITY_NEIGHBOURS = 5
 
 PROTOCOL: Mapping[str, Any] = {"neighbours": NEIGHBOURS, "reference_at_most": REFERENCE_AT_MOST}
+DENSITY_PROTOCOL: Mapping[str, Any] = {
+    "neighbours": DENSITY_NEIGHBOURS,
+    "real": "groups of n reference images",
+    "reference_at_most": REFERENCE_AT_MOST,
+}
 
 
 def precision(evidence: Evidence) -> Estimate:
@@ -46,3 +56,56 @@ def _precision_and_recall(samples: SampleFeatures) -> tuple[Estimate, Estimate]:
         over_draws([draw["precision"] for draw in draws], n),
         over_draws([draw["recall"] for draw in draws], n),
     )
+
+
+def density(evidence: Evidence) -> Estimate:
+    """How many balls around real images, reaching to their fifth neighbours, a sample lies in, over five (Naeem and
+    others 2020, eq. 5). About 1 for a perfect sampler; more where samples crowd where data is dense."""
+    return _density_and_coverage(samples_of(evidence))[0]
+
+
+def coverage(evidence: Evidence) -> Estimate:
+    """Share of real images whose ball, reaching to the fifth neighbour, holds a sample (Naeem and others 2020, eq. 6).
+
+    Real images and samples are as many, which makes 0.97 of a perfect sampler (1 − 2⁻⁵): the reference is cut into
+    random groups of that number. The error is over draws and over groups.
+    """
+    return _density_and_coverage(samples_of(evidence))[1]
+
+
+@lru_cache(maxsize=1)
+def _density_and_coverage(samples: SampleFeatures) -> tuple[Estimate, Estimate]:
+    n = len(samples.generated[0].features)
+    reference = at_most(samples.reference.features, REFERENCE_AT_MOST)
+    order = torch.from_numpy(np.random.RandomState(0).permutation(len(reference)))
+    groups = [reference[index] for index in order[: max(1, len(reference) // n) * n].split(n)]
+    table = torch.tensor(
+        [[_within_balls(draw.features, real) for real in groups] for draw in samples.generated], dtype=torch.float64
+    )  # [draws, groups, 2]
+    spread = table.mean(0).std(0) / len(groups) ** 0.5 if len(groups) > 1 else torch.zeros(2)  # over groups
+    density, coverage = (
+        over_draws(values.tolist(), n, error.item()) for values, error in zip(table.mean(1).T, spread, strict=True)
+    )
+    return density, coverage
+
+
+def _within_balls(samples: Tensor, real: Tensor) -> tuple[float, float]:
+    """Density and coverage of `samples` `[M, d]` by balls around `real` `[N, d]`."""
+    k = DENSITY_NEIGHBOURS
+    radii = torch.cdist(real, real).kthvalue(k + 1, dim=1).values  # [N]: the nearest is the image itself
+    inside = torch.cdist(real, samples) < radii[:, None]  # [N, M]
+    return inside.sum(0).double().mean().item() / k, inside.any(1).double().mean().item()
+
+
+def class_histogram(evidence: Evidence) -> Estimate:
+    """Total variation distance, ½ Σ |p − q|, between the shares of classes among samples and among held-out images.
+
+    One judge names the class of both, so that its mistakes on real images cancel. The standard error is over draws.
+    """
+    classes = evidence.classes
+    if classes is None:
+        raise ValueError("the evidence has no classes: compute a metric only where one of its needs is met")
+    size = int(torch.cat([*classes.generated, classes.held_out]).max()) + 1
+    q = torch.bincount(classes.held_out, minlength=size) / len(classes.held_out)
+    shares = [torch.bincount(draw, minlength=size) / len(draw) for draw in classes.generated]
+    return over_draws([0.5 * (p - q).abs().sum().item() for p in shares], len(classes.generated[0]))

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from benchmark.spec import DataSpec, Estimate, Evidence, Metric, SampleFeatures
+from benchmark.spec import Estimate, Evidence, SampleFeatures
 
 GROUPS = 10  # of the jackknife
 REFERENCE_AT_MOST = 10_000  # images that pairwise comparisons see: they cost the square
@@ -43,6 +42,38 @@ def fid(evidence: Evidence) -> Estimate:
         return over_draws(values, len(samples.generated[0].features))
     without = [float(np.mean(distances(rest))) for rest in statistics_without_groups(samples.reference.features)]
     return over_draws(values, len(samples.generated[0].features), jackknife_error(without))
+
+
+def fid_infinity(evidence: Evidence) -> Estimate:
+    """The Fréchet distance that infinitely many samples would score (Chong and Forsyth 2020, §4).
+
+    At n samples it is too large by about c/n, so a line in 1/n is drawn through the distances of all draws together, of
+    their halves, thirds, and so on down to one draw's size; the value is where it meets 1/n = 0. The error is a
+    jackknife over draws and, for the distance of all samples, over the reference.
+    """
+    from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+
+    samples = samples_of(evidence)
+    draws = [draw.features for draw in samples.generated]
+    if len(draws) < 3:
+        raise ValueError(f"{len(draws)} draws of samples are too few to extrapolate from: at least 3")
+
+    def distance(generated: Tensor, real: Statistics) -> float:
+        found = fid_statistics_to_metric(fid_features_to_statistics(generated), real, verbose=False)
+        return float(found["frechet_inception_distance"])
+
+    def intercept(draws: list[Tensor]) -> float:
+        pool = torch.cat(draws)
+        pool = pool[torch.from_numpy(np.random.RandomState(0).permutation(len(pool)))]
+        parts = range(1, len(draws) + 1)  # so that 1/n = parts / len(pool) is evenly spaced
+        values = [np.mean([distance(part, reference) for part in pool.tensor_split(m)]) for m in parts]
+        return float(np.polyfit(parts, values, deg=1)[1])
+
+    reference = fid_features_to_statistics(samples.reference.features)
+    pool = torch.cat(draws)
+    of_draws = [intercept(draws[:i] + draws[i + 1 :]) for i in range(len(draws))]
+    of_reference = [distance(pool, rest) for rest in statistics_without_groups(samples.reference.features)]
+    return Estimate(intercept(draws), math.hypot(jackknife_error(of_draws), jackknife_error(of_reference)), len(pool))
 
 
 def statistics_without_groups(features: Tensor) -> Iterator[Statistics]:
@@ -121,15 +152,6 @@ def inception_score(evidence: Evidence) -> Estimate:
         for draw in samples.generated
     ]
     return over_draws(values, len(samples.generated[0].logits))
-
-
-def floor(samples: SampleFeatures, metric: Metric) -> Estimate:
-    """`metric` of the held-out images in the place of generated ones: what a perfect sampler would score at this n.
-
-    With one draw there is no standard error.
-    """
-    spec = DataSpec(shape=(), levels=0, modality="image")  # metrics of samples look at features alone
-    return metric.compute(Evidence(spec, samples=replace(samples, generated=(samples.held_out,))))
 
 
 # What metrics of samples share -----------------------------------------------------------------------------------

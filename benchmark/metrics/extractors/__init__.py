@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmark.metrics.extractors.base import Extractor
-from benchmark.metrics.extractors.classifier import load_classifier
+from benchmark.metrics.extractors.classifier import EXTRACTOR_WIDTH, JUDGE_WIDTH, load_classifier
 from benchmark.metrics.extractors.inception import cached_weights, load_inception
 from benchmark.spec import Absence, BadInput, DataSpec
 
@@ -13,8 +13,11 @@ FOLDER = Path(__file__).parent
 
 #: SHA-256 of each file of weights. Retraining makes v2: numbers from different features never share a ranking.
 PINNED: dict[str, str] = {
+    "binary_mnist-judge-v1": "10797a0629c9171d3232e26f30373ab132588b22f4593e5cd2da0006c2a33ebc",
     "binary_mnist-v1": "c062a3a4e0dfd869239613bfcb3bd69f0fb0ece24d6fa26b68f6f42b1ccbb1e9",
+    "digits-judge-v1": "2c8bca49484edce2deef6fae91d973073fd39be867eb2f31a35bc9528e7e7d62",
     "digits-v1": "f5bf0245d8d3c80d0ca42eb0f4770872220a4c20d5952731f0affeecf1edab3d",
+    "mnist-judge-v1": "791fc729a795798cd50d44c2ee7595cfd84fc9fd77570270ef60ea4e8b62b0a7",
     "mnist-v1": "77e415159454ae5170794408f731001d79ea559ad11167e3366258fed41a9ad3",
 }
 
@@ -35,7 +38,24 @@ def load_extractor(data_name: str, spec: DataSpec, inception: Path | None = None
         command = f"scripts/train_extractor.py data={data_name}"
         reason = f"no extractor for {data_name}: train one with {command}, or give inception weights"
         return Absence("does not apply", reason)
-    extractor = load_classifier(path, spec)
+    return _pinned(path, spec)
+
+
+def load_judge(data_name: str, spec: DataSpec) -> Extractor | Absence:
+    """The classifier that says what class an image is of, or why there is none.
+
+    It is another network than the extractor of the same data, of another width and seed, so that what pleases one does
+    not please the other by itself.
+    """
+    path = FOLDER / f"{data_name}-judge-v1.safetensors"
+    if spec.modality != "image" or path.stem not in PINNED:
+        reason = f"no judge of {data_name}: train one with scripts/train_extractor.py data={data_name} role=judge"
+        return Absence("does not apply", reason)
+    return _pinned(path, spec, JUDGE_WIDTH)
+
+
+def _pinned(path: Path, spec: DataSpec, width: int = EXTRACTOR_WIDTH) -> Extractor:
+    extractor = load_classifier(path, spec, width)
     if extractor.sha256 != PINNED[path.stem]:
         raise BadInput(f"{path} has SHA-256 {extractor.sha256}, must be {PINNED[path.stem]}: restore the shipped file")
     return extractor

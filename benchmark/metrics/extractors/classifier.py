@@ -13,12 +13,15 @@ from torch import Tensor, nn
 from benchmark.metrics.extractors.base import Extractor, sha256
 from benchmark.spec import BadInput, DataSpec
 
+EXTRACTOR_WIDTH = 64  # channels, and numbers in a feature vector
+JUDGE_WIDTH = 48
+
 
 class Classifier(nn.Module):
-    """Convolutions with stride 2 down to 4×4 or less, then `features` numbers, each standardised over training images,
+    """Convolutions with stride 2 down to 4×4 or less, then `width` numbers, each standardised over training images,
     then classes."""
 
-    def __init__(self, spec: DataSpec, width: int = 64, features: int = 64, dropout: float = 0.3) -> None:
+    def __init__(self, spec: DataSpec, width: int = EXTRACTOR_WIDTH, dropout: float = 0.3) -> None:
         super().__init__()
         if len(spec.shape) != 3 or not spec.classes:
             raise BadInput(f"a classifier is for images [C, H, W] with classes, not shape {spec.shape}: give such data")
@@ -32,12 +35,12 @@ class Classifier(nn.Module):
             layers += convolution(channels, width, stride=2)  # [B, 64, ⌈H/2⌉, ⌈W/2⌉]
             channels, side = width, (side + 1) // 2
         self.body = nn.Sequential(*layers, nn.Flatten(), nn.Dropout(dropout))
-        self.project = nn.Linear(channels * side * side, features)
-        self.standardise = nn.BatchNorm1d(features, affine=False)
-        self.classify = nn.Sequential(nn.ReLU(), nn.Linear(features, spec.classes))
+        self.project = nn.Linear(channels * side * side, width)
+        self.standardise = nn.BatchNorm1d(width, affine=False)
+        self.classify = nn.Sequential(nn.ReLU(), nn.Linear(width, spec.classes))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Features `[B, features]` and logits `[B, K]` of images `x` `[B, C, H, W]` in the data's own levels."""
+        """Features `[B, width]` and logits `[B, K]` of images `x` `[B, C, H, W]` in the data's own levels."""
         x = x.float() * (2 / self.highest) - 1
         features = self.standardise(self.project(self.body(x)))
         return features, self.classify(features)
@@ -49,11 +52,14 @@ def convolution(channels_in: int, channels_out: int, stride: int) -> list[nn.Mod
     return [kernel, nn.BatchNorm2d(channels_out), nn.ReLU()]
 
 
-def load_classifier(path: Path, spec: DataSpec) -> Extractor:
-    """The classifier whose weights lie at `path`. Raises `BadInput` where they are missing or do not fit `spec`."""
+def load_classifier(path: Path, spec: DataSpec, width: int = EXTRACTOR_WIDTH) -> Extractor:
+    """The classifier of this `width` whose weights lie at `path`.
+
+    Raises `BadInput` where they are missing or do not fit `spec`.
+    """
     if not path.is_file():
         raise BadInput(f"no weights at {path}: train them with scripts/train_extractor.py, or restore the shipped file")
-    network = Classifier(spec)
+    network = Classifier(spec, width)
     try:
         network.load_state_dict(load_file(path))
     except RuntimeError as error:
