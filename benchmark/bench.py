@@ -15,6 +15,7 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -188,8 +189,11 @@ class _Timed(Loop):
             self.marks.append(after)
 
 
+_has_gpu = cache(torch.cuda.is_available)  # asking costs as much as a small model's optimiser
+
+
 def _clock() -> float:
-    if torch.cuda.is_available():
+    if _has_gpu():
         torch.cuda.synchronize()
     return time.perf_counter()
 
