@@ -165,7 +165,7 @@ def sample(folder: Path, number: int, seed: int, trust: tuple[str, ...]) -> None
     "--to", "target", type=click.Path(path_type=Path), default=Path("leaderboards/records"), show_default=True
 )
 def publish(folder: Path, target: Path) -> None:
-    """Copy the record in the folder RUN, with its per-example likelihoods, to the committed records."""
+    """Copy the record in the folder RUN, with its likelihoods, curves and pictures, to the committed records."""
     from benchmark.record import publish
 
     for file in publish(folder, target):

@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from benchmark.spec import BadInput, Score
+from benchmark.traces import traces
 
 if TYPE_CHECKING:
     import numpy as np
@@ -156,7 +157,10 @@ def write_per_example(folder: Path, values: Mapping[str, np.ndarray]) -> Path | 
 
 
 def publish(run: Path, records: Path) -> list[Path]:
-    """Copy a run's record and per-example likelihoods to `records`, under the name that says what they are."""
+    """Copy a run's record, per-example likelihoods, curves and samples over training to `records`.
+
+    They stand there side by side, under the name that says what they are.
+    """
     record = read_record(run)
     if not record.publishable:
         raise BadInput(f"{run}: records on {record.data} are never published: {record.dataset.get('note', '')}")
@@ -168,14 +172,16 @@ def publish(run: Path, records: Path) -> list[Path]:
         raise BadInput(f"{run} was made with code that is not committed: commit, then run it again")
     target = records / record.data / record.model
     stem = f"{record.seed['init']}-{record.config_hash[:8]}-{run.resolve().name}"
-    sources = {run / "record.json": target / f"{stem}.json", run / "likelihoods.npz": target / f"{stem}.npz"}
+    contents = {".json": (run / "record.json").read_bytes(), **traces(run)}
+    if (run / "likelihoods.npz").is_file():
+        contents[".npz"] = (run / "likelihoods.npz").read_bytes()
     written = []
-    for source, file in sources.items():
-        if source.is_file():
-            try:
-                written.append(write_once(file, source.read_bytes()))
-            except FileExistsError as error:
-                raise BadInput(f"{file} is published already: records are never overwritten") from error
+    for suffix, content in contents.items():
+        file = target / f"{stem}{suffix}"
+        try:
+            written.append(write_once(file, content))
+        except FileExistsError as error:
+            raise BadInput(f"{file} is published already: records are never overwritten") from error
     return written
 
 

@@ -30,14 +30,15 @@ DOORS: dict[str, tuple[str, ...]] = {
     "loop": ("spec", "build"),
     "train": ("spec", "config", "build", "loop", "evaluate", "record", "tracking"),
     "bench": ("spec", "config", "build", "loop", "train"),
-    "record": ("spec",),
-    "leaderboard": ("spec", "record"),
-    "report": ("spec", "record", "leaderboard"),
+    "traces": ("spec",),
+    "record": ("spec", "traces"),
+    "leaderboard": ("spec", "record", "traces"),
+    "report": ("spec", "record", "traces", "leaderboard"),
     "sweep": ("spec", "config", "train", "record"),
     "launch": ("spec", "config", "train", "record"),
 }
 HALL = "__main__"  # the command line goes through every door
-WITHOUT_TORCH = ("__main__", "catalogue", "config", "record", "leaderboard", "report", "spec")
+WITHOUT_TORCH = ("__main__", "catalogue", "config", "record", "traces", "leaderboard", "report", "spec")
 
 
 def room_of(module: str) -> str:
