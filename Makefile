@@ -34,6 +34,7 @@ bench: setup ## what the harness adds to a training step of each model, against 
 
 truth: setup ## every model with a likelihood on data whose entropy is known, judged by it; minutes
 	$(BIN)/python -m benchmark truth
+	$(BIN)/python tests/exact.py
 
 list: setup ## models, datasets and suites
 	@$(BIN)/python -m benchmark list

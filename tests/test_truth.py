@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+import exact
 import laws
 import numpy as np
 import pytest
@@ -131,6 +133,19 @@ def test_no_model_beats_the_entropy_and_training_approaches_it(experiment):
         above.append(score.value - entropy)
         assert above[-1] > -SIGMAS * score.stderr
     assert above[1] < above[0]
+
+
+@pytest.mark.parametrize(("make", "options"), exact.CASES, ids=lambda value: getattr(value, "__name__", None))
+def test_no_bound_is_above_the_exact_value_of_its_model(make, options):
+    pairs = make(*options)
+    assert [pair.problem for pair in pairs] == [None] * len(pairs)
+
+
+def test_bounds_that_are_above_or_far_below_are_noticed():
+    pair = exact.Pair("vae", "quadrature", "ELBO", exact=-4.0, bound=-3.9, stderr=0.02, gap=0.02)
+    assert pair.problem == "above the exact value by 5.0 s.e."
+    assert replace(pair, bound=-4.2).problem == "more than 0.02 below the exact value"
+    assert replace(pair, bound=-4.2, gap=math.inf).problem is None
 
 
 # The table -----------------------------------------------------------------------------------------------------------
