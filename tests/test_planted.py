@@ -11,9 +11,9 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import exact
 import laws
 import numpy as np
 import pytest
@@ -22,15 +22,16 @@ import torch_fidelity.metric_fid
 import torch_fidelity.metric_prc
 from laws import Subject
 from test_metrics import normal
+from test_realnvp import perturbed
 from test_truth import NO_EXTRACTOR, data_of
 from torch import Tensor
 
 from benchmark import evaluate as evaluation
-from benchmark.build import GenerativeModel, build_model
+from benchmark.build import GenerativeModel, build_data, build_model
 from benchmark.config import compose
 from benchmark.evaluate import Protocol, evaluate, references, selection_metric
 from benchmark.leaderboard.truth import SIGMAS
-from benchmark.loop import Loop
+from benchmark.loop import Loop, Plan
 from benchmark.metrics import by_name, likelihood, units
 from benchmark.models.autoregressive.gated_pixelcnn import ColourConv2d, GatedPixelCNN
 from benchmark.models.autoregressive.lstm import LSTM
@@ -52,19 +53,21 @@ IMAGES = DataSpec((1, 2, 3), 4, "image")
 # Checks --------------------------------------------------------------------------------------------------------------
 
 
-def law(check: Callable[[Subject], None], model: type[GenerativeModel], modality: Any = "image", **options: Any) -> Check:
+def law(
+    check: Callable[[Subject], None], model: type[GenerativeModel], modality: Any = "image", **options: Any
+) -> Check:
     """A law on a fresh subject: nothing that was trained before the bug was planted is seen again."""
     return lambda: check(Subject(partial(model, **options), modality))
 
 
-def assert_not_below_entropy(data_name: str, model_name: str) -> None:
+def assert_not_below_entropy(data_name: str, model_name: str, *options: str) -> None:
     """The truth check: after a brief training on synthetic data a model costs at least the entropy."""
-    data = data_of(data_name)
-    experiment = compose([f"data={data_name}", f"model={model_name}", "budget=smoke", "model.width=32"])
+    experiment = compose([f"data={data_name}", f"model={model_name}", "budget=smoke", *options])
+    data = build_data(experiment.data, root=None)
     with laws.seeded(0):
         model = build_model(experiment, data.spec)
     laws.train(model, lambda step: data.batch(0, step, 64), 100)
-    protocol, metric = Protocol("validation", 0, elbo_draws=2, examples=64), selection_metric(model)
+    protocol, metric = Protocol("validation", 0, elbo_draws=2, examples=200), selection_metric(model)
     score = evaluate(model, data, protocol, NO_EXTRACTOR, [metric]).scores[metric]
     entropy = references(data, protocol, NO_EXTRACTOR)["entropy"][metric].value
     assert score.value is not None
@@ -96,7 +99,9 @@ def assert_missing_modes_cost_recall() -> None:
     """Samples from one of two modes are all real, and cover half of what is real."""
     real = normal(0, 200, 4)
     real[:100] += 50
-    precision, recall = (by_name(name).compute(samples(normal(5, 100, 4), real)).value for name in ("precision", "recall"))
+    precision, recall = (
+        by_name(name).compute(samples(normal(5, 100, 4), real)).value for name in ("precision", "recall")
+    )
     assert precision > 0.9 > 0.6 > recall, f"half of the modes: precision {precision:.2f}, recall {recall:.2f}"
 
 
@@ -128,15 +133,223 @@ def assert_draws_do_not_depend_on_batches() -> None:
     assert torch.equal(whole[:64], part), "scores depend on who else is scored"
 
 
-def assert_kept_weights_are_averaged(tmp_path: Path) -> None:
-    """What validation scores, and what is kept, is the moving average."""
-    from benchmark.loop import Hooks, Plan
-
+def assert_validation_sees_the_average() -> None:
+    """Inside `averaged` the model has the moving average of its weights; afterwards its own again."""
     plan = Plan(640, 16, 0.0, 0.0, 0.0, ema_decay=0.9, validations=1, patience=0, cpu_seconds=60)
-    hooks = Hooks(*[lambda *_: 0.0] * 6)
-    loop = Loop(plan, hooks)
-    loop._parameters = [torch.nn.Parameter(torch.ones(3))]
-    loop._average = [torch.zeros(3)]
+    loop = Loop(plan, cast(Any, None))
+    loop._parameters, loop._average = [torch.ones(3)], [torch.zeros(3)]
     with loop.averaged():
         assert not loop._parameters[0].any(), "validation sees the weights of the last step"
     assert loop._parameters[0].all(), "training goes on from the average"
+
+
+def assert_log_det_of_realnvp() -> None:
+    model = perturbed(DataSpec((1, 2, 2), 3, "image")).double()
+    laws.assert_log_det_agrees(model, normal(0, 2, 1, 2, 2))
+
+
+def assert_solves_gaussians() -> None:
+    """The ODE likelihood of Gaussian data is its closed form."""
+    (pair,) = exact.of_flow_matching(probes=1)
+    assert pair.problem is None, pair.problem
+
+
+# Bugs ----------------------------------------------------------------------------------------------------------------
+
+
+def wrapped(owner: Any, name: str, bug: Callable[..., Any]) -> Plant:
+    """Replaces a function by `bug(original, *arguments)`."""
+    original = getattr(owner, name)
+    return lambda patch: patch.setattr(owner, name, lambda *args, **options: bug(original, *args, **options))
+
+
+def elbo_with_weight(original: Any, self: VAE, x: Tensor) -> Tensor:
+    q = self.encode(x)
+    return self.log_likelihood(x, q.rsample()) - 0.1 * torch.distributions.kl_divergence(q, self.prior()).sum(1)
+
+
+def logit_without_constant(original: Any, self: RealNVP, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    y, log_jacobian = original(self, x, v)
+    return y, log_jacobian + self.spec.dims * math.log(self.spec.levels)
+
+
+def losses_by_mean(original: Any, self: VDM, x: Tensor) -> dict[str, Tensor]:
+    terms = original(self, x)
+    return terms | {"diffusion": terms["diffusion"] / self.spec.dims}
+
+
+def sees_one_ahead(original: Any, q: Tensor, k: Tensor, v: Tensor, is_causal: bool) -> Tensor:
+    ahead = torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool).tril(1)
+    return original(q, k, v, attn_mask=ahead if is_causal else None)
+
+
+def mean_of_batches(original: Any, x: Tensor) -> Any:
+    return original(torch.stack([batch.mean() for batch in x.split(64)]))
+
+
+def statistics_about_zero(original: Any, features: Tensor) -> dict[str, np.ndarray]:
+    return original(features) | {"sigma": (features.T @ features / len(features)).numpy()}
+
+
+def overlap_counted_twice(original: Any, model: Any, stream: Tensor, protocol: Protocol) -> Any:
+    windows = stream.unfold(0, model.spec.shape[0], protocol.stride).long()
+    return model.token_log_prob(windows).flatten().double(), {}, {}
+
+
+@dataclass(frozen=True)
+class Bug:
+    plant: Plant
+    check: Check
+    words: str
+
+
+VAE_OPTIONS: dict[str, Any] = {"latent": 2, "width": 16, "depth": 1, "dropout": 0.0, "learning_rate": 0.01}
+FLOW_OPTIONS: dict[str, Any] = {"couplings": 2, "width": 16, "depth": 1, "dropout": 0.0, "learning_rate": 0.01}
+GPT_OPTIONS: dict[str, Any] = {"layers": 1, "heads": 2, "width": 16}
+
+vae, realnvp = partial(law, model=VAE, **VAE_OPTIONS), partial(law, model=RealNVP, **FLOW_OPTIONS)
+text_gpt = partial(law, model=GPT, modality="text", **GPT_OPTIONS)
+text_lstm = partial(law, model=LSTM, modality="text", layers=1, width=16)
+
+BUGS: dict[str, Bug] = {
+    "vae: mean over pixels where the sum belongs": Bug(
+        wrapped(VAE, "log_likelihood", lambda original, self, x, z: original(self, x, z) / self.spec.dims),
+        vae(laws.assert_is_a_bound),
+        "exp of the bound sums to",
+    ),
+    "vae: KL weight in the ELBO": Bug(
+        wrapped(VAE, "elbo", elbo_with_weight),
+        vae(laws.assert_importance_bound_tightens),
+        "one importance sample gives",
+    ),
+    "vae: sampler with another prior": Bug(
+        wrapped(VAE, "sample", lambda original, self, n: self.decode(3 * self.prior().sample((n,))).sample().long()),
+        vae(laws.assert_samples_follow_importance_bound),
+        "disagree",
+    ),
+    "vae: one level too many in the decoder": Bug(
+        wrapped(DiscretisedLogistics, "__init__", lambda original, self, x, levels: original(self, x, levels + 1)),
+        vae(laws.assert_samples_follow_importance_bound),
+        "sum to",
+    ),
+    "vae: sum of importance weights, not their mean": Bug(
+        wrapped(VAE, "importance_bound", lambda original, self, x, k: original(self, x, k) + math.log(k)),
+        vae(laws.assert_samples_follow_importance_bound),
+        "sum to",
+    ),
+    "realnvp: forgotten dequantisation constant": Bug(
+        wrapped(RealNVP, "logit", logit_without_constant),
+        realnvp(laws.assert_is_a_bound),
+        "exp of the bound sums to",
+    ),
+    "realnvp: forgotten density of the learnt noise": Bug(
+        wrapped(RealNVP, "dequantise", lambda original, self, x: (original(self, x)[0], torch.zeros(len(x)))),
+        realnvp(laws.assert_samples_follow_importance_bound),
+        "sum to",
+    ),
+    "realnvp: mean over dimensions in the log-determinant": Bug(
+        wrapped(RealNVP, "forward", lambda original, self, y: (original(self, y)[0], original(self, y)[1] / 4)),
+        assert_log_det_of_realnvp,
+        "not close",
+    ),
+    "realnvp: sampler with another prior": Bug(
+        wrapped(RealNVP, "inverse", lambda original, self, z: original(self, 2 * z)),
+        realnvp(laws.assert_samples_follow_importance_bound),
+        "disagree",
+    ),
+    "gated_pixelcnn: a pixel sees itself": Bug(
+        wrapped(
+            ColourConv2d, "__init__", lambda original, *args, **options: original(*args, **options | {"strict": False})
+        ),
+        partial(assert_not_below_entropy, "synthetic_images", "gated_pixelcnn", "model.channels=16"),
+        "beats the entropy",
+    ),
+    "gated_pixelcnn: a pixel sees itself, by the law": Bug(
+        wrapped(
+            ColourConv2d, "__init__", lambda original, *args, **options: original(*args, **options | {"strict": False})
+        ),
+        law(laws.assert_normalised, GatedPixelCNN, layers=2, channels=8),
+        "probabilities sum to",
+    ),
+    "gpt: attention sees one position ahead, its own token": Bug(
+        wrapped(torch.nn.functional, "scaled_dot_product_attention", sees_one_ahead),
+        text_gpt(laws.assert_tokens_normalised),
+        "all values of token",
+    ),
+    "gpt: a token is among those that it is predicted from": Bug(
+        wrapped(GPT, "embed", lambda original, self, stream, start: original(self, stream.roll(-1, 1), start)),
+        partial(assert_not_below_entropy, "synthetic_text", "gpt", "model.width=32", "data.context=16"),
+        "beats the entropy",
+    ),
+    "lstm: the state is lost between windows": Bug(
+        wrapped(LSTM, "token_log_prob", lambda original, self, x, state=None: original(self, x)),
+        text_lstm(laws.assert_carries_state),
+        "not close",
+    ),
+    "lstm: a token is among those that it is predicted from": Bug(
+        wrapped(LSTM, "forward", lambda original, self, stream, state: original(self, stream.roll(-1, 1), state)),
+        text_lstm(laws.assert_tokens_normalised),
+        "all values of token",
+    ),
+    "vdm: mean over pixels where the sum belongs": Bug(
+        wrapped(VDM, "losses", losses_by_mean),
+        partial(assert_not_below_entropy, "synthetic_images", "vdm", "model.width=16"),
+        "beats the entropy",
+    ),
+    "flow_matching: forgotten divergence": Bug(
+        wrapped(
+            FlowMatching, "divergence", lambda original, self, y, s, probes: (self.slope(y, s), torch.zeros(len(y)))
+        ),
+        assert_solves_gaussians,
+        "above the exact value",
+    ),
+    "flow_matching: says one solver and uses another": Bug(
+        wrapped(FlowMatching, "elbo", lambda original, self, x: self.solve(x, 20)),
+        law(laws.assert_solver_is_fine_enough, FlowMatching, width=8),
+        "elbo is not what",
+    ),
+    "bits: nats for bits": Bug(
+        lambda patch: patch.setattr(units, "NATS_PER_BIT", 1.0), assert_entropy_in_bits, "not the entropy in bits"
+    ),
+    "bits: a decimal logarithm": Bug(
+        lambda patch: patch.setattr(units, "NATS_PER_BIT", math.log(10)), assert_entropy_in_bits, "entropy in bits"
+    ),
+    "nll: the remainder counts as a whole batch": Bug(
+        wrapped(likelihood, "mean_over_examples", mean_of_batches), assert_mean_is_over_examples, "order of examples"
+    ),
+    "precision and recall: generated and real swapped": Bug(
+        wrapped(
+            torch_fidelity.metric_prc,
+            "prc_features_to_metric",
+            lambda original, x, y, **options: original(y, x, **options),
+        ),
+        assert_missing_modes_cost_recall,
+        "half of the modes",
+    ),
+    "fid: covariance about zero": Bug(
+        wrapped(torch_fidelity.metric_fid, "fid_features_to_statistics", statistics_about_zero),
+        assert_fid_is_closed_form,
+        "a shift of 3",
+    ),
+    "sliding window: what overlaps counts twice": Bug(
+        wrapped(evaluation, "_stream_log_prob", overlap_counted_twice), assert_stream_is_scored_once, "scores for 500"
+    ),
+    "evaluation: draws without a key": Bug(
+        lambda patch: patch.setattr(evaluation, "keyed_randomness", lambda *key: nullcontext()),
+        assert_draws_do_not_depend_on_batches,
+        "depend on who else",
+    ),
+    "averaged weights are not used": Bug(
+        lambda patch: patch.setattr(Loop, "averaged", lambda self: nullcontext()),
+        assert_validation_sees_the_average,
+        "weights of the last step",
+    ),
+}
+
+
+@pytest.mark.parametrize("bug", BUGS.values(), ids=BUGS.keys())
+def test_convicted(bug: Bug, monkeypatch: pytest.MonkeyPatch) -> None:
+    bug.check()
+    bug.plant(monkeypatch)
+    with pytest.raises(AssertionError, match=bug.words):
+        bug.check()
