@@ -19,7 +19,7 @@ from benchmark.leaderboard.board import boards, words
 from benchmark.leaderboard.columns import quantity
 from benchmark.leaderboard.markdown import code, escape, link
 from benchmark.leaderboard.published import read_published
-from benchmark.leaderboard.statistics import log_interval, pooled_stderr, ranks, student_interval
+from benchmark.leaderboard.statistics import improvement, log_interval, pooled_stderr, rank_ranges, student_interval
 from benchmark.leaderboard.terminal import runs_table
 from benchmark.record import Record, read_records, write_record
 from benchmark.spec import Absence, BadInput, Score
@@ -161,8 +161,22 @@ def test_evaluation_error_is_shared_by_seeds() -> None:
     assert pooled_stderr([0.3, None]) is None
 
 
-def test_equal_values_share_a_rank() -> None:
-    assert ranks([2.0, 1.0, 2.0, 3.0]) == [2, 1, 2, 4]
+def test_places_are_shared_where_intervals_overlap() -> None:
+    """The first and the third overlap, and so do the third and the second; the first and the second do not."""
+    assert rank_ranges([(1.0, 1.3), (1.6, 2.0), (1.2, 3.0), (4.0, 5.0)]) == [(1, 2), (2, 3), (1, 3), (4, 4)]
+    assert rank_ranges([(2.0, 2.0), (1.0, 1.0), (2.0, 2.0)]) == [(2, 3), (1, 1), (2, 3)]
+    assert rank_ranges([]) == []
+
+
+def test_probability_of_improvement_by_hand() -> None:
+    from scipy.stats import mannwhitneyu
+
+    ours, theirs = [1.0, 2.0, 3.0], [2.0, 2.5, 4.0, 5.0]
+    assert improvement(ours, theirs) == pytest.approx((4 + 3.5 + 2) / 12)
+    assert improvement(ours, theirs) == pytest.approx(mannwhitneyu(theirs, ours).statistic / 12)
+    assert improvement(ours, theirs) + improvement(theirs, ours) == pytest.approx(1.0)
+    with pytest.raises(ValueError, match="one value of each"):
+        improvement([], theirs)
 
 
 # Rows ----------------------------------------------------------------------------------------------------------------
@@ -252,6 +266,27 @@ def test_validation_scores_and_trials_are_no_results() -> None:
 
 
 # Rankings ------------------------------------------------------------------------------------------------------------
+
+
+def test_rows_that_intervals_do_not_tell_apart_share_their_places() -> None:
+    seeds = {"vae": [1.80, 1.90], "flow": [1.85, 1.88], "pixelcnn": [1.20, 1.21], "one seed": [1.22]}
+    records = [
+        record(likelihood(bits), model=model, seed=seed)
+        for model, values in seeds.items()
+        for seed, bits in enumerate(values)
+    ]
+    (rows,) = tables(page(*records), "Likelihood")
+    ranked = [(row[0], row[1]) for row in rows if row[0]]
+    assert ranked == [("1–3", "pixelcnn"), ("1–3", "one seed"), ("1–4", "vae"), ("3–4", "flow")]
+    single = page(record(likelihood(1.9)), record(likelihood(1.93), model="near"), record(likelihood(2.1), model="far"))
+    assert [row[0] for row in tables(single, "Likelihood")[0] if row[0]] == ["1–2", "1–2", "3"]
+
+
+def test_the_index_names_everybody_who_shares_the_first_place() -> None:
+    records = [record(likelihood(1.9)), record(likelihood(1.93), model="near"), record(likelihood(2.1), model="far")]
+    paths = [Path(f"leaderboards/records/digits/{index}.json") for index in range(3)]
+    text = boards(dict(zip(paths, records, strict=True)), None)["README.md"]
+    assert "standard: vae, 1.900 bits/dim, shared with near |" in text
 
 
 def test_two_protocols_are_two_rankings() -> None:

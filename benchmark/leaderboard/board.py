@@ -36,13 +36,14 @@ _HOW_TO_READ = """\
 A value is the mean over training seeds ± half the width of its 95 % Student-t interval; for FID it is the geometric
 mean with an interval on the log scale. One seed has no interval. *s.e.* is the standard error of the evaluation
 (over test examples, for FID also over draws of samples), pooled over seeds. `≤` marks an upper bound, `≈` an
-approximation, nothing an exact number. Ranks follow the mean and hold within one table: numbers under different
-protocols never share one. Rows without a rank need no model: baselines, and real images in the place of samples.
-*Held-out data* is the floor; where its split is stratified by class, independent samples cannot quite reach it.
-*Training data* is drawn independently from the reference itself: what a sampler that only copies would score. † marks
-a row with a run that its budget ended early, ‡ one whose sampler memorises: more of its samples are near copies of
-training images (nearer, in pixels, than half of what is usual for held-out images) than of held-out images, by over
-0.05 and by over three standard errors, in one run at least.
+approximation, nothing an exact number. Rows stand in the order of their means, and ranks hold within one table: numbers
+under different protocols never share one. A rank such as 1–2 is shared: the best and the worst place that the row can
+hold where intervals overlap (with one seed, 1.96 s.e. to either side). Rows without a rank need no model: baselines,
+and real images in the place of samples. *Held-out data* is the floor; where its split is stratified by class,
+independent samples cannot quite reach it. *Training data* is drawn independently from the reference itself: what a
+sampler that only copies would score. † marks a row with a run that its budget ended early, ‡ one whose sampler
+memorises: more of its samples are near copies of training images (nearer, in pixels, than half of what is usual for
+held-out images) than of held-out images, by over 0.05 and by over three standard errors, in one run at least.
 """
 
 
@@ -111,9 +112,10 @@ class _Board:
         found = []
         for budget in self._budgets():
             for ranking in self.judge.rankings(self._under(budget), self.likelihood)[:1]:
-                first = ranking.entries[0]
+                first, *others = [entry for entry in ranking.entries if entry.rank == 1]
                 value = f"{_text(first.cell, self.likelihood)} {self.likelihood.title}"
-                found.append(f"{escape(budget[1])}: {escape(first.row.name)}, {value}")
+                shared = f", shared with {', '.join(escape(entry.row.name) for entry in others)}" if others else ""
+                found.append(f"{escape(budget[1])}: {escape(first.row.name)}, {value}{shared}")
         return "; ".join(found) or "—"
 
     def counts(self) -> str:
@@ -180,7 +182,7 @@ class _Board:
         for index, ranking in enumerate(rankings):
             lines = [
                 [
-                    str(entry.rank),
+                    entry.place,
                     _name(entry.row),
                     escape(entry.row.family),
                     _text(entry.cell, main),

@@ -14,7 +14,7 @@ from typing import Any, cast
 from pydantic import TypeAdapter, ValidationError
 
 from benchmark.leaderboard.columns import Column
-from benchmark.leaderboard.statistics import Interval, pooled_stderr, ranks
+from benchmark.leaderboard.statistics import Interval, pooled_stderr, rank_ranges
 from benchmark.record import Record
 from benchmark.spec import BadInput, Score
 
@@ -209,15 +209,31 @@ class Cell:
     protocol: Protocol
     how: Mapping[str, Any]  # exact or bound, which sampler
 
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Low and high, for telling rows apart: over seeds; with one seed, 95 % by the error of the evaluation."""
+        if self.interval.low is not None and self.interval.high is not None:
+            return self.interval.low, self.interval.high
+        half = 1.96 * (self.stderr or 0.0)
+        return self.interval.centre - half, self.interval.centre + half
+
 
 @dataclass(frozen=True)
 class Entry:
-    """A row's place in a ranking, and the runs that stand under its protocol."""
+    """A row's place in a ranking, and the runs that stand under its protocol.
+
+    Where intervals overlap, places are shared: `rank` is the best that the row can hold, `last` the worst.
+    """
 
     rank: int
+    last: int
     row: Row
     runs: tuple[Run, ...]
     cell: Cell
+
+    @property
+    def place(self) -> str:
+        return str(self.rank) if self.rank == self.last else f"{self.rank}–{self.last}"
 
 
 @dataclass(frozen=True)
@@ -299,11 +315,11 @@ class Judge:
         found = []
         for _, members in sorted(by_protocol.items(), key=lambda item: (-len(item[1]), item[0])):
             placed = [(row, runs, cell) for row, runs in members if (cell := self.cell(runs, column)) is not None]
-            order = ranks([cell.interval.centre for *_, cell in placed])
+            places = rank_ranges([cell.ends for *_, cell in placed])
             entries = [
-                Entry(rank, row, tuple(runs), cell) for rank, (row, runs, cell) in zip(order, placed, strict=True)
+                Entry(*place, row, tuple(runs), cell) for place, (row, runs, cell) in zip(places, placed, strict=True)
             ]
-            entries.sort(key=lambda entry: (entry.rank, entry.row.name))
+            entries.sort(key=lambda entry: (entry.cell.interval.centre, entry.row.name))
             protocol = entries[0].cell.protocol
             references = self._references([run for entry in entries for run in entry.runs], column, protocol)
             found.append(Ranking(column, protocol, tuple(entries), references))

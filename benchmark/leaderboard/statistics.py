@@ -55,6 +55,24 @@ def pooled_stderr(stderrs: Sequence[float | None]) -> float | None:
     return math.sqrt(math.fsum(stderr**2 for stderr in known) / len(known))
 
 
-def ranks(values: Sequence[float]) -> list[int]:
-    """Rank of each value, the lowest first; equal values share the better rank."""
-    return [1 + sum(other < value for other in values) for value in values]
+def rank_ranges(intervals: Sequence[tuple[float, float]]) -> list[tuple[int, int]]:
+    """The best and the worst place that each (low, high) can hold, the lowest first.
+
+    Only intervals that do not overlap are told apart: ahead of one are those that end below it, behind it those that
+    start above it. Overlap does not pass on: A may share a place with B, and B with C, while A and C share none.
+    """
+    return [
+        (1 + sum(other[1] < low for other in intervals), len(intervals) - sum(other[0] > high for other in intervals))
+        for low, high in intervals
+    ]
+
+
+def improvement(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """The probability that one of `ours` is lower than one of `theirs`; ties count half (Agarwal and others 2021).
+
+    The Mann-Whitney statistic over the number of pairs.
+    """
+    pairs = [(x, y) for x in ours for y in theirs]
+    if not pairs:
+        raise ValueError("a probability of improvement needs one value of each at least")
+    return sum(1.0 if x < y else 0.5 if x == y else 0.0 for x, y in pairs) / len(pairs)
