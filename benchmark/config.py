@@ -81,6 +81,7 @@ class Evaluation(_Strict):
     importance_samples: Positive
     importance_examples: Positive
     solved_examples: Positive = 1000
+    outliers: str = "corrupted"
     sample_draws: Annotated[int, Field(ge=2)]
     sample_examples: Positive
     stride: Positive

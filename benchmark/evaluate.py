@@ -7,27 +7,35 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from benchmark.build import DataModule, GenerativeModel, SplitName
-from benchmark.metrics import METRICS, baselines, by_name
+from benchmark.metrics import METRICS, anomaly, baselines, by_name, interpolation, reconstruction
 from benchmark.metrics.cost import COST, parameters, peak_memory
 from benchmark.metrics.extractors import load_extractor, load_judge
 from benchmark.metrics.extractors.base import Extractor
 from benchmark.metrics.memorisation import nearest_in_pixels
 from benchmark.spec import (
     Absence,
+    AnomalyScores,
+    Conditional,
     Estimate,
     Evidence,
     Features,
     ImportanceBound,
+    Interpolates,
+    Labelled,
+    LabelledSamples,
     Likelihood,
     LikelihoodBound,
     Metric,
+    Outliers,
+    Reconstructions,
+    Reconstructs,
     SampleClasses,
     SampleFeatures,
     SampleImages,
@@ -59,7 +67,7 @@ SHOWN_NEIGHBOURS = 32  # samples in the picture that shows them beside training 
 
 
 #: What is computed from draws of samples.
-_SAMPLE_PARTS = frozenset({"samples", "images", "classes"})
+_SAMPLE_PARTS = frozenset({"samples", "images", "classes", "labelled"})
 
 #: The judge of an evaluation that asks for nothing that a judge says.
 NO_JUDGE = Absence("not run", "no judge of classes was given")
@@ -99,10 +107,12 @@ def evaluate(
     extractor: Extractor | Absence,
     names: Sequence[str] | None = None,
     judge: Extractor | Absence = NO_JUDGE,
+    outliers: Outliers | None = None,
 ) -> Result:
     """Score `model` on one split under `protocol`: every metric, or those with `names`.
 
-    `extractor` gives the features of images, `judge` their classes. Only what these metrics need is computed.
+    `extractor` gives the features of images, `judge` their classes, and `outliers` are what a likelihood should tell
+    from them (`None`: corrupted images). Only what these metrics need is computed.
     A metric that does not apply, or fails, is an `Absence` with its reason, never a number.
     """
     metrics = [metric for metric in METRICS if names is None or metric.name in names]
@@ -111,12 +121,13 @@ def evaluate(
     model.eval()
     try:
         with torch.no_grad():
-            evidence, result, protocols = _collect(model, data, protocol, extractor, judge, needed)
+            evidence, result, protocols = _collect(model, data, protocol, extractor, judge, outliers, needed)
     finally:
         model.train(was_training)
-    missing = _missing(extractor, judge)
+    who, missing = type(model).__name__, _missing(extractor, judge)
+    missing["anomalies"] = Absence("does not apply", f"{who} promises no log_prob or elbo")
     for metric in metrics:
-        result.scores[metric.name] = _score(metric, evidence, protocols, type(model).__name__, missing)
+        result.scores[metric.name] = _score(metric, evidence, protocols, who, missing)
     return result
 
 
@@ -160,7 +171,9 @@ def references(
             "held-out data": [held_out.x[chosen]],  # one draw: the floor, without a standard error
             "training data": [train.x[index] for index in _resampled(len(train.x), len(chosen), protocol)],
         }.items():
-            parts, protocols = _of_samples(draws, data, protocol, extractor, judge, _SAMPLE_PARTS)
+            real = name == "training data"  # which a classifier may learn from: held-out images are its exam
+            needed = _SAMPLE_PARTS if real else _SAMPLE_PARTS - {"labelled"}
+            parts, protocols = _of_samples(draws, data, protocol, extractor, judge, needed)
             table[name] = scored(name, Evidence(spec, **parts), protocols)
     return table
 
@@ -171,6 +184,7 @@ def _collect(
     protocol: Protocol,
     extractor: Extractor | Absence,
     judge: Extractor | Absence,
+    outliers: Outliers | None,
     needed: set[str],
 ) -> tuple[Evidence, Result, dict[str, dict[str, Any]]]:
     """Ask each promised capability for what the metrics need; say under which protocol."""
@@ -222,6 +236,19 @@ def _collect(
                 | {"importance_samples": k, "how": {"likelihood": "bound"}}
             )
             result.per_example["importance_bound"] = bound.float()
+        if "anomalies" in needed and isinstance(model, (Likelihood, LikelihoodBound)):
+            parts["anomalies"], of = _anomalies(model, x, data.spec.levels, protocol, outliers)
+            protocols["anomalies"] = {"split": protocol.split} | of
+        if "reconstructions" in needed and isinstance(model, Reconstructs):
+            inner = x[_subset(len(x), reconstruction.EXAMPLES, seed, "reconstructions")].long()
+            chunks = [model.reconstruct(chunk.to(model.device)).cpu() for chunk in inner.split(LIKELIHOOD_CHUNK)]
+            parts["reconstructions"] = Reconstructions(inner, torch.cat(chunks))
+            protocols["reconstructions"] = {"split": protocol.split} | _named_subset(len(inner), len(split.x))
+        if "interpolations" in needed and isinstance(model, Interpolates) and isinstance(extractor, Extractor):
+            with keyed_randomness(model.device, seed, "interpolations"):
+                paths = model.interpolate(interpolation.PATHS, interpolation.STEPS).cpu()  # [paths, steps, *shape]
+            parts["interpolations"] = extractor(paths.flatten(0, 1)).features.unflatten(0, paths.shape[:2])
+            protocols["interpolations"] = {"extractor": extractor.name, "how": {"sampler": model.sampler.name}}
     if needed & _SAMPLE_PARTS and isinstance(extractor, Extractor):
         n = len(_subset(len(split.x), protocol.sample_examples, seed, "samples"))
         started = time.perf_counter()
@@ -232,6 +259,11 @@ def _collect(
         how = {"sampler": model.sampler.name, "evaluations": model.sampler.evaluations, "draws": len(draws)}
         parts |= found
         protocols |= {part: conditions | {"how": how} for part, conditions in shown.items()}
+        if "labelled" in found:
+            protocols["labelled"]["how"] = how | {"labels": "judge"}
+        if "labelled" in parts and isinstance(model, Conditional):
+            parts["labelled"] = _conditioned(model, parts["labelled"], seed)
+            protocols["labelled"]["how"] = how | {"labels": "condition"}
         if "images" in needed:
             result.neighbours = _beside_neighbours(draws[0], data.split("train").x)
     return Evidence(data.spec, **parts), result, protocols
@@ -254,7 +286,8 @@ def _of_samples(
 ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """The parts of the evidence that come from draws of images, and under which protocol each stands."""
     split, train = data.split(protocol.split), data.split("train")
-    held_out = split.x[_subset(len(split.x), protocol.sample_examples, protocol.seed, "samples")]
+    chosen = _subset(len(split.x), protocol.sample_examples, protocol.seed, "samples")
+    held_out = split.x[chosen]
     shown = {
         "split": protocol.split,
         "generated": len(draws[0]),
@@ -273,7 +306,60 @@ def _of_samples(
     if "classes" in needed and isinstance(judge, Extractor):
         parts["classes"] = SampleClasses(tuple(_judged(judge, draw) for draw in draws), _judged(judge, held_out))
         protocols["classes"] = shown | {"judge": judge.name}
+    if "labelled" in needed and isinstance(judge, Extractor) and split.labels is not None:
+        assert train.labels is not None
+        lessons = tuple(Labelled(draw, _judged(judge, draw)) for draw in draws)
+        exam, reference = Labelled(held_out, split.labels[chosen]), Labelled(train.x, train.labels)
+        parts["labelled"] = LabelledSamples(lessons, exam, reference)
+        protocols["labelled"] = shown | {"judge": judge.name}
     return parts, protocols
+
+
+def _conditioned(model: Conditional, samples: LabelledSamples, seed: int) -> LabelledSamples:
+    """Draws under the classes of the held-out images, in place of those that a judge must label."""
+    assert isinstance(model, GenerativeModel)
+    condition, draws = samples.held_out.labels, []
+    for draw in range(len(samples.generated)):
+        pieces = []
+        for index, chunk in enumerate(condition.split(SAMPLE_CHUNK)):
+            with keyed_randomness(model.device, seed, "conditioned", draw, index):
+                pieces.append(model.sample_given(chunk.to(model.device)).cpu())
+        draws.append(Labelled(torch.cat(pieces), condition))
+    return replace(samples, generated=tuple(draws))
+
+
+def _anomalies(
+    model: GenerativeModel, x: Tensor, levels: int, protocol: Protocol, outliers: Outliers | None
+) -> tuple[AnomalyScores, dict[str, Any]]:
+    """How the model rates some images of the split and as many outliers, and under which protocol."""
+    solved = protocol.solved_examples if isinstance(model, SolvesLikelihood) else None
+    n = min(anomaly.EXAMPLES, solved or anomaly.EXAMPLES)
+    inside = x[_subset(len(x), n, protocol.seed, "anomalies")].long()
+    if outliers is None:
+        outside, name = anomaly.corrupted(inside, levels), f"corrupted: {', '.join(anomaly.CORRUPTIONS)}"
+    else:
+        outside = outliers.x[_subset(len(outliers.x), len(inside), protocol.seed, "outliers")].long()
+        name = outliers.name
+    log_prob, outside_log_prob = (
+        _log_likelihood(model, images, protocol.seed, kind)
+        for images, kind in ((inside, "inside"), (outside, "outside"))
+    )
+    lengths = anomaly.code_length(inside), anomaly.code_length(outside)
+    scores = AnomalyScores(log_prob, outside_log_prob, *lengths, paired=outliers is None)
+    how: dict[str, Any] = {"by": "exact likelihood"}
+    if not isinstance(model, Likelihood) and isinstance(model, LikelihoodBound):
+        bounded = _how_bounded(model)  # what is computed from a bound is not one itself
+        how = {"by": bounded.pop("likelihood")} | bounded | {"draws": anomaly.DRAWS}
+    return scores, {"inside": len(inside), "outliers": f"{len(outside)} {name}", "how": how}
+
+
+def _log_likelihood(model: GenerativeModel, x: Tensor, seed: int, key: str) -> Tensor:
+    """log p(x) `[N]` nats, exact or the mean of a few draws of a bound."""
+    if isinstance(model, Likelihood):
+        return _by_chunks(model.log_prob, x, model.device, seed, "anomalies", key)
+    assert isinstance(model, LikelihoodBound)
+    draws = [_by_chunks(model.elbo, x, model.device, seed, "anomalies", key, draw) for draw in range(anomaly.DRAWS)]
+    return torch.stack(draws).mean(0)
 
 
 def _judged(judge: Extractor, x: Tensor) -> Tensor:
@@ -372,7 +458,7 @@ def _score(
         return Score(metric.unit, metric.version, absent=Absence("does not apply", reason))
     part = next((part for part in metric.needs if part in protocols), None)
     if part is None:
-        if metric.needs[0] in missing:
+        if metric.needs[0] in missing:  # and not for the model to promise
             return Score(metric.unit, metric.version, absent=missing[metric.needs[0]])
         reason = f"{who} promises no {' or '.join(metric.needs)}"
         return Score(metric.unit, metric.version, absent=Absence("does not apply", reason))
@@ -416,8 +502,8 @@ def _resampled(total: int, n: int, protocol: Protocol) -> Iterator[Tensor]:
 def _missing(extractor: Extractor | Absence, judge: Extractor | Absence) -> dict[str, Absence]:
     """Why parts of the evidence are missing where that is not for the model to promise."""
     if isinstance(extractor, Absence):
-        return dict.fromkeys(_SAMPLE_PARTS, extractor)
-    return {"classes": judge} if isinstance(judge, Absence) else {}
+        return dict.fromkeys((*_SAMPLE_PARTS, "interpolations"), extractor)
+    return dict.fromkeys(("classes", "labelled"), judge) if isinstance(judge, Absence) else {}
 
 
 def _scaled(count: int | None, scale: float) -> int | None:

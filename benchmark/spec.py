@@ -175,7 +175,7 @@ class Interpolates(Protocol):
     def interpolate(self, n: int, steps: int) -> Tensor:
         """`n` paths of `steps` images `[n, steps, *shape]`, in data units and dtype.
 
-        Every point of a path is a sample by itself; in between latents change evenly, and nothing else does.
+        Every point of a path is by itself a sample; along it the latents change evenly, and nothing else does.
         """
 
 
@@ -191,6 +191,14 @@ CAPABILITIES: tuple[type, ...] = (
     Conditional,
     Interpolates,
 )
+
+
+@dataclass(frozen=True)
+class Outliers:
+    """Images that a likelihood should tell from the data: all of one split of another dataset."""
+
+    name: str
+    x: Tensor  # [n, *shape], in the data's own levels
 
 
 # Scores ------------------------------------------------------------------------------------------------------------

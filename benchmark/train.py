@@ -24,7 +24,7 @@ from pytorch_lightning import Trainer
 
 from benchmark import record as records
 from benchmark.build import DataModule, build_data, build_model, check_model, load_weights, restore, save_weights
-from benchmark.config import Experiment, from_container, read_yaml
+from benchmark.config import Experiment, from_container, load_data, read_yaml
 from benchmark.evaluate import (
     COST,
     Protocol,
@@ -41,7 +41,7 @@ from benchmark.evaluate import (
 )
 from benchmark.loop import Hooks, Loop, Plan, Progress, Stream, has_bfloat16, seed_everything
 from benchmark.record import Record
-from benchmark.spec import Absence, BadInput, Score
+from benchmark.spec import Absence, BadInput, Outliers, Score
 from benchmark.tracking import Tracker, save_samples
 
 GRID = {"image": 64, "text": 4}  # samples in a picture
@@ -107,6 +107,8 @@ class _Run:
         self.model = build_model(experiment, self.data.spec)
         self.device = device_named(experiment.runtime.device)
         self.extractor = _extractor(experiment, self.data)
+        self.judge = load_judge(experiment.data.name, self.data.spec)
+        self.outliers = outliers(experiment, self.data)
         self.tracker = Tracker(
             self.folder,
             run_id=self.folder.name,
@@ -195,9 +197,8 @@ class _Run:
         self.report(Progress("scoring", loop.examples, loop.plan.examples))
         self.model.to(self.device).eval()
         protocol = final_protocol(experiment)
-        judge = load_judge(experiment.data.name, self.data.spec)
-        result = evaluate(self.model, self.data, protocol, self.extractor, judge=judge)
-        found = references(self.data, protocol, self.extractor, judge)
+        result = evaluate(self.model, self.data, protocol, self.extractor, judge=self.judge, outliers=self.outliers)
+        found = references(self.data, protocol, self.extractor, self.judge)
         self.dataset["references"] = {
             name: {metric: asdict(score) for metric, score in scores.items()} for name, scores in found.items()
         }
@@ -317,8 +318,9 @@ def score_again(folder: Path, trust: tuple[str, ...] = ()) -> dict[str, Score]:
     """The scores of the model in a run's folder, computed anew."""
     experiment, data, model = restore(folder, trust)
     model.to(device_named(experiment.runtime.device))
-    judge = load_judge(experiment.data.name, data.spec)
-    return evaluate(model, data, final_protocol(experiment), _extractor(experiment, data), judge=judge).scores
+    extractor, judge = _extractor(experiment, data), load_judge(experiment.data.name, data.spec)
+    others = outliers(experiment, data)
+    return evaluate(model, data, final_protocol(experiment), extractor, judge=judge, outliers=others).scores
 
 
 def sample_again(folder: Path, n: int, seed: int, trust: tuple[str, ...] = ()) -> Path:
@@ -343,6 +345,20 @@ def final_protocol(experiment: Experiment) -> Protocol:
         sample_examples=settings.sample_examples,
         stride=settings.stride,
     )
+
+
+def outliers(experiment: Experiment, data: DataModule) -> Outliers | None:
+    """The other dataset that `evaluation.outliers` names. Raises `BadInput` where its images are of another kind."""
+    name, split = experiment.evaluation.outliers, experiment.evaluation.split
+    if name == "corrupted":
+        return None
+    other = build_data(load_data(name), experiment.runtime.data_root)
+    if (other.spec.shape, other.spec.levels) != (data.spec.shape, data.spec.levels):
+        raise BadInput(
+            f"evaluation.outliers={name} has shape {other.spec.shape} and {other.spec.levels} levels, the data "
+            f"{data.spec.shape} and {data.spec.levels}: name data of the same kind, or corrupted"
+        )
+    return Outliers(f"{name}, {split}", other.split(split).x)
 
 
 def _extractor(experiment: Experiment, data: DataModule) -> Any:

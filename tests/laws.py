@@ -30,6 +30,7 @@ from benchmark.spec import (
     Conditional,
     DataSpec,
     ImportanceBound,
+    Interpolates,
     Likelihood,
     LikelihoodBound,
     Modality,
@@ -566,6 +567,32 @@ def assert_obeys_condition(subject: Subject) -> None:
     assert subject.drill(spec, done), f"{hits[-1]} of {len(condition)} samples are nearest to their class"
 
 
+def assert_interpolates(subject: Subject) -> None:
+    """The ends and the middle of a path are samples, and its points lie nearer to the next than its ends do."""
+    model, _ = subject.exercised
+    with seeded(8), torch.no_grad():
+        path = model.interpolate(24, 9)  # [24, 9, *shape]
+    assert path.shape[:2] == (24, 9), f"24 paths of 9 points have shape {tuple(path.shape)}"
+    assert_in_data_units(path.flatten(0, 1), 24 * 9, model.spec)
+    step = (path[:, 1:] - path[:, :-1]).abs().double().mean()
+    ends = (path[:, -1] - path[:, 0]).abs().double().mean()
+    assert step < 0.8 * ends, f"neighbours on a path differ by {step:.3g} levels, its ends by {ends:.3g}"
+    samples = draw(subject.learned, 3000)
+    with seeded(9), torch.no_grad():
+        path = subject.learned.interpolate(1000, 3)
+    for name, points in zip(("first", "middle", "last"), path.unbind(1), strict=True):
+        p_value = same_source(points, samples, subject.universe.enumerable)
+        assert p_value > P_VALUE, f"the {name} points of paths are no samples (p = {p_value:.1e})"
+
+
+def same_source(a: Tensor, b: Tensor, spec: DataSpec) -> float:
+    """p-value of a chi-square test that `a` and `b` `[n, *shape]` come from one source; rare examples are pooled."""
+    counts = torch.stack([index_of(x, spec).bincount(minlength=spec.levels**spec.dims) for x in (a, b)])  # [2, N]
+    rare = counts.sum(0) < 20
+    table = torch.cat([counts[:, ~rare], counts[:, rare].sum(1, keepdim=True)], 1)
+    return float(stats.chi2_contingency(table[:, table.sum(0) > 0].numpy()).pvalue)
+
+
 # Flows: laws on functions --------------------------------------------------------------------------------------------
 
 Flow = Callable[[Tensor], tuple[Tensor, Tensor]]  # x [B, *shape] -> z [B, *shape], log|det dz/dx| [B]
@@ -627,4 +654,5 @@ LAWS: tuple[Law, ...] = (
     Law(assert_pseudo_normalised, (PseudoLikelihood,)),
     Law(assert_reconstructs, (Reconstructs,)),
     Law(assert_obeys_condition, (Conditional,)),
+    Law(assert_interpolates, (Interpolates,)),
 )

@@ -120,6 +120,8 @@ def test_law_acquits(kind: type[toys.Toy], modality: Any, law: Law) -> None:
         (toys.Unmasked, laws.assert_pseudo_normalised, "all values of token"),
         (toys.ReconstructsMean, laws.assert_reconstructs, "squared error"),
         (toys.IgnoresCondition, laws.assert_obeys_condition, "nearest to their class"),
+        (toys.Jumps, laws.assert_interpolates, "neighbours on a path differ"),
+        (toys.StaysInside, laws.assert_interpolates, "points of paths are no samples"),
     ],
     ids=lambda value: value.__name__.removeprefix("assert_") if callable(value) else "",
 )

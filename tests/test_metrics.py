@@ -63,6 +63,13 @@ def test_the_list_has_every_metric_once_in_the_order_of_the_board():
         "nearest_neighbour_ratio",
         "copies",
         "near_copies",
+        "downstream_accuracy",
+        "augmented_accuracy",
+        "anomaly_auroc",
+        "anomaly_auroc_corrected",
+        "psnr",
+        "ssim",
+        "interpolation_ratio",
     ]
     evidence = {field.name for field in fields(Evidence)}
     for metric in METRICS:

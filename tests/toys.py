@@ -12,12 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmark.models.base import GenerativeModel
+from benchmark.models.base import GenerativeModel, interpolated
 from benchmark.spec import (
     Batch,
     Conditional,
     DataSpec,
     ImportanceBound,
+    Interpolates,
     Likelihood,
     LikelihoodBound,
     PseudoLikelihood,
@@ -161,7 +162,7 @@ class ClimbsLoss(Independent):
 # Bounds --------------------------------------------------------------------------------------------------------------
 
 
-class Latent(Toy, ImportanceBound, Reconstructs):
+class Latent(Toy, ImportanceBound, Reconstructs, Interpolates):
     """A VAE with one latent number: z ~ N(0, 1), x_d | z ~ Cat(w_d z + b_d), q(z | x) = N(mu(x), sigma²)."""
 
     beta_in_training: ClassVar[float] = 1.0
@@ -209,7 +210,13 @@ class Latent(Toy, ImportanceBound, Reconstructs):
         return torch.randn(n)
 
     def sample(self, n: int) -> Tensor:
-        return categorical(self.decode(self.prior(n))).reshape(n, *self.spec.shape)
+        return self.generate(self.prior(n))
+
+    def generate(self, z: Tensor) -> Tensor:
+        return categorical(self.decode(z)).reshape(len(z), *self.spec.shape)
+
+    def interpolate(self, n: int, steps: int) -> Tensor:
+        return interpolated(self.prior(n), self.prior(n), steps, self.generate)
 
     def reconstruct(self, x: Tensor) -> Tensor:
         mean = self.decode(self.mu(x)).softmax(-1) @ torch.arange(self.spec.levels, dtype=torch.float32)  # [B, D]
@@ -224,6 +231,20 @@ class LatentMeanForSum(Latent):
     def terms(self, x: Tensor) -> tuple[Tensor, Tensor]:
         reconstruction, kl = super().terms(x)
         return reconstruction / self.spec.dims, kl
+
+
+class Jumps(Latent):
+    """What is random beside the latent is drawn anew at each point of a path."""
+
+    def interpolate(self, n: int, steps: int) -> Tensor:
+        return torch.stack([self.sample(n) for _ in range(steps)], 1)
+
+
+class StaysInside(Latent):
+    """Paths keep to the middle of the prior."""
+
+    def interpolate(self, n: int, steps: int) -> Tensor:
+        return interpolated(self.prior(n), self.prior(n), steps, lambda z: self.generate(0.2 * z))
 
 
 class WeightInsideElbo(Latent):

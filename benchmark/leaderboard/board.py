@@ -14,6 +14,7 @@ from benchmark.leaderboard.columns import (
     COST,
     LIKELIHOOD,
     MARKS,
+    MORE_ON_LIKELIHOOD,
     MORE_ON_SAMPLES,
     SAMPLES,
     Column,
@@ -158,6 +159,7 @@ class _Board:
         rows, (minutes, name) = self._under(budget), budget
         parts = [f"## Budget {escape(name)}: at most {minutes:g} CPU minutes of training a run"]
         parts += self._tables("Likelihood", rows, self.likelihood, self.beside, COST)
+        parts += self._more("More on the same models", rows, self.likelihood, MORE_ON_LIKELIHOOD)
         if self.samples:
             parts += self._tables("Samples", rows, self.samples[0], self.samples[1:], ())
             parts += self._more("More on samples", rows, self.samples[0], MORE_ON_SAMPLES)

@@ -80,6 +80,16 @@ MORE_ON_SAMPLES = (
     _column("nearest_neighbour_ratio", "nearest neighbour ratio", 3),
     _column("near_copies", "near copies", 3),
     _column("copies", "copies", 3),
+    _column("downstream_accuracy", "accuracy from samples", 3),
+    _column("augmented_accuracy", "from real + samples", 3),
+    _column("interpolation_ratio", "interpolation ratio", 2),
+)
+#: And what else a model with a likelihood may do, in the order of the likelihood.
+MORE_ON_LIKELIHOOD = (
+    _column("anomaly_auroc", "anomaly AUROC", 3),
+    _column("anomaly_auroc_corrected", "the same, less complexity", 3),
+    _column("psnr", "PSNR, dB", 2),
+    _column("ssim", "SSIM", 3),
 )
 COST = (
     _column("parameters", "parameters", 0),

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from benchmark.metrics import coverage, fidelity, likelihood, memorisation, text
+from benchmark.metrics import (
+    anomaly,
+    coverage,
+    downstream,
+    fidelity,
+    interpolation,
+    likelihood,
+    memorisation,
+    reconstruction,
+    text,
+)
 from benchmark.spec import Metric, Modality, unknown
 
 _IMAGE: tuple[Modality, ...] = ("image",)
 _TEXT: tuple[Modality, ...] = ("text",)
 _LIKELIHOOD, _TOKENS, _SAMPLES = ("log_prob", "elbo"), ("token_log_prob",), ("samples",)
+_LABELLED, _ANOMALIES, _RECONSTRUCTIONS = ("labelled",), ("anomalies",), ("reconstructions",)
 _STREAM = {"stderr": f"batch means, blocks of max({text.MIN_BLOCK}, sqrt(n)) tokens"}
 
 METRICS: tuple[Metric, ...] = (
@@ -40,6 +51,35 @@ METRICS: tuple[Metric, ...] = (
     Metric("nearest_neighbour_ratio", 1, "1", "neither", _SAMPLES, memorisation.nearest_neighbour_ratio, _IMAGE),
     Metric("copies", 1, "1", "lower", ("images",), memorisation.copies, _IMAGE, memorisation.PIXELS_PROTOCOL),
     Metric("near_copies", 1, "1", "lower", ("images",), memorisation.near_copies, _IMAGE, memorisation.NEAR_PROTOCOL),
+    Metric(
+        "downstream_accuracy", 1, "1", "higher", _LABELLED, downstream.downstream_accuracy, _IMAGE, downstream.PROTOCOL
+    ),
+    Metric(
+        "augmented_accuracy", 1, "1", "higher", _LABELLED, downstream.augmented_accuracy, _IMAGE, downstream.PROTOCOL
+    ),
+    Metric("anomaly_auroc", 1, "1", "higher", _ANOMALIES, anomaly.anomaly_auroc, _IMAGE, anomaly.PROTOCOL),
+    Metric(
+        "anomaly_auroc_corrected",
+        1,
+        "1",
+        "higher",
+        _ANOMALIES,
+        anomaly.anomaly_auroc_corrected,
+        _IMAGE,
+        anomaly.CORRECTED_PROTOCOL,
+    ),
+    Metric("psnr", 1, "dB", "higher", _RECONSTRUCTIONS, reconstruction.psnr, _IMAGE),
+    Metric("ssim", 1, "1", "higher", _RECONSTRUCTIONS, reconstruction.ssim, _IMAGE, reconstruction.SSIM_PROTOCOL),
+    Metric(
+        "interpolation_ratio",
+        1,
+        "1",
+        "lower",
+        ("interpolations",),
+        interpolation.interpolation_ratio,
+        _IMAGE,
+        interpolation.PROTOCOL,
+    ),
 )
 
 

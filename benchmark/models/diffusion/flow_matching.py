@@ -31,11 +31,11 @@ from torch.distributions import Categorical
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
-from benchmark.models.base import GenerativeModel, adamw
-from benchmark.spec import BadInput, Batch, DataSpec, Sampler, Solver, SolvesLikelihood
+from benchmark.models.base import GenerativeModel, adamw, interpolated
+from benchmark.spec import BadInput, Batch, DataSpec, Interpolates, Sampler, Solver, SolvesLikelihood
 
 
-class FlowMatching(GenerativeModel, SolvesLikelihood):
+class FlowMatching(GenerativeModel, SolvesLikelihood, Interpolates):
     """y_t = (1 - t) ε + t f with ε ~ N(0, I), moved from t = 0 to T by dy/dt = v(y, t); then x ~ p(x | y_T)."""
 
     values: Tensor
@@ -101,14 +101,20 @@ class FlowMatching(GenerativeModel, SolvesLikelihood):
     def sampler(self) -> Sampler:
         return Sampler("heun", 2 * self.steps + self.read_evaluations)
 
-    @torch.no_grad()
     def sample(self, n: int) -> Tensor:
-        """Heun's method, the noise falling by the same factor at each step."""
-        y = torch.randn(n, *self.spec.shape, device=self.device)
+        return self.generate(torch.randn(n, *self.spec.shape, device=self.device))
+
+    def interpolate(self, n: int, steps: int) -> Tensor:
+        first, last = torch.randn(2, n, *self.spec.shape, device=self.device)
+        return interpolated(first, last, steps, self.generate)
+
+    @torch.no_grad()
+    def generate(self, y: Tensor) -> Tensor:
+        """x [B, C, H, W] from y_0 = ε by Heun's method, the noise falling by the same factor at each step."""
         times = -torch.expm1(torch.linspace(0, math.log(1 - self.last), self.steps + 1, device=self.device))
         for t, u in pairwise(times):
-            here = self.velocity(y, t.expand(n))
-            there = self.velocity(y + (u - t) * here, u.expand(n))
+            here = self.velocity(y, t.expand(len(y)))
+            there = self.velocity(y + (u - t) * here, u.expand(len(y)))
             y = y + (u - t) * (here + there) / 2
         sample: Tensor = self.read(y).sample()
         return sample

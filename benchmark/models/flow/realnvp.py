@@ -22,13 +22,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
-from benchmark.models.base import GenerativeModel, adamw
-from benchmark.spec import BadInput, Batch, DataSpec, ImportanceBound, Sampler
+from benchmark.models.base import GenerativeModel, adamw, interpolated
+from benchmark.spec import BadInput, Batch, DataSpec, ImportanceBound, Interpolates, Sampler
 
 Network = Literal["mlp", "conv"]
 
 
-class RealNVP(GenerativeModel, ImportanceBound):
+class RealNVP(GenerativeModel, ImportanceBound, Interpolates):
     """p(x) ≥ E_q(u | x) [p(x + u) / q(u | x)] for noise u in [0, 1): a normal density behind an invertible network."""
 
     scales: Sequence[Scale]
@@ -129,7 +129,15 @@ class RealNVP(GenerativeModel, ImportanceBound):
         return Sampler("inverse", evaluations=1)
 
     def sample(self, n: int) -> Tensor:
-        y = self.inverse(torch.randn(n, self.spec.dims, device=self.device))
+        return self.generate(torch.randn(n, self.spec.dims, device=self.device))
+
+    def interpolate(self, n: int, steps: int) -> Tensor:
+        first, last = torch.randn(2, n, self.spec.dims, device=self.device)
+        return interpolated(first, last, steps, self.generate)
+
+    def generate(self, z: Tensor) -> Tensor:
+        """x `[B, C, H, W]` for z [B, D]."""
+        y = self.inverse(z)
         value = (torch.sigmoid(y) - self.alpha) / (1 - 2 * self.alpha)  # (x + u) / L
         return (value * self.spec.levels).floor().long().clamp(0, self.spec.levels - 1)
 

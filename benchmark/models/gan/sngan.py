@@ -17,11 +17,11 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 from torch.optim import Adam, Optimizer
 
-from benchmark.models.base import GenerativeModel
-from benchmark.spec import Batch, DataSpec, Sampler
+from benchmark.models.base import GenerativeModel, interpolated
+from benchmark.spec import Batch, DataSpec, Interpolates, Sampler
 
 
-class SNGAN(GenerativeModel):
+class SNGAN(GenerativeModel, Interpolates):
     """x = round(G(z)), z ~ N(0, I); D is 1-Lipschitz, layer by layer. Images halve until their side is odd or 4."""
 
     def __init__(
@@ -56,7 +56,14 @@ class SNGAN(GenerativeModel):
         return Sampler("ancestral", evaluations=1)
 
     def sample(self, n: int) -> Tensor:
-        return self.to_levels(self.generator(self.noise(n)))
+        return self.generate(self.noise(n))
+
+    def interpolate(self, n: int, steps: int) -> Tensor:
+        return interpolated(self.noise(n), self.noise(n), steps, self.generate)
+
+    def generate(self, z: Tensor) -> Tensor:
+        """x `[B, C, H, W]` for z [B, Z]."""
+        return self.to_levels(self.generator(z))
 
     def noise(self, n: int) -> Tensor:
         """z ~ N(0, I), [n, Z]."""

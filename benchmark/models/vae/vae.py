@@ -20,11 +20,11 @@ from torch.distributions import Bernoulli, Categorical, Distribution, Normal, kl
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
-from benchmark.models.base import GenerativeModel, adamw
-from benchmark.spec import BadInput, Batch, DataSpec, ImportanceBound, Reconstructs, Sampler
+from benchmark.models.base import GenerativeModel, adamw, interpolated
+from benchmark.spec import BadInput, Batch, DataSpec, ImportanceBound, Interpolates, Reconstructs, Sampler
 
 
-class VAE(GenerativeModel, ImportanceBound, Reconstructs):
+class VAE(GenerativeModel, ImportanceBound, Reconstructs, Interpolates):
     """p(x) = E_{z ~ N(0, I)} p(x | z), with a diagonal Gaussian posterior q(z | x) and pixels independent given z."""
 
     prior_mean: Tensor
@@ -96,7 +96,15 @@ class VAE(GenerativeModel, ImportanceBound, Reconstructs):
         return Sampler("ancestral", evaluations=1)
 
     def sample(self, n: int) -> Tensor:
-        return self.decode(self.prior().sample((n,))).sample().long()
+        return self.generate(self.prior().sample((n,)))
+
+    def interpolate(self, n: int, steps: int) -> Tensor:
+        first, last = self.prior().sample((2, n))  # [B, Z] each
+        return interpolated(first, last, steps, self.generate)
+
+    def generate(self, z: Tensor) -> Tensor:
+        """x ~ p(x | z), [B, C, H, W]."""
+        return self.decode(z).sample().long()
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """The mean of p(x | z) at the posterior's mean, rounded to a level."""

@@ -1,0 +1,90 @@
+"""Whether a likelihood tells images from what is none: held-out images beside outliers of the same shape and levels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from benchmark.spec import AnomalyScores, Estimate, Evidence
+
+EXAMPLES = 200  # held-out images, at most, and as many outliers
+DRAWS = 4  # of a bound
+CORRUPTIONS = ("noise", "blur", "mirror", "shift")
+
+PROTOCOL: Mapping[str, Any] = {"statistic": "-log p"}
+CORRECTED_PROTOCOL: Mapping[str, Any] = {"statistic": "-log p - complexity", "complexity": "bits of the PNG"}
+
+
+def anomaly_auroc(evidence: Evidence) -> Estimate:
+    """Probability that an outlier has the lower likelihood, or bound, of a pair (area under the ROC curve)."""
+    found = _anomalies(evidence)
+    return auroc(-found.log_prob, -found.outlier_log_prob, found.paired)
+
+
+def anomaly_auroc_corrected(evidence: Evidence) -> Estimate:
+    """The same by −log p(x) − L(x), where L is the length of a lossless code: simple images are likely under any model,
+    so what counts is how much better than the codec the model knows an image (Serrà and others 2020, eq. 1)."""
+    found = _anomalies(evidence)
+    inside, outside = (
+        -log_prob - length * 8 * math.log(2)  # bytes to nats
+        for log_prob, length in ((found.log_prob, found.length), (found.outlier_log_prob, found.outlier_length))
+    )
+    return auroc(inside, outside, found.paired)
+
+
+def auroc(inside: Tensor, outside: Tensor, paired: bool) -> Estimate:
+    """P(outside > inside) + ½ P(outside = inside) over all pairs of `inside` `[N]` and `outside` `[M]`.
+
+    The standard error is that of DeLong and others 1988 (eq. 5); `paired` says that entries i of both (N = M) are not
+    independent, and then the components of each pair vary together.
+    """
+    greater = torch.sign(outside[None, :] - inside[:, None]).double() / 2 + 0.5  # [N, M]
+    of_inside, of_outside = greater.mean(1), greater.mean(0)
+    if paired:
+        variance = (of_inside + of_outside).var() / len(of_inside)
+    else:
+        variance = of_inside.var() / len(of_inside) + of_outside.var() / len(of_outside)
+    return Estimate(greater.mean().item(), math.sqrt(variance.item()), len(inside) + len(outside))
+
+
+def corrupted(x: Tensor, levels: int) -> Tensor:
+    """Image i of `x` `[n, C, H, W]` under corruption i mod 4, always the same: in the data's own levels.
+
+    `noise` redraws one pixel in thirty, `blur` goes halfway to means over 3×3 pixels, `mirror` swaps left and right,
+    `shift` moves by an eighth of the width, what leaves on the right coming in on the left.
+    """
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.randint(levels, x.shape, generator=generator)
+    redrawn = torch.rand(x.shape, generator=generator) < 1 / 30
+    x, width = x.long(), x.shape[-1]
+    means = F.avg_pool2d(F.pad(x.double(), (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+    outliers = {
+        "noise": torch.where(redrawn, drawn, x),
+        "blur": ((x + means) / 2).round().long(),
+        "mirror": x.flip(3),
+        "shift": x.roll(max(1, width // 8), 3),
+    }
+    kinds = torch.stack([outliers[name] for name in CORRUPTIONS])  # [4, n, C, H, W]
+    index = torch.arange(len(x))
+    return kinds[index % len(CORRUPTIONS), index]
+
+
+def code_length(x: Tensor) -> Tensor:
+    """Bytes `[n]` of each image of `x` `[n, C, H, W]` as PNG; channels lie below each other unless there are three."""
+    from torchvision.io import encode_png
+
+    pictures = x.to(torch.uint8)
+    if x.shape[1] != 3:
+        pictures = pictures.flatten(1, 2)[:, None]  # [n, 1, C·H, W]
+    return torch.tensor([len(encode_png(picture, compression_level=9)) for picture in pictures.cpu()]).double()
+
+
+def _anomalies(evidence: Evidence) -> AnomalyScores:
+    if evidence.anomalies is None:
+        raise ValueError("the evidence has no anomalies: compute a metric only where one of its needs is met")
+    return evidence.anomalies

@@ -1,0 +1,184 @@
+"""What every metric means, pinned: on a fixed input, each version of it has one value for ever."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from test_leaderboard import page, record
+from torch import Tensor
+
+from benchmark.metrics import METRICS
+from benchmark.metrics.cost import COST
+from benchmark.spec import (
+    AnomalyScores,
+    DataSpec,
+    Evidence,
+    Features,
+    Labelled,
+    LabelledSamples,
+    Metric,
+    Reconstructions,
+    SampleClasses,
+    SampleFeatures,
+    SampleImages,
+    Score,
+)
+
+DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "metrics.md"
+
+#: Name -> (version, value, standard error) on the evidence below.
+#:
+#: Has a value moved? If what the metric means has changed, raise its version in METRICS and put the new numbers here:
+#: old rows then leave the board until they are made again. If not, the change is a mistake.
+PINNED: dict[str, tuple[int, float, float]] = {
+    "nll": (1, 79.83354059, 0.1461747881),
+    "bits_per_dim": (1, 1.799616455, 0.003295088155),
+    "elbo": (1, -85.0458833, 0.07830454637),
+    "importance_bound": (1, -82.24349922, 0.1249868923),
+    "nats_per_token": (1, 1.500350354, 0.001512893403),
+    "perplexity": (1, 4.483259522, 0.006782693757),
+    "bits_per_char": (1, 1.803790013, 0.001818869842),
+    "bits_per_byte": (1, 1.546105725, 0.001559031293),
+    "fid": (1, 0.4562883427, 0.1030808528),
+    "kid": (1, 0.122147574, 0.1127924826),
+    "inception_score": (1, 1.258611992, 0.01257236242),
+    "precision": (1, 0.831249997, 0.03124999702),
+    "recall": (1, 0.9645833224, 0.007115944333),
+    "fid_infinity": (1, 0.2227730367, 0.0777340644),
+    "density": (1, 0.85, 0.05822559495),
+    "coverage": (1, 0.9833333333, 0.009394270318),
+    "class_histogram": (1, 0.2312499881, 0.01196783781),
+    "nearest_neighbour_ratio": (1, 1.140988896, 0.07081367006),
+    "copies": (1, 0.25, 0),
+    "near_copies": (1, 0.25, 0),
+    "downstream_accuracy": (1, 1, 0),
+    "augmented_accuracy": (1, 1, 0),
+    "anomaly_auroc": (1, 0.6588888889, 0.07161221906),
+    "anomaly_auroc_corrected": (1, 0.94, 0.03170747522),
+    "psnr": (1, 21.90242153, 0.1047279881),
+    "ssim": (1, 0.9701202575, 0.0006830518579),
+    "interpolation_ratio": (1, 2.67643562, 0.2352699237),
+}
+
+
+class _Draws:
+    """Numbers from numpy's legacy generator, whose stream is frozen (NEP 19)."""
+
+    def __init__(self) -> None:
+        self.random = np.random.RandomState(0)
+
+    def normal(self, *shape: int, scale: float = 1.0) -> Tensor:
+        return torch.from_numpy(scale * self.random.standard_normal(shape))
+
+    def below(self, n: int, *shape: int) -> Tensor:
+        return torch.from_numpy(self.random.randint(n, size=shape))
+
+
+@cache
+def evidence() -> Evidence:
+    """A little of everything, with no meaning."""
+    draw = _Draws()
+
+    def features(n: int, scale: float = 1.0) -> Features:
+        return Features(draw.normal(n, 4, scale=scale), draw.normal(n, 3))
+
+    def images(n: int) -> Tensor:
+        """Noise around one of ten prototypes, of which it is the class."""
+        return (prototypes[torch.arange(n) % 10] + draw.below(5, n, 1, 8, 8)).clamp(max=16)
+
+    def labelled(n: int) -> Labelled:
+        return Labelled(images(n), torch.arange(n) % 10)
+
+    prototypes = draw.below(13, 10, 1, 8, 8)
+    reference, held_out = images(120), images(40)
+    generated = tuple(torch.cat([images(30), reference[i : i + 10]]) for i in range(4))
+    return Evidence(
+        DataSpec((1, 8, 8), 17, "image", 10),
+        log_prob=-80 + draw.normal(50),
+        elbo=-85 + draw.normal(3, 50),
+        importance_bound=-82 + draw.normal(50),
+        token_log_prob=-1.5 + draw.normal(5_000, scale=0.1),
+        characters=6_000,
+        bytes=7_000,
+        samples=SampleFeatures(tuple(features(40, 1.2) for _ in range(4)), features(40), features(120)),
+        images=SampleImages(generated, held_out, reference),
+        classes=SampleClasses(tuple(draw.below(10, 40) for _ in range(4)), draw.below(10, 40)),
+        labelled=LabelledSamples(tuple(labelled(20) for _ in range(4)), labelled(60), labelled(70)),
+        anomalies=AnomalyScores(
+            -80 + draw.normal(30), -82 + draw.normal(30, scale=3.0), 90 + draw.normal(30), 88 + draw.normal(30), True
+        ),
+        reconstructions=Reconstructions(held_out, (held_out + draw.below(3, 40, 1, 8, 8)).clamp(max=16)),
+        interpolations=draw.normal(20, 9, 4).cumsum(1),
+    )
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
+def test_a_version_has_one_value(metric: Metric) -> None:
+    found = metric.compute(evidence())
+    assert metric.name in PINNED, f"pin it: {metric.name!r}: ({metric.version}, {found.value!r}, {found.stderr!r})"
+    version, value, stderr = PINNED[metric.name]
+    assert found.stderr is not None
+    same = found.value == pytest.approx(value, rel=1e-6) and found.stderr == pytest.approx(stderr, rel=1e-5)
+    assert (metric.version, same) == (version, True), (
+        f"{metric.name} is {found.value!r} ± {found.stderr!r} at version {metric.version}, pinned: {value} ± {stderr} at "
+        f"version {version}. A new meaning takes a new version in METRICS and new numbers here; else it is a mistake"
+    )
+
+
+def test_nothing_is_pinned_that_does_not_exist() -> None:
+    assert set(PINNED) == {metric.name for metric in METRICS}
+
+
+def test_an_old_version_leaves_every_table_with_a_note() -> None:
+    """Also where the metric only stands beside the one that ranks."""
+
+    def scores(version: int, precision: float) -> dict[str, Score]:
+        shown: dict[str, Any] = {"split": "test", "how": {"sampler": "ancestral"}}
+        return {
+            "fid": Score("1", 1, 2.0, 0.1, 180, shown),
+            "precision": Score("1", 1, 0.7, 0.1, 180, shown),
+            "coverage": Score("1", version, precision, 0.1, 180, shown),
+        }
+
+    text = page(record(scores(1, 0.123), model="old"), record(scores(2, 0.456), model="new"))
+    assert "0.456" in text
+    assert "0.123" not in text
+    assert "- old, coverage: left out, since it is version 1 and 2 counts" in text
+
+
+# The document --------------------------------------------------------------------------------------------------------
+
+
+def documented() -> dict[str, dict[str, str]]:
+    """Each `### name` of the document with the facts in the line below it."""
+    found = {}
+    for name, line in re.findall(r"^### `(\w+)`\n\n(.+)$", DOCUMENT.read_text(), re.MULTILINE):
+        assert name not in found, f"{name} is there twice"
+        found[name] = dict(part.split(": ") for part in line.split("; "))
+    return found
+
+
+def test_the_document_has_every_metric_with_its_unit_version_and_direction() -> None:
+    facts = documented()
+    for metric in METRICS:
+        assert facts.get(metric.name) == {
+            "Unit": metric.unit,
+            "better": metric.direction,
+            "version": str(metric.version),
+            "needs": " or ".join(metric.needs),
+        }, metric.name
+    assert {name: of["Unit"] for name, of in facts.items() if name not in {metric.name for metric in METRICS}} == COST
+    assert list(facts) == [*(metric.name for metric in METRICS), *COST]
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
+def test_the_document_says_everything_of_a_metric(metric: Metric) -> None:
+    (entry,) = re.findall(rf"^### `{metric.name}`\n\n(.+?)(?=^##|\Z)", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL)
+    for part in ("Formula:", "Protocol:", "Source:", "Weaknesses:"):
+        assert f"- {part} " in entry, f"{metric.name} lacks {part}"
