@@ -371,7 +371,7 @@ def test_density_and_coverage_by_brute_force():
 
 
 def test_density_and_coverage_of_a_perfect_sampler_are_what_the_paper_expects():
-    """Naeem and others 2020, §3.3: E[density] = 1 and, for as many real images as samples, E[coverage] = 1 − 2⁻⁵."""
+    """Naeem and others 2020, §3: E[density] = 1 and, for as many real images as samples, E[coverage] = 1 − 2⁻⁵."""
     drawn = SampleFeatures(tuple(features(20 + i, 200, 3) for i in range(4)), features(1, 200, 3), features(3, 1000, 3))
     assert value("density", Evidence(IMAGES, samples=drawn)) == pytest.approx(1, abs=0.05)
     assert value("coverage", Evidence(IMAGES, samples=drawn)) == pytest.approx(1 - 2**-5, abs=0.012)

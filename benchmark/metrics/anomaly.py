@@ -28,7 +28,7 @@ def anomaly_auroc(evidence: Evidence) -> Estimate:
 
 def anomaly_auroc_corrected(evidence: Evidence) -> Estimate:
     """The same by −log p(x) − L(x), where L is the length of a lossless code: simple images are likely under any model,
-    so what counts is how much better than the codec the model knows an image (Serrà and others 2020, eq. 1)."""
+    so what counts is how much better than the codec the model knows an image (Serrà and others 2020)."""
     found = _anomalies(evidence)
     inside, outside = (
         -log_prob - length * 8 * math.log(2)  # bytes to nats
@@ -40,7 +40,7 @@ def anomaly_auroc_corrected(evidence: Evidence) -> Estimate:
 def auroc(inside: Tensor, outside: Tensor, paired: bool) -> Estimate:
     """P(outside > inside) + ½ P(outside = inside) over all pairs of `inside` `[N]` and `outside` `[M]`.
 
-    The standard error is that of DeLong and others 1988 (eq. 5); `paired` says that entries i of both (N = M) are not
+    The standard error is that of DeLong and others 1988; `paired` says that entries i of both (N = M) are not
     independent, and then the components of each pair vary together.
     """
     greater = torch.sign(outside[None, :] - inside[:, None]).double() / 2 + 0.5  # [N, M]

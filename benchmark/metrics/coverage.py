@@ -60,12 +60,12 @@ def _precision_and_recall(samples: SampleFeatures) -> tuple[Estimate, Estimate]:
 
 def density(evidence: Evidence) -> Estimate:
     """How many balls around real images, reaching to their fifth neighbours, a sample lies in, over five (Naeem and
-    others 2020, eq. 5). About 1 for a perfect sampler; more where samples crowd where data is dense."""
+    others 2020, §3). About 1 for a perfect sampler; more where samples crowd where data is dense."""
     return _density_and_coverage(samples_of(evidence))[0]
 
 
 def coverage(evidence: Evidence) -> Estimate:
-    """Share of real images whose ball, reaching to the fifth neighbour, holds a sample (Naeem and others 2020, eq. 6).
+    """Share of real images whose ball, reaching to the fifth neighbour, holds a sample (Naeem and others 2020, §3).
 
     Real images and samples are as many, which makes 0.97 of a perfect sampler (1 − 2⁻⁵): the reference is cut into
     random groups of that number. The error is over draws and over groups.
@@ -106,6 +106,5 @@ def class_histogram(evidence: Evidence) -> Estimate:
     if classes is None:
         raise ValueError("the evidence has no classes: compute a metric only where one of its needs is met")
     size = int(torch.cat([*classes.generated, classes.held_out]).max()) + 1
-    q = torch.bincount(classes.held_out, minlength=size) / len(classes.held_out)
-    shares = [torch.bincount(draw, minlength=size) / len(draw) for draw in classes.generated]
+    q, *shares = (torch.bincount(x, minlength=size).double() / len(x) for x in (classes.held_out, *classes.generated))
     return over_draws([0.5 * (p - q).abs().sum().item() for p in shares], len(classes.generated[0]))

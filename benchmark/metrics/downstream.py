@@ -26,7 +26,7 @@ PROTOCOL: Mapping[str, Any] = {
 
 
 def downstream_accuracy(evidence: Evidence) -> Estimate:
-    """Accuracy on held-out images of a classifier trained on samples alone (Ravuri and Vinyals 2019, §3.1).
+    """Accuracy on held-out images of a classifier trained on samples alone (Ravuri and Vinyals 2019).
 
     The error is binomial over held-out images and, by a jackknife, over draws.
     """
@@ -34,7 +34,7 @@ def downstream_accuracy(evidence: Evidence) -> Estimate:
 
 
 def augmented_accuracy(evidence: Evidence) -> Estimate:
-    """The same of a classifier trained on real images and samples together (Ravuri and Vinyals 2019, §4.3)."""
+    """The same of a classifier trained on real images and samples together (Ravuri and Vinyals 2019)."""
     samples = _labelled(evidence)
     order = at_most(torch.arange(len(samples.reference.x)), LESSONS)
     real = Labelled(samples.reference.x[order], samples.reference.labels[order])

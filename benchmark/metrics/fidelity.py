@@ -45,7 +45,7 @@ def fid(evidence: Evidence) -> Estimate:
 
 
 def fid_infinity(evidence: Evidence) -> Estimate:
-    """The Fréchet distance that infinitely many samples would score (Chong and Forsyth 2020, §4).
+    """The Fréchet distance that infinitely many samples would score (Chong and Forsyth 2020).
 
     At n samples it is too large by about c/n, so a line in 1/n is drawn through the distances of all draws together, of
     their halves, thirds, and so on down to one draw's size; the value is where it meets 1/n = 0. The error is a
