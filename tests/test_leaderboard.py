@@ -15,12 +15,13 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from benchmark.leaderboard.board import boards, words
+from benchmark.leaderboard.board import boards
 from benchmark.leaderboard.columns import quantity
 from benchmark.leaderboard.markdown import code, escape, link
 from benchmark.leaderboard.published import read_published
 from benchmark.leaderboard.statistics import improvement, log_interval, pooled_stderr, rank_ranges, student_interval
 from benchmark.leaderboard.terminal import runs_table
+from benchmark.leaderboard.texts import words
 from benchmark.record import Record, read_records, write_record
 from benchmark.spec import Absence, BadInput, Score
 
@@ -446,7 +447,7 @@ def test_a_dataset_that_names_no_page_is_refused() -> None:
 
 def test_protocols_in_words() -> None:
     protocol = {"importance_samples": 1000, "split": "test", "of": "a|b", "extra": [1, None], "flag": True}
-    assert words(protocol) == "test split, importance samples 1,000, of a\\|b, extra \\[1, None\\], flag True"
+    assert words(protocol) == "test split, importance samples 1,000, of a|b, extra [1, None], flag True"
 
 
 def test_quantities() -> None:

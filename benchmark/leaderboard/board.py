@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -19,15 +19,14 @@ from benchmark.leaderboard.columns import (
     SAMPLES,
     Column,
     error_text,
-    mark,
     modality,
-    number,
     quantity,
     single,
 )
 from benchmark.leaderboard.markdown import bullets, code, escape, folded, link, page, table
 from benchmark.leaderboard.published import Published, read_published
-from benchmark.leaderboard.rows import Cell, Current, Judge, Ranking, Reference, Row, Run, Superseded, select
+from benchmark.leaderboard.rows import Current, Judge, Reference, Row, Run, Superseded, select
+from benchmark.leaderboard.texts import absences, cell_text, conditions, machine, marked, seed, seeds, unit, words
 from benchmark.record import Record
 from benchmark.spec import BadInput
 
@@ -114,7 +113,7 @@ class _Board:
         for budget in self._budgets():
             for ranking in self.judge.rankings(self._under(budget), self.likelihood)[:1]:
                 first, *others = [entry for entry in ranking.entries if entry.rank == 1]
-                value = f"{_text(first.cell, self.likelihood)} {self.likelihood.title}"
+                value = f"{cell_text(first.cell, self.likelihood)} {self.likelihood.title}"
                 shared = f", shared with {', '.join(escape(entry.row.name) for entry in others)}" if others else ""
                 found.append(f"{escape(budget[1])}: {escape(first.row.name)}, {value}{shared}")
         return "; ".join(found) or "—"
@@ -140,8 +139,8 @@ class _Board:
             lines.append(f"Splits, with the start of their SHA-256: {', '.join(splits)}")
             if not card.get("publishable", True):
                 lines.append("Records on this data are never published.")
-        machines = Counter(_machine(run.record.hardware) for row in self.rows for run in row.runs)
-        runs = (f"{escape(machine)} ({n} {'run' if n == 1 else 'runs'})" for machine, n in sorted(machines.items()))
+        machines = Counter(machine(run.record.hardware) for row in self.rows for run in row.runs)
+        runs = (f"{escape(name)} ({n} {'run' if n == 1 else 'runs'})" for name, n in sorted(machines.items()))
         lines.append(f"Hardware: {'; '.join(runs) or '—'}")
         command = f"python -m benchmark run model=MODEL data={self.data} budget=BUDGET seed=SEED"
         lines.append(f"To run a row again: {code(command)}, at the commit that its records name.")
@@ -178,78 +177,42 @@ class _Board:
         rankings = self.judge.rankings(rows, main)
         ranked = {entry.row.name for ranking in rankings for entry in ranking.entries}
         without = [row for row in rows if row.name not in ranked]
-        notes = sorted(self._notes(rows, main, beside))
+        notes = absences(self.judge, rows, main, beside)
         header = ["rank", "model", "family", main.title, "s.e.", *(c.title for c in (*beside, *cost)), "seeds"]
         parts = []
         for index, ranking in enumerate(rankings):
             lines = [
                 [
                     entry.place,
-                    _name(entry.row),
+                    escape(marked(entry.row)),
                     escape(entry.row.family),
-                    _text(entry.cell, main),
+                    cell_text(entry.cell, main),
                     error_text(entry.cell.stderr, main.digits),
                     *self._others(entry.runs, beside, cost),
-                    _seeds(entry.row, entry.runs),
+                    seeds(entry.row, entry.runs),
                 ]
                 for entry in ranking.entries
             ]
             if index == 0:
                 lines += [self._without(row, beside, cost) for row in without]
             lines += [_reference(reference, main, beside, cost) for reference in ranking.references]
-            parts += [f"### {title}: {words(ranking.protocol)}", table(header, lines, left=3)]
-            parts.append(bullets(self._conditions(ranking, beside) + (notes if index == 0 else [])))
+            parts += [f"### {title}: {escape(words(ranking.protocol))}", table(header, lines, left=3)]
+            below = conditions(self.judge, ranking, beside) + (notes if index == 0 else [])
+            parts.append(_lines(below))
         if not rankings:
             lines = [self._without(row, beside, cost) for row in without]
             shown = table(header, lines, left=3) if cost else f"No row has {main.title}."
-            parts += [f"### {title}", shown, bullets(notes)]
+            parts += [f"### {title}", shown, _lines(notes)]
         return parts
 
     def _others(self, runs: Sequence[Run], beside: Sequence[Column], cost: Sequence[Column]) -> list[str]:
-        scores = [_text(self.judge.cell(runs, column), column) for column in beside]
+        scores = [cell_text(self.judge.cell(runs, column), column) for column in beside]
         cells = [self.judge.cell(runs, column) for column in cost]
         return scores + ["—" if cell is None else quantity(cell.interval.centre) for cell in cells]
 
     def _without(self, row: Row, beside: Sequence[Column], cost: Sequence[Column]) -> list[str]:
         others = self._others(row.scored, beside, cost)
-        return ["", _name(row), escape(row.family), "—", "—", *others, _seeds(row, row.scored)]
-
-    def _conditions(self, ranking: Ranking, beside: Sequence[Column]) -> list[str]:
-        """How each row met the protocol, and what else holds for the columns beside the one that ranks."""
-        hows: dict[str, list[str]] = defaultdict(list)
-        for entry in ranking.entries:
-            hows[words(entry.cell.how)].append(entry.row.name)
-        lines = [f"{ranking.column.title} of {escape(', '.join(who))}: {how}" for how, who in hows.items() if how]
-        for column in beside:
-            models: dict[str, list[str]] = defaultdict(list)
-            for entry in ranking.entries:
-                if (cell := self.judge.cell(entry.runs, column)) is not None:
-                    models[words(_difference(cell.protocol, ranking.protocol))].append(entry.row.name)
-            for condition, who in sorted(models.items()):
-                names = f" of {escape(', '.join(who))}" if len(models) > 1 else ""
-                lines += [f"{column.title}{names}: {condition}"] if condition else []
-        return lines
-
-    def _notes(self, rows: Sequence[Row], main: Column, beside: Sequence[Column]) -> Iterable[str]:
-        """Why a number is missing: which absence it is, and of how many runs."""
-        for row in rows:
-            for column in (main, *beside):
-                reasons: Counter[str] = Counter()
-                for run in row.scored:
-                    score = column.score(run.record)
-                    absent = None if score is None else score.absent
-                    if absent is not None and (column is main or absent.kind != "does not apply"):
-                        reasons[f"{absent.kind}: {absent.reason}"] += 1
-                for reason, n in sorted(reasons.items()):
-                    share = "" if n == len(row.scored) else f" in {n} of {len(row.scored)} runs"
-                    yield f"{escape(row.name)}, {column.title}{share}: {escape(reason)}"
-                if (old := self.judge.outdated(row, column)) is not None:
-                    newest = self.judge.versions[column.metric]
-                    yield f"{escape(row.name)}, {column.title}: left out, since it is version {old} and {newest} counts"
-            if main.metric == "fid" and row.memorises:
-                yield f"{escape(row.name)} memorises: {_shares(row)}"
-            if not row.scored:
-                yield f"{escape(row.name)}: no run finished, see below"
+        return ["", escape(marked(row)), escape(row.family), "—", "—", *others, seeds(row, row.scored)]
 
     # Below the tables ------------------------------------------------------------------------------------------------
 
@@ -268,7 +231,7 @@ class _Board:
         lines = [
             [
                 escape(figure.model),
-                f"{MARKS[figure.likelihood]}{figure.value:g} {escape(_unit(group))}",
+                f"{MARKS[figure.likelihood]}{figure.value:g} {escape(unit(group))}",
                 escape(f"{group.protocol}{f'; {figure.note}' if figure.note else ''}"),
                 escape(figure.citation),
                 escape(f"{'yes' if group.comparable else 'no'}: {group.why}"),
@@ -284,7 +247,7 @@ class _Board:
             [
                 escape(row.name),
                 escape(row.budget[1]),
-                _seed(run),
+                seed(run),
                 run.record.status,
                 self._link(run),
                 _commit(run.record),
@@ -304,7 +267,7 @@ class _Board:
         """`vae, standard, seed 0, [1f2e3d4c](…), diverged at step 9`."""
         record = run.record
         ended = f"{record.status}{f' ({record.reason})' if record.reason else ''}"
-        return f"{escape(record.model)}, {escape(record.budget)}, seed {_seed(run)}, {self._link(run)}, {escape(ended)}"
+        return f"{escape(record.model)}, {escape(record.budget)}, seed {seed(run)}, {self._link(run)}, {escape(ended)}"
 
     def _link(self, run: Run) -> str:
         target = PurePosixPath(Path(os.path.relpath(run.path, self.home)).as_posix())
@@ -314,40 +277,12 @@ class _Board:
 # Cells ---------------------------------------------------------------------------------------------------------------
 
 
+def _lines(lines: Sequence[str]) -> str:
+    return bullets([escape(line) for line in lines])
+
+
 def _section(title: str, content: str) -> str:
     return f"## {title}\n\n{content}"
-
-
-def words(protocol: Mapping[str, Any]) -> str:
-    """A protocol as one line: `test split, context 128, stride 32`."""
-    parts = {name: f"{value:,}" if type(value) is int else str(value) for name, value in protocol.items()}
-    shown = [f"{parts.pop('split')} split"] if "split" in parts else []
-    return escape(", ".join([*shown, *(f"{name.replace('_', ' ')} {value}" for name, value in parts.items())]))
-
-
-def _difference(protocol: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in protocol.items() if name not in base or base[name] != value}
-
-
-def _name(row: Row) -> str:
-    return escape(row.name) + ("†" if row.truncated else "") + ("‡" if row.memorises else "")
-
-
-def _shares(row: Row) -> str:
-    """`near copies are 0.99, 0.98 of its samples, 0.006 of held-out images`."""
-    found = [run.near_copies for run in row.scored if run.near_copies is not None]
-    samples = ", ".join(number(near.share, 2) for near in found)
-    held_out = ", ".join(sorted({number(near.held_out, 3) for near in found}))
-    return f"near copies are {samples} of its samples, {held_out} of held-out images"
-
-
-def _text(cell: Cell | None, column: Column) -> str:
-    return "—" if cell is None else mark(cell.how) + column.text(cell.interval)
-
-
-def _seeds(row: Row, runs: Sequence[Run]) -> str:
-    """`3`, or `2 of 3` where a run diverged, failed, or stands under another protocol."""
-    return str(len(runs)) if len(runs) == len(row.runs) else f"{len(runs)} of {len(row.runs)}"
 
 
 def _reference(reference: Reference, main: Column, beside: Sequence[Column], cost: Sequence[Column]) -> list[str]:
@@ -357,24 +292,7 @@ def _reference(reference: Reference, main: Column, beside: Sequence[Column], cos
     return ["", name, "", first, error, *others, *["—"] * len(cost), "—"]
 
 
-def _seed(run: Run) -> str:
-    init, data = run.seed
-    return str(init) if init == data else f"{init}, data {data}"
-
-
-def _unit(group: Published) -> str:
-    return group.metric if group.unit == "1" else group.unit
-
-
 def _commit(record: Record) -> str:
     if record.git is None:
         return "unknown"
     return code(str(record.git["commit"])[:8]) + (" with changes" if record.git.get("dirty") else "")
-
-
-def _machine(hardware: Mapping[str, Any]) -> str:
-    """`AMD EPYC, 2 cores, 1 thread`; a GPU comes first."""
-    device = [str(hardware["device"])] if hardware.get("device", "cpu") != "cpu" else []
-    threads = int(hardware.get("threads", 0))
-    used = [f"{threads} {'thread' if threads == 1 else 'threads'} used"] if threads else []
-    return ", ".join([*device, str(hardware.get("cpu", "unknown")), f"{hardware.get('cores', '?')} cores", *used])

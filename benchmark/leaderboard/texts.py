@@ -1,0 +1,105 @@
+"""What boards say in words about rows, protocols and absences, as plain text: pages escape it their own way."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from benchmark.leaderboard.columns import Column, mark, number
+from benchmark.leaderboard.published import Published
+from benchmark.leaderboard.rows import Cell, Judge, Ranking, Row, Run
+
+
+def words(protocol: Mapping[str, Any]) -> str:
+    """A protocol as one line: `test split, context 128, stride 32`."""
+    parts = {name: f"{value:,}" if type(value) is int else str(value) for name, value in protocol.items()}
+    first = [f"{parts.pop('split')} split"] if "split" in parts else []
+    return ", ".join([*first, *(f"{name.replace('_', ' ')} {value}" for name, value in parts.items())])
+
+
+def marked(row: Row) -> str:
+    """A row's name, † where a budget ended a run early, ‡ where the sampler memorises."""
+    return row.name + ("†" if row.truncated else "") + ("‡" if row.memorises else "")
+
+
+def cell_text(cell: Cell | None, column: Column) -> str:
+    return "—" if cell is None else mark(cell.how) + column.text(cell.interval)
+
+
+def seeds(row: Row, runs: Sequence[Run]) -> str:
+    """`3`, or `2 of 3` where a run diverged, failed, or stands under another protocol."""
+    return str(len(runs)) if len(runs) == len(row.runs) else f"{len(runs)} of {len(row.runs)}"
+
+
+def seed(run: Run) -> str:
+    init, data = run.seed
+    return str(init) if init == data else f"{init}, data {data}"
+
+
+def unit(group: Published) -> str:
+    return group.metric if group.unit == "1" else group.unit
+
+
+def machine(hardware: Mapping[str, Any]) -> str:
+    """`AMD EPYC, 2 cores, 1 thread`; a GPU comes first."""
+    device = [str(hardware["device"])] if hardware.get("device", "cpu") != "cpu" else []
+    threads = int(hardware.get("threads", 0))
+    used = [f"{threads} {'thread' if threads == 1 else 'threads'} used"] if threads else []
+    return ", ".join([*device, str(hardware.get("cpu", "unknown")), f"{hardware.get('cores', '?')} cores", *used])
+
+
+# Below a table -------------------------------------------------------------------------------------------------------
+
+
+def conditions(judge: Judge, ranking: Ranking, beside: Sequence[Column]) -> list[str]:
+    """How each row met the protocol, and what else holds for the columns beside the one that ranks."""
+    hows: dict[str, list[str]] = defaultdict(list)
+    for entry in ranking.entries:
+        hows[words(entry.cell.how)].append(entry.row.name)
+    lines = [f"{ranking.column.title} of {', '.join(who)}: {how}" for how, who in hows.items() if how]
+    for column in beside:
+        models: dict[str, list[str]] = defaultdict(list)
+        for entry in ranking.entries:
+            if (cell := judge.cell(entry.runs, column)) is not None:
+                models[words(_difference(cell.protocol, ranking.protocol))].append(entry.row.name)
+        for condition, who in sorted(models.items()):
+            names = f" of {', '.join(who)}" if len(models) > 1 else ""
+            lines += [f"{column.title}{names}: {condition}"] if condition else []
+    return lines
+
+
+def absences(judge: Judge, rows: Sequence[Row], main: Column, beside: Sequence[Column]) -> list[str]:
+    """Why a number is missing: which absence it is, and of how many runs."""
+    lines = []
+    for row in rows:
+        for column in (main, *beside):
+            reasons: Counter[str] = Counter()
+            for run in row.scored:
+                score = column.score(run.record)
+                absent = None if score is None else score.absent
+                if absent is not None and (column is main or absent.kind != "does not apply"):
+                    reasons[f"{absent.kind}: {absent.reason}"] += 1
+            for reason, n in sorted(reasons.items()):
+                share = "" if n == len(row.scored) else f" in {n} of {len(row.scored)} runs"
+                lines.append(f"{row.name}, {column.title}{share}: {reason}")
+            if (old := judge.outdated(row, column)) is not None:
+                newest = judge.versions[column.metric]
+                lines.append(f"{row.name}, {column.title}: left out, since it is version {old} and {newest} counts")
+        if main.metric == "fid" and row.memorises:
+            lines.append(f"{row.name} memorises: {_shares(row)}")
+        if not row.scored:
+            lines.append(f"{row.name}: no run finished, see below")
+    return sorted(lines)
+
+
+def _difference(protocol: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in protocol.items() if name not in base or base[name] != value}
+
+
+def _shares(row: Row) -> str:
+    """`near copies are 0.99, 0.98 of its samples, 0.006 of held-out images`."""
+    found = [run.near_copies for run in row.scored if run.near_copies is not None]
+    samples = ", ".join(number(near.share, 2) for near in found)
+    held_out = ", ".join(sorted({number(near.held_out, 3) for near in found}))
+    return f"near copies are {samples} of its samples, {held_out} of held-out images"
