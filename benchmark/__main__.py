@@ -6,6 +6,7 @@ Exit codes: 0 done (or agrees), 1 the run failed or diverged, 2 bad input, 3 a r
 from __future__ import annotations
 
 import json
+import re
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -137,6 +138,41 @@ def truth(overrides: tuple[str, ...], records: Path | None, target: Path | None)
 
 
 @cli.command()
+@click.argument("overrides", nargs=-1)
+def sweep(overrides: tuple[str, ...]) -> None:
+    """Study hyperparameters: model=vae data=digits trials=64 workers=2 [sampler=qmc] [design=space] [name=...] ...
+
+    \b
+    trials=64       that the sampler proposes
+    workers=N       at a time, each in a process with its share of the cores
+    sampler=qmc     or random, tpe, cmaes, gp
+    pruner=none     or median, halving; by default the median rule under samplers that learn
+    design=space    the search space of configs/sweep/; or learning_rate: rates=7 with seeds=3 each;
+                    or seeds: seeds=3 initialisations with as many orders of the data
+    name=NAME       of the study; otherwise it follows from all that decides what the study finds
+    storage=URL     any storage of Optuna's; by default a journal below runs/
+
+    The same command goes on with a study that was stopped. Other settings apply to every trial.
+    """
+    from benchmark.launch import Display
+    from benchmark.sweep.search import sweep
+
+    plan, workers, storage = _plan(overrides)
+    try:
+        with Display() as display:
+            summary = sweep(plan, workers, storage, display)
+    except KeyboardInterrupt:
+        raise Stopped("the same command goes on where it stopped") from None
+    counts = ", ".join(f"{n} {state}" for state, n in sorted(summary.counts.items()) if n)
+    click.echo(f"{summary.name}: {counts}")
+    if summary.best is not None:
+        click.echo(f"best: {summary.best:.6g}, {summary.trial}")
+        for key, value in summary.params.items():
+            click.echo(f"  {key}={value:.6g}" if isinstance(value, float) else f"  {key}={value}")
+    click.echo(f"publish it with: python -m benchmark publish {summary.folder}")
+
+
+@cli.command()
 @click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
 @click.option("--trust", multiple=True, metavar="PACKAGE", help="Let the configuration name classes of this package.")
 def evaluate(folder: Path, trust: tuple[str, ...]) -> None:
@@ -161,14 +197,20 @@ def sample(folder: Path, number: int, seed: int, trust: tuple[str, ...]) -> None
 
 @cli.command()
 @click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
-@click.option(
-    "--to", "target", type=click.Path(path_type=Path), default=Path("leaderboards/records"), show_default=True
-)
+@click.option("--to", "target", type=click.Path(path_type=Path), default=Path("leaderboards"), show_default=True)
 def publish(folder: Path, target: Path) -> None:
-    """Copy the record in the folder RUN, with its likelihoods, curves and pictures, to the committed records."""
+    """Copy the record in the folder RUN, with its likelihoods, curves and pictures, to the committed records.
+
+    The folder of a study becomes one file of all its trials.
+    """
     from benchmark.record import publish
 
-    for file in publish(folder, target):
+    if (folder / "study.json").is_file():
+        from benchmark.sweep.studies import publish_study
+
+        click.echo(publish_study(folder, target / "studies"))
+        return
+    for file in publish(folder, target / "records"):
         click.echo(file)
 
 
@@ -248,6 +290,69 @@ def _run_suite(name: str, overrides: tuple[str, ...], fresh: bool) -> list[Outco
             return run_suite(experiments, int(given.get("jobs", default_jobs())), display, fresh)
     except KeyboardInterrupt:
         raise Stopped("the same command goes on where it stopped") from None
+
+
+@cli.command("trials", hidden=True)
+def trials_() -> None:
+    """Carry out trials for `sweep`: tasks as JSON lines on standard input, events on output."""
+    from benchmark.launch import serve_trials
+
+    sink = sys.stdout
+    sys.stdout = sys.stderr  # nobody else may speak on the channel
+    serve_trials(sys.stdin, lambda event: print(json.dumps(event), file=sink, flush=True))
+
+
+_OF_SWEEP = {
+    "trials": "64",
+    "workers": "",
+    "sampler": "qmc",
+    "pruner": "",
+    "design": "space",
+    "rates": "7",
+    "seeds": "3",
+    "name": "",
+    "storage": "",
+}
+
+
+def _plan(overrides: tuple[str, ...]) -> Any:
+    """The study that a command line describes, its number of workers, and where it is stored."""
+    from benchmark.launch import default_jobs
+    from benchmark.sweep import search, space
+
+    pairs = dict(override.split("=", 1) for override in overrides if "=" in override)
+    given = _OF_SWEEP | {key: value for key, value in pairs.items() if key in _OF_SWEEP}
+    numbers = {}
+    for key in ("trials", "workers", "rates", "seeds"):
+        text = given[key] or str(default_jobs())
+        if not text.isdecimal() or int(text) < (2 if key == "rates" else 1):
+            raise BadInput(f"{key}={text}: give a number, as in {key}={_OF_SWEEP[key] or 2}")
+        numbers[key] = int(text)
+    names = {"data": "digits", "model": "vae"} | {key: pairs[key] for key in ("data", "model") if key in pairs}
+    others = [override for override in overrides if override.split("=", 1)[0] not in {*_OF_SWEEP, *names}]
+    if given["name"] and not re.fullmatch(r"[\w.-]+", given["name"]):
+        raise BadInput(f"name={given['name']} cannot name a folder: letters, digits, '_', '.' and '-' can")
+    searched = space.load_space(names["model"])
+    settings = space.base_settings(names["data"], names["model"], searched, others)
+    base = space.base_experiment(searched, settings)
+    designs = {
+        "space": lambda: space.search(searched, base),
+        "learning_rate": lambda: space.learning_rate(base, numbers["rates"], numbers["seeds"]),
+        "seeds": lambda: space.initialisation_and_data(numbers["seeds"]),
+    }
+    if given["design"] not in designs:
+        raise unknown("design", given["design"], designs)
+    plan = search.Plan(
+        base,
+        searched,
+        designs[given["design"]](),
+        tuple(settings),
+        numbers["trials"],
+        given["sampler"],
+        given["pruner"] or None,
+        given["name"] or None,
+    )
+    return plan, numbers["workers"], given["storage"] or None
 
 
 def _show_runs(folders: list[Path]) -> int:

@@ -52,6 +52,7 @@ __all__ = [
     "by_name",
     "draw_samples",
     "evaluate",
+    "keyed_randomness",
     "load_extractor",
     "load_judge",
     "parameters",

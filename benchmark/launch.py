@@ -9,11 +9,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from queue import SimpleQueue
+from typing import Any, Self, TextIO
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -34,7 +36,7 @@ MALLOC = {
 
 Event = dict[str, Any]  # phase, examples, total, loss, rate (examples a second), left (seconds)
 
-DONE = ("finished", "truncated", "has a record")
+DONE = ("finished", "truncated", "pruned", "has a record")
 FAILED = ("failed", "diverged")
 
 
@@ -62,6 +64,7 @@ class Display:
         self.console = console or Console(stderr=True)
         self.every = every
         self.jobs = 1
+        self.note = ""  # what else the last line says
         self._rows: dict[str, _Row] = {}
         self._lines: dict[str, tuple[float, str]] = {}
         self._lock = threading.RLock()
@@ -80,7 +83,11 @@ class Display:
         self.jobs = jobs
         for experiment in experiments:
             kind = experiment.title.rpartition(", seed")[0]
-            self._rows[experiment.title] = _Row(kind, seconds=experiment.budget.minutes * 60)
+            self.plan(experiment.title, kind, experiment.budget.minutes * 60)
+
+    def plan(self, title: str, kind: str, seconds: float) -> None:
+        """One more will run, for so long at most."""
+        self._rows[title] = _Row(kind, seconds=seconds)
 
     def show(self, title: str, event: Event) -> None:
         """What `title` is doing now."""
@@ -123,7 +130,8 @@ class Display:
         states = [row.state for row in self._rows.values()]
         counts = [f"{states.count(state)} {state}" for state in ("done", "running", "failed", "waiting")]
         left = self._seconds_left()
-        return ", ".join(counts) + (f"; about {_clock(left)} left" if left > 0 else "")
+        note = f"; {self.note}" if self.note else ""
+        return ", ".join(counts) + (f"; about {_clock(left)} left" if left > 0 else "") + note
 
     def _seconds_left(self) -> float:
         """Runs of a kind that has finished take what those took; of another, as long as their budget allows."""
@@ -242,6 +250,89 @@ def _in_process(experiment: Experiment, stopped: Path | None, threads: int, disp
     problem = next((line.strip() for line in reversed(errors) if line.strip()), f"exit code {child.returncode}")
     display.show(experiment.title, {"phase": f"failed: {problem}", "examples": 0, "total": 1})
     return Outcome(experiment, folder, None, problem)
+
+
+class Worker:
+    """A child process that carries out one trial after another. It ends when it is closed, or when its parent dies."""
+
+    def __init__(self, threads: int, folder: Path) -> None:
+        """Its own libraries stage their files in `folder`."""
+        staging = {f"WANDB_{name}_DIR": str(folder / "wandb") for name in ("DATA", "CACHE", "CONFIG")}
+        self._child = subprocess.Popen(
+            [sys.executable, "-m", "benchmark", "trials"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={"OMP_NUM_THREADS": str(threads), **MALLOC, **staging, **os.environ},
+        )
+        self._errors: list[str] = []
+        self._reader = threading.Thread(target=lambda: self._errors.extend(self._child.stderr or ()), daemon=True)
+        self._reader.start()
+
+    def send(self, message: Event) -> None:
+        """A task, or an answer. A child that is gone hears nothing; `receive` says so."""
+        assert self._child.stdin is not None
+        with suppress(BrokenPipeError):
+            self._child.stdin.write(json.dumps(message) + "\n")
+            self._child.stdin.flush()
+
+    def receive(self) -> Event | None:
+        """What it says next; `None` when it has died."""
+        assert self._child.stdout is not None
+        line = self._child.stdout.readline()
+        return json.loads(line) if line.endswith("\n") else None
+
+    @property
+    def problem(self) -> str:
+        """Why it died, in a line."""
+        self._child.wait()
+        self._reader.join()
+        said = next((line.strip() for line in reversed(self._errors) if line.strip()), "")
+        return said or f"exit code {self._child.returncode}"
+
+    @property
+    def pid(self) -> int:
+        return self._child.pid
+
+    def close(self) -> None:
+        self._child.kill()
+        self._child.wait()
+
+
+def serve_trials(tasks: TextIO, say: Callable[[Event], None]) -> None:
+    """What a `Worker` does: trials from `tasks`, a JSON line each, until it is closed.
+
+    A task has `config`, `folder` and `group`. What is said: progress; `score` and `examples` after each validation,
+    which waits for the line `{"go_on": …}`; and at the end `done`, or `refused` with the reason.
+    """
+    from benchmark import train
+
+    lines: SimpleQueue[str] = SimpleQueue()
+
+    def read() -> None:
+        for line in tasks:
+            lines.put(line)
+        os._exit(0)  # the parent is gone: nobody wants what this process is doing
+
+    threading.Thread(target=read, daemon=True).start()
+
+    def go_on(score: float, examples: int) -> bool:
+        say({"score": score, "examples": examples})
+        return bool(json.loads(lines.get())["go_on"])
+
+    while True:
+        task = json.loads(lines.get())
+        folder = Path(task["folder"])
+        try:
+            if not (folder / "config.yaml").is_file():
+                train.prepare(from_container(task["config"]), folder)
+            errand = train.Errand("trial", task["group"], go_on)
+            train.carry_out(folder, lambda progress: say(asdict(progress)), errand=errand)
+        except BadInput as error:
+            say({"refused": str(error)})
+        else:
+            say({"done": True})
 
 
 Identity = tuple[str, tuple[tuple[str, int], ...]]

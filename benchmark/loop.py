@@ -24,7 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmark.build import GenerativeModel
 
-Status = Literal["finished", "diverged", "truncated"]
+Status = Literal["finished", "diverged", "truncated", "pruned"]
 
 CURVE_POINTS = (
     400  # values in each training curve: reading a loss at every step would cost more than the smallest steps
@@ -74,9 +74,13 @@ class Progress:
 
 @dataclass(frozen=True)
 class Hooks:
-    """What the loop calls out to. `validate` returns the score that decides, lower is better, or `None` without one."""
+    """What the loop calls out to. `validate` returns the score that decides, lower is better, or `None` without one.
+
+    `go_on` is told each such score and the number of examples, and says whether the run is worth going on with.
+    """
 
     validate: Callable[[], float | None]
+    go_on: Callable[[float, int], bool]
     better: Callable[[], None]
     picture: Callable[[int], None]
     save: Callable[[Trainer], None]
@@ -100,6 +104,8 @@ class Loop(Callback):
         self.wall_seconds = 0.0
         self.training_seconds = 0.0  # without validation
         self._loss: float | None = None
+        self._watching = False  # this step
+        self._norms: dict[int, Tensor] = {}  # of each optimiser's gradient, when watched
         self._average: list[Tensor] = []
         self._parameters: list[Tensor] = []
         self._restored: dict[str, Any] | None = None
@@ -124,6 +130,8 @@ class Loop(Callback):
             for mine, saved in zip(self._average, self._restored["average"], strict=True):
                 mine.copy_(saved)
             set_random_state(self._restored["random"])
+        else:
+            self.hooks.validate()  # where training starts: what diverges may end worse
         trainer.should_stop = self.ended
         self._cpu_before = time.process_time() - self.cpu_seconds
         self._wall_before = time.perf_counter() - self.wall_seconds
@@ -137,6 +145,7 @@ class Loop(Callback):
         for optimizer in trainer.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = group.setdefault("peak_lr", group["lr"]) * factor
+        self._watching = (self.step + 1) % self.log_every == 0 or self.step == 0
         self._step_started = time.perf_counter()
         if self.flops_per_example is None:
             self._counter = FlopCounterMode(display=False)
@@ -144,9 +153,14 @@ class Loop(Callback):
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Clips by the global norm. The Trainer would refuse fused optimisers in bfloat16, and manual optimisation."""
+        if not (self.plan.clip_norm or self._watching):
+            return
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        if self._watching:
+            self._norms[trainer.optimizers.index(optimizer)] = norm
         if self.plan.clip_norm:
-            parameters = [p for group in optimizer.param_groups for p in group["params"]]
-            torch.nn.utils.clip_grad_norm_(parameters, self.plan.clip_norm)
+            torch.nn.utils.clip_grads_with_norm_(parameters, self.plan.clip_norm, norm)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -156,7 +170,7 @@ class Loop(Callback):
             self.flops_per_example = self._counter.get_total_flops() / self.plan.batch_size
         self.step += 1
         self.update_average()
-        if self.step % self.log_every == 0 or self.step == 1:
+        if self._watching:
             self._watch(trainer, outputs)
         now = time.perf_counter()
         self.training_seconds += now - self._step_started
@@ -198,7 +212,9 @@ class Loop(Callback):
     def _watch(self, trainer: Trainer, outputs: Any) -> None:
         values = {name: float(torch.as_tensor(value).detach()) for name, value in outputs.items()}
         self._loss = values.get("loss")
-        self.hooks.log({f"train/{name}": value for name, value in values.items()}, self.examples)
+        norms = {f"watch/gradient_norm_{index}": float(norm) for index, norm in sorted(self._norms.items())}
+        self._norms.clear()
+        self.hooks.log({f"train/{name}": value for name, value in values.items()} | norms, self.examples)
         broken = [name for name, value in values.items() if not math.isfinite(value)]
         if broken:
             self._stop(trainer, "diverged", f"{broken[0]} is {values[broken[0]]}")
@@ -217,6 +233,9 @@ class Loop(Callback):
             else:
                 self.stale += 1
             self.hooks.picture(self.step)
+        promising = self.hooks.go_on(value, self.examples)
+        if not promising and self.status == "finished" and self.step < self.plan.steps:
+            self._stop(trainer, "pruned", "behind other trials")
         if self.step >= self.plan.steps or 0 < self.plan.patience <= self.stale:
             trainer.should_stop = True
         self.ended = trainer.should_stop

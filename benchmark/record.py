@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 SCHEMA: Literal[1] = 1
 Kind = Literal["run", "trial"]
-Status = Literal["finished", "diverged", "failed", "truncated"]
+Status = Literal["finished", "diverged", "failed", "truncated", "pruned"]
 
 _REPOSITORY = Path(__file__).resolve().parent.parent
 _PACKAGES = (
@@ -67,6 +67,15 @@ class Record(BaseModel):
     started: datetime
     seconds: float
     scores: dict[str, Score]
+    stability: dict[str, float] = {}  # how training went (`benchmark.watch`); empty in records from before it was watched
+
+    @field_validator("stability")
+    @classmethod
+    def _finite(cls, stability: dict[str, float]) -> dict[str, float]:
+        for name, value in stability.items():
+            if not math.isfinite(value):
+                raise ValueError(f"stability {name!r} is not finite")
+        return stability
 
     @field_validator("scores")
     @classmethod

@@ -179,6 +179,18 @@ class Interpolates(Protocol):
         """
 
 
+@runtime_checkable
+class Watched(Protocol):
+    """A model that knows the signs of its own collapse. The harness asks at each validation and keeps the curves."""
+
+    @abstractmethod
+    def signs(self, x: Tensor) -> dict[str, float]:
+        """Numbers that show whether training goes wrong, on held-out examples `x` `[B, *shape]`: always the same names.
+
+        Asked in evaluation mode without gradients; the model stays as it is.
+        """
+
+
 CAPABILITIES: tuple[type, ...] = (
     Likelihood,
     LikelihoodBound,
@@ -190,6 +202,7 @@ CAPABILITIES: tuple[type, ...] = (
     Reconstructs,
     Conditional,
     Interpolates,
+    Watched,
 )
 
 

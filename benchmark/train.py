@@ -14,9 +14,9 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import yaml
@@ -32,6 +32,7 @@ from benchmark.evaluate import (
     by_name,
     draw_samples,
     evaluate,
+    keyed_randomness,
     load_extractor,
     load_judge,
     parameters,
@@ -41,25 +42,40 @@ from benchmark.evaluate import (
 )
 from benchmark.loop import Hooks, Loop, Plan, Progress, Stream, has_bfloat16, seed_everything
 from benchmark.record import Record
-from benchmark.spec import Absence, BadInput, Outliers, Score
+from benchmark.spec import Absence, BadInput, Outliers, Score, Watched
 from benchmark.tracking import Tracker, save_samples
+from benchmark.watch import stability
 
 GRID = {"image": 64, "text": 4}  # samples in a picture
 GRIDS = 5  # pictures during training
+WATCHED = 128  # held-out examples at most on which a model's own signs are read
+
+#: What a trial tells of its samples, beside the score that selects, where samples are what selects.
+OF_SAMPLES = ("precision", "recall")
 
 
-def prepare(experiment: Experiment) -> Path:
+@dataclass(frozen=True)
+class Errand:
+    """What a run is for. A trial belongs to a study: it sees the validation split alone, and may be pruned."""
+
+    kind: records.Kind = "run"
+    group: str | None = None  # in Weights & Biases; `None`: runs of one model under one budget
+    go_on: Callable[[float, int], bool] = lambda score, examples: True  # asked after each validation
+
+
+def prepare(experiment: Experiment, folder: Path | None = None) -> Path:
     """A new run's folder, with the resolved configuration in it. Wrong options are refused before it exists."""
     check_model(experiment)
-    folder = Path(experiment.runtime.runs) / experiment.data.name / experiment.model.name / secrets.token_hex(4)
-    folder.mkdir(parents=True)
+    if folder is None:
+        folder = Path(experiment.runtime.runs) / experiment.data.name / experiment.model.name / secrets.token_hex(4)
+    folder.mkdir(parents=True, exist_ok=True)
     records.write_atomic(folder / "config.yaml", yaml.safe_dump(experiment.container(), sort_keys=False))
     records.begin(folder)
     return folder
 
 
 def carry_out(
-    folder: Path, report: Callable[[Progress], None], trust: tuple[str, ...] = (), kind: records.Kind = "run"
+    folder: Path, report: Callable[[Progress], None], trust: tuple[str, ...] = (), errand: Errand = Errand()
 ) -> Record:
     """Train and score what `config.yaml` in `folder` says; the record there says how it ended.
 
@@ -70,20 +86,23 @@ def carry_out(
     if not (folder / "config.yaml").is_file():
         raise BadInput(f"{folder} holds no config.yaml: give the folder of a run, runs/<data>/<model>/<id>")
     experiment = from_container(read_yaml(folder / "config.yaml"), trust)
+    if errand.kind == "trial" and experiment.evaluation.split != "validation":
+        raise BadInput(f"{folder}: a trial never sees the test split: set evaluation.split=validation")
     with records.carrying_on(folder):
-        return _Run(experiment, folder, report, kind).carry_out()
+        return _Run(experiment, folder, report, errand).carry_out()
 
 
 class _Run:
     """One run on its way from a configuration to a record."""
 
     def __init__(
-        self, experiment: Experiment, folder: Path, report: Callable[[Progress], None], kind: records.Kind
+        self, experiment: Experiment, folder: Path, report: Callable[[Progress], None], errand: Errand
     ) -> None:
-        self.experiment, self.folder, self.report, self.kind = experiment, folder, report, kind
+        self.experiment, self.folder, self.report, self.errand = experiment, folder, report, errand
         self.started, self.clock = records.now(), time.perf_counter()
         self.curves: list[tuple[int, str, float]] = []
         self.scores: dict[str, Score] = {}
+        self.stability: dict[str, float] = {}
         self.dataset: dict[str, Any] = {}
         self.tracker: Tracker | None = None
 
@@ -113,16 +132,19 @@ class _Run:
             self.folder,
             run_id=self.folder.name,
             name=experiment.title,
-            group=f"{experiment.data.name}/{experiment.model.name}/{experiment.budget.name}",
-            job_type=self.kind,
+            group=self.errand.group or f"{experiment.data.name}/{experiment.model.name}/{experiment.budget.name}",
+            job_type=self.errand.kind,
             tags=[experiment.family, experiment.data.name, experiment.budget.name],
             config=experiment.container(),
         )
         loop = self._train()
+        self.stability = stability(self.curves, self._selection_metric)
         if loop.status == "diverged" or not (self.folder / "model.safetensors").is_file():
             return self._finish("diverged", loop.reason)
-        load_weights(self.model, self.folder / "model.safetensors")
-        self._score(loop)
+        self.scores = self._selection(loop) | self._training_cost(loop)
+        if loop.status != "pruned":
+            load_weights(self.model, self.folder / "model.safetensors")
+            self._score(loop)
         return self._finish(loop.status, loop.reason)
 
     # Training --------------------------------------------------------------------------------------------------------
@@ -131,10 +153,13 @@ class _Run:
         experiment, training = self.experiment, self.experiment.training
         plan = make_plan(experiment)
         grids = sorted(plan.validation_steps)[:: max(1, training.validations // GRIDS)]
+        if self.errand.kind == "trial":
+            grids = []
         loop = Loop(
             plan,
             Hooks(
                 validate=lambda: self._validate(loop),
+                go_on=self.errand.go_on,
                 better=lambda: save_weights(self.model, self.folder / "model.safetensors"),
                 picture=lambda step: self._picture(f"{loop.examples:09d}", loop.examples) if step in grids else None,
                 save=self._save,
@@ -154,21 +179,48 @@ class _Run:
 
     def _validate(self, loop: Loop) -> float | None:
         metric = self._selection_metric
-        settings = self.experiment.evaluation
-        protocol = Protocol(
-            "validation",
-            self.experiment.seed.eval,
-            elbo_draws=settings.validation_draws,
-            sample_draws=settings.validation_draws,
-            sample_examples=settings.validation_examples,
-            examples=settings.validation_examples,
-        )
-        score = evaluate(self.model, self.data, protocol, self.extractor, [metric]).scores[metric]
+        score = self._evaluate_on("validation", metric)[metric]
+        self._read_signs(loop)
         if score.absent is not None and score.absent.kind == "does not apply":
             return -float(loop.step)  # nothing can judge this model during training: the last checkpoint is kept
         if score.value is not None:
             self._log({f"val/{metric}": score.value}, loop.examples)
         return score.value
+
+    def _evaluate_on(self, split: Literal["train", "validation"], *metrics: str) -> dict[str, Score]:
+        """As validation does it: with few draws, on a fixed subset where the split is large."""
+        settings = self.experiment.evaluation
+        examples = settings.validation_examples
+        if split == "train":  # as many as validation has
+            examples = min(examples, self._validation_examples)
+        protocol = Protocol(
+            split,
+            self.experiment.seed.eval,
+            elbo_draws=settings.validation_draws,
+            sample_draws=settings.validation_draws,
+            sample_examples=settings.validation_examples,
+            examples=examples,
+        )
+        return evaluate(self.model, self.data, protocol, self.extractor, metrics).scores
+
+    @property
+    def _validation_examples(self) -> int:
+        """How many examples validation has: images, or windows of text."""
+        n = len(self.data.split("validation").x)
+        return n if self.data.spec.modality == "image" else n // self.data.spec.dims
+
+    def _read_signs(self, loop: Loop) -> None:
+        """What the model itself knows about going wrong, on the first held-out examples."""
+        if not isinstance(self.model, Watched):
+            return
+        x = self.data.split("validation").x
+        x = x if self.data.spec.modality == "image" else x[: len(x) // self.data.spec.dims * self.data.spec.dims]
+        x = x.reshape(-1, *self.data.spec.shape)[:WATCHED].long().to(self.device)
+        self.model.eval()
+        with torch.no_grad(), keyed_randomness(self.device, self.experiment.seed.eval, "signs"):
+            signs = self.model.signs(x)
+        self.model.train()
+        self._log({f"watch/{name}": value for name, value in signs.items()}, loop.examples)
 
     def _save(self, trainer: Trainer) -> None:
         _write_curves(self.folder / "curves.csv", self.curves)
@@ -196,13 +248,18 @@ class _Run:
         experiment = self.experiment
         self.report(Progress("scoring", loop.examples, loop.plan.examples))
         self.model.to(self.device).eval()
+        self._overfitting(loop)
+        if self.errand.kind == "trial":
+            if self._selection_metric == "fid":
+                self.scores |= self._evaluate_on("validation", *OF_SAMPLES)
+            return
         protocol = final_protocol(experiment)
         result = evaluate(self.model, self.data, protocol, self.extractor, judge=self.judge, outliers=self.outliers)
         found = references(self.data, protocol, self.extractor, self.judge)
         self.dataset["references"] = {
             name: {metric: asdict(score) for metric, score in scores.items()} for name, scores in found.items()
         }
-        self.scores = result.scores | self._selection(loop) | self._cost(loop, result)
+        self.scores |= result.scores | self._sampling_cost(result)
         records.write_per_example(self.folder, {name: values.numpy() for name, values in result.per_example.items()})
         self._picture("final", loop.examples)
         if result.neighbours is not None:
@@ -224,7 +281,27 @@ class _Run:
             return {"selection": Score("", 1, protocol=protocol, absent=absent)}
         return {"selection": Score(by_name(metric).unit, 1, loop.best, protocol=protocol)}
 
-    def _cost(self, loop: Loop, result: Result) -> dict[str, Score]:
+    def _overfitting(self, loop: Loop) -> None:
+        """How much worse validation is than as many training examples, in the unit of the score that selects."""
+        metric = self._selection_metric
+        if metric != "fid":
+            score = self._evaluate_on("train", metric)[metric]
+            if score.value is not None:
+                self.stability["generalisation_gap"] = loop.best - score.value
+
+    def _training_cost(self, loop: Loop) -> dict[str, Score]:
+        assert loop.flops_per_example is not None
+        values = {
+            "parameters": parameters(self.model),
+            "flops_per_example": loop.flops_per_example,
+            "examples_per_second": loop.examples / loop.training_seconds,
+            "peak_memory": peak_memory(),
+            "wall_seconds": loop.wall_seconds,
+            "cpu_minutes": loop.cpu_seconds / 60,
+        }
+        return {name: Score(COST[name], 1, float(value)) for name, value in values.items()}
+
+    def _sampling_cost(self, result: Result) -> dict[str, Score]:
         seconds = result.sampling_seconds
         n = GRID[self.data.spec.modality]
         if seconds is None:
@@ -233,18 +310,8 @@ class _Run:
             seconds = (time.perf_counter() - before) / n * 1000
         sampler = self.model.sampler
         how = {"how": {"sampler": sampler.name, "evaluations": sampler.evaluations}}
-        assert loop.flops_per_example is not None
-        values: dict[str, tuple[float, dict[str, Any]]] = {
-            "parameters": (parameters(self.model), {}),
-            "flops_per_example": (loop.flops_per_example, {}),
-            "examples_per_second": (loop.examples / loop.training_seconds, {}),
-            "sampling_seconds": (seconds, how),
-            "sampling_evaluations": (1000 * sampler.evaluations, how),
-            "peak_memory": (peak_memory(), {}),
-            "wall_seconds": (loop.wall_seconds, {}),
-            "cpu_minutes": (loop.cpu_seconds / 60, {}),
-        }
-        return {name: Score(COST[name], 1, float(value), protocol=shown) for name, (value, shown) in values.items()}
+        values = {"sampling_seconds": seconds, "sampling_evaluations": 1000 * sampler.evaluations}
+        return {name: Score(COST[name], 1, float(value), protocol=how) for name, value in values.items()}
 
     # The end ---------------------------------------------------------------------------------------------------------
 
@@ -253,10 +320,10 @@ class _Run:
         _write_curves(self.folder / "curves.csv", self.curves)
         if self.tracker is not None:
             self.tracker.summary(self.scores, experiment.evaluation.split, COST)
-            self.tracker.finish(exit_code=0 if status in ("finished", "truncated") else 1)
+            self.tracker.finish(exit_code=0 if status in ("finished", "truncated", "pruned") else 1)
         record = Record(
             schema=records.SCHEMA,
-            kind=self.kind,
+            kind=self.errand.kind,
             status=status,
             reason=reason,
             model=experiment.model.name,
@@ -273,6 +340,7 @@ class _Run:
             started=self.started,
             seconds=round(time.perf_counter() - self.clock, 3),
             scores=self.scores,
+            stability=self.stability,
         )
         records.write_record(self.folder, record)
         self.report(Progress(status, experiment.budget.examples, experiment.budget.examples))

@@ -83,7 +83,7 @@ def test_a_run_leaves_everything_behind(tmp_path: Path) -> None:
     assert "samples/final.png" in left
     raw = json.loads((folder / "record.json").read_text())
     expected = "schema kind status reason model data budget seed config config_hash code_hash git dataset environment"
-    assert set(raw) == {*expected.split(), "hardware", "started", "seconds", "scores"}
+    assert set(raw) == {*expected.split(), "hardware", "started", "seconds", "scores", "stability"}
     assert set(raw["scores"]["nll"]) == {"value", "stderr", "n", "unit", "version", "protocol", "absent"}
     record = read_record(folder)
     assert (record.status, record.reason) == ("finished", None)
@@ -162,7 +162,7 @@ def test_patience_ends_a_run_that_no_longer_improves(tmp_path: Path) -> None:
     folder = carry_out(tmp_path, "vae", *more)
     curve = [row.split(",") for row in (folder / "curves.csv").read_text().splitlines()[1:]]
     values = [float(value) for _, name, value in curve if name == "val/nll"]
-    assert values == [values[0]] * 3  # the best, and two that were no better: validation has no noise of its own
+    assert values == [values[0]] * 4  # before training, the best, and two no better: validation has no noise of its own
     record = read_record(folder)
     assert record.status == "finished"
     assert record.scores["selection"].value == values[0]

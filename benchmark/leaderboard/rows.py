@@ -134,6 +134,8 @@ def select(records: Mapping[Path, Record], current: Current | None) -> tuple[lis
     superseded: list[Superseded] = []
     for run in sorted((Run(path, record) for path, record in records.items()), key=lambda run: str(run.path)):
         record = run.record
+        if record.kind == "trial":
+            continue  # evidence of a study, which has pages of its own
         why = _no_result(record) or _not_current(record, current)
         if why:
             superseded.append(Superseded(run, why))
@@ -153,8 +155,6 @@ def select(records: Mapping[Path, Record], current: Current | None) -> tuple[lis
 
 
 def _no_result(record: Record) -> str | None:
-    if record.kind != "run":
-        return f"a {record.kind}, not a run"
     split = record.config["evaluation"]["split"]
     return None if split == "test" else f"scored on the {split} split"
 

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from benchmark.models.base import GenerativeModel, adamw
-from benchmark.spec import Batch, DataSpec, Likelihood, Sampler, State, Stateful
+from benchmark.spec import Batch, DataSpec, Likelihood, Sampler, State, Stateful, Watched
 
 
-class LSTM(GenerativeModel, Likelihood, Stateful):
+class LSTM(GenerativeModel, Likelihood, Stateful, Watched):
     """p(x) = Π p(x_t | x_<t): each token under a softmax of what a recurrent network remembers of those before it."""
 
     def __init__(
@@ -66,6 +66,12 @@ class LSTM(GenerativeModel, Likelihood, Stateful):
 
     def log_prob(self, x: Tensor) -> Tensor:
         return self.token_log_prob(x).sum(1)
+
+    def signs(self, x: Tensor) -> dict[str, float]:
+        """Share of the last layer's outputs that saturate: there, gradients vanish."""
+        state = self.initial_state(len(x))
+        y, _ = self.lstm(self.token(x), (state["h"], state["c"]))  # [B, T, D]
+        return {"saturation": float((y.abs() > 0.95).float().mean())}
 
     # Sampling --------------------------------------------------------------------------------------------------------
 

@@ -22,10 +22,10 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from benchmark.models.base import GenerativeModel, adamw
-from benchmark.spec import BadInput, Batch, DataSpec, LikelihoodBound, Sampler
+from benchmark.spec import BadInput, Batch, DataSpec, LikelihoodBound, Sampler, Watched
 
 
-class VDM(GenerativeModel, LikelihoodBound):
+class VDM(GenerativeModel, LikelihoodBound, Watched):
     """q(z_t | x) = N(α f, σ²) with α² = sigmoid(-γ(t)) and σ² = sigmoid(γ(t)), undone step by step from z_1 to z_0."""
 
     values: Tensor
@@ -103,6 +103,11 @@ class VDM(GenerativeModel, LikelihoodBound):
 
     def elbo(self, x: Tensor) -> Tensor:
         return -torch.stack(list(self.losses(x).values())).sum(0)
+
+    def signs(self, x: Tensor) -> dict[str, float]:
+        """Nats a dimension that are lost at the ends of the noise schedule: near zero while it spans all noise."""
+        losses = self.losses(x)
+        return {"ends_of_schedule": float((losses["prior"] + losses["reconstruction"]).mean()) / self.spec.dims}
 
     @property
     def sampler(self) -> Sampler:

@@ -23,12 +23,12 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from benchmark.models.base import GenerativeModel, adamw, interpolated
-from benchmark.spec import BadInput, Batch, DataSpec, ImportanceBound, Interpolates, Sampler
+from benchmark.spec import BadInput, Batch, DataSpec, ImportanceBound, Interpolates, Sampler, Watched
 
 Network = Literal["mlp", "conv"]
 
 
-class RealNVP(GenerativeModel, ImportanceBound, Interpolates):
+class RealNVP(GenerativeModel, ImportanceBound, Interpolates, Watched):
     """p(x) ≥ E_q(u | x) [p(x + u) / q(u | x)] for noise u in [0, 1): a normal density behind an invertible network."""
 
     scales: Sequence[Scale]
@@ -140,6 +140,11 @@ class RealNVP(GenerativeModel, ImportanceBound, Interpolates):
         y = self.inverse(z)
         value = (torch.sigmoid(y) - self.alpha) / (1 - 2 * self.alpha)  # (x + u) / L
         return (value * self.spec.levels).floor().long().clamp(0, self.spec.levels - 1)
+
+    def signs(self, x: Tensor) -> dict[str, float]:
+        """Where the inverse no longer inverts: Behrmann and others, "Exploding Inverses", AISTATS 2021."""
+        y, _ = self.logit(x, self.dequantise(x)[0])
+        return {"inverse_error": float((self.inverse(self(y)[0]) - y).abs().max())}
 
     def elbo(self, x: Tensor) -> Tensor:
         v, log_q = self.dequantise(x)

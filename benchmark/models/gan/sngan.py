@@ -18,10 +18,10 @@ from torch.nn.utils.parametrizations import spectral_norm
 from torch.optim import Adam, Optimizer
 
 from benchmark.models.base import GenerativeModel, interpolated
-from benchmark.spec import Batch, DataSpec, Interpolates, Sampler
+from benchmark.spec import Batch, DataSpec, Interpolates, Sampler, Watched
 
 
-class SNGAN(GenerativeModel, Interpolates):
+class SNGAN(GenerativeModel, Interpolates, Watched):
     """x = round(G(z)), z ~ N(0, I); D is 1-Lipschitz, layer by layer. Images halve until their side is odd or 4."""
 
     def __init__(
@@ -64,6 +64,11 @@ class SNGAN(GenerativeModel, Interpolates):
     def generate(self, z: Tensor) -> Tensor:
         """x `[B, C, H, W]` for z [B, Z]."""
         return self.to_levels(self.generator(z))
+
+    def signs(self, x: Tensor) -> dict[str, float]:
+        """By how much D tells real from generated: above 2, the hinge's two margins, G has nothing more to learn from."""
+        on_real, on_fake = self.discriminator(self.to_unit(x)), self.discriminator(self.generator(self.noise(len(x))))
+        return {"discriminator_gap": float(on_real.mean() - on_fake.mean())}
 
     def noise(self, n: int) -> Tensor:
         """z ~ N(0, I), [n, Z]."""

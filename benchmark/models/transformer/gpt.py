@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Muon, Optimizer
 
 from benchmark.models.base import GenerativeModel
-from benchmark.spec import BadInput, Batch, DataSpec, Likelihood, Sampler, State, TokenLikelihood
+from benchmark.spec import BadInput, Batch, DataSpec, Likelihood, Sampler, State, TokenLikelihood, Watched
 
 
 def norm(x: Tensor) -> Tensor:
@@ -80,9 +80,13 @@ class Block(nn.Module):
         y = self.down(F.relu(self.up(norm(x))).square())
         return x + F.dropout(y, self.dropout, self.training)
 
-    def attend(self, x: Tensor, table: Tensor, cache: Tensor | None, start: int) -> Tensor:
+    def project(self, x: Tensor, table: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, `[B, N, T, K]` each."""
         q, k, v = (f(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for f in (self.query, self.key, self.value))
-        q, k = rotate(norm(q), table), rotate(norm(k), table)  # [B, N, T, K]
+        return rotate(norm(q), table), rotate(norm(k), table), v
+
+    def attend(self, x: Tensor, table: Tensor, cache: Tensor | None, start: int) -> Tensor:
+        q, k, v = self.project(x, table)
         if cache is not None:  # one new position, all before it are known
             cache[:, :, :, start : start + 1] = torch.stack([k, v])
             k, v = cache[:, :, :, : start + 1]
@@ -94,7 +98,7 @@ class Block(nn.Module):
         return mixed
 
 
-class GPT(GenerativeModel, Likelihood, TokenLikelihood):
+class GPT(GenerativeModel, Likelihood, TokenLikelihood, Watched):
     """Each token's levels under a softmax that sees every token before it; the first follows a begin token."""
 
     blocks: Sequence[Block]
@@ -175,6 +179,18 @@ class GPT(GenerativeModel, Likelihood, TokenLikelihood):
 
     def log_prob(self, x: Tensor) -> Tensor:
         return self.token_log_prob(x).sum(1)
+
+    def signs(self, x: Tensor) -> dict[str, float]:
+        """The largest logits of attention and of the softmax over levels: both grow before a transformer diverges
+        (Wortsman and others, "Small-scale proxies for large-scale Transformer training instabilities", 2023)."""
+        x = x.movedim(1, -1).flatten(1) if self.spec.modality == "image" else x
+        y = self.embed(F.pad(x, (self.lag, 0), value=self.begin)[:, :-1], 0)
+        table, largest = self.table[:, : y.shape[1]], 0.0
+        for block in self.blocks:
+            q, k, _ = block.project(norm(y), table)
+            largest = max(largest, float((q @ k.transpose(2, 3)).abs().max()) / math.sqrt(q.shape[3]))
+            y = block(y, table, None, 0)
+        return {"attention_logit": largest, "output_logit": float(self.head(norm(y)).abs().max())}
 
     # Sampling -------------------------------------------------------------------------------------------------------
 

@@ -21,10 +21,10 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from benchmark.models.base import GenerativeModel, adamw, interpolated
-from benchmark.spec import BadInput, Batch, DataSpec, ImportanceBound, Interpolates, Reconstructs, Sampler
+from benchmark.spec import BadInput, Batch, DataSpec, ImportanceBound, Interpolates, Reconstructs, Sampler, Watched
 
 
-class VAE(GenerativeModel, ImportanceBound, Reconstructs, Interpolates):
+class VAE(GenerativeModel, ImportanceBound, Reconstructs, Interpolates, Watched):
     """p(x) = E_{z ~ N(0, I)} p(x | z), with a diagonal Gaussian posterior q(z | x) and pixels independent given z."""
 
     prior_mean: Tensor
@@ -114,6 +114,11 @@ class VAE(GenerativeModel, ImportanceBound, Reconstructs, Interpolates):
             for level in range(self.spec.levels)
         )
         return torch.as_tensor(mean).round().to(x.dtype)
+
+    def signs(self, x: Tensor) -> dict[str, float]:
+        """Share of latents whose posterior mean moves with x: Burda and others, section 5.2, with their threshold."""
+        active = self.encode(x).mean.var(0) > 0.01  # [Z]
+        return {"active_units": float(active.float().mean())}
 
     def elbo(self, x: Tensor) -> Tensor:
         q = self.encode(x)

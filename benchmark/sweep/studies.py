@@ -1,0 +1,207 @@
+"""A study on disk: what it was, and a line for each trial. Everything that is said about it is a pure function of this.
+
+While it runs, `study.json` stands in its folder beside a folder for each trial. What is committed is one file of JSON
+lines: the header, then the trials.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from benchmark.config import Experiment
+from benchmark.record import Record, read_record, write_atomic
+from benchmark.spec import BadInput
+from benchmark.sweep.space import Design, Option, Space, lookup
+
+Status = Literal["finished", "diverged", "failed", "truncated", "pruned", "refused"]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), populate_by_name=True)
+
+
+class Header(_Strict):
+    """What a study was."""
+
+    schema_version: Literal[1] = 1
+    name: str
+    data: str
+    model: str
+    family: str
+    design: Literal["space", "learning_rate", "seeds"]
+    sampler: str  # of the design `space`; others are grids
+    pruner: str
+    options: dict[str, Option]  # the search space, fixed ones too; empty for grids
+    tuned: dict[str, Any]  # what the options are at the tuned setting
+    config: dict[str, Any]  # that every trial starts from
+    config_hash: str
+    metric: str = ""  # by which trials are judged, lower is better; known from the first record
+    unit: str = ""
+    environment: dict[str, str] = {}
+    hardware: dict[str, Any] = {}
+    git: dict[str, Any] | None = None
+
+    @classmethod
+    def of(cls, name: str, base: Experiment, space: Space, design: Design, sampler: str, pruner: str) -> Header:
+        searched = design.name == "space"
+        return cls(
+            name=name,
+            data=base.data.name,
+            model=base.model.name,
+            family=base.family,
+            design=design.name,
+            sampler=sampler if searched else "grid",
+            pruner=pruner,
+            options=space.options if searched else {},
+            tuned={key: lookup(base, key) for key in space.options} if searched else {},
+            config=base.container(),
+            config_hash=base.config_hash,
+        )
+
+
+class Trial(_Strict):
+    """What came of one trial."""
+
+    number: int
+    params: dict[str, Any]
+    tuned: bool = False  # the tuned setting itself, which no sampler proposed
+    seed: dict[str, int] = {}
+    status: Status
+    reason: str | None = None
+    score: float | None = None  # the validation score of the checkpoint that it chose
+    validations: tuple[tuple[int, float], ...] = ()  # examples seen, score; the first before training
+    scores: dict[str, float] = {}  # what else was measured: costs, and of samples
+    stability: dict[str, float] = {}
+    config_hash: str = ""
+    code_hash: str | None = None
+
+    @property
+    def cap(self) -> float | None:
+        """The score before training: a trial that ends worse learnt nothing."""
+        return self.stability.get("initial")
+
+    @property
+    def diverged(self) -> bool:
+        """Not finite, or in the end worse than at the start (`reason` says which)."""
+        final, cap = self.stability.get("final"), self.cap
+        return self.status == "diverged" or (final is not None and cap is not None and final > cap)
+
+    @property
+    def value(self) -> float | None:
+        """The score, capped at that before training; `None` where nothing was scored."""
+        found = [value for value in (self.score, self.cap) if value is not None]
+        return min(found) if found and self.status not in ("failed", "refused") else None
+
+
+class Study(_Strict):
+    """A header and its trials, in order."""
+
+    header: Header
+    trials: tuple[Trial, ...]
+
+    @property
+    def proposed(self) -> list[Trial]:
+        """The trials of the design, without the tuned setting."""
+        return [trial for trial in self.trials if not trial.tuned]
+
+
+def collect(folder: Path) -> Study:
+    """The study in the folder of its runs, `runs/studies/<name>`, with every trial that has ended."""
+    file = folder / "study.json"
+    if not file.is_file():
+        raise BadInput(f"{folder} is no study: give runs/studies/<name>, which holds study.json")
+    header = _parse(Header, file.read_text(), file)
+    trials, first = [], None
+    for about in sorted(folder.glob("*/trial.json")):
+        known = json.loads(about.read_text())
+        refused = about.with_name("refused.txt")
+        if about.with_name("record.json").is_file():
+            record = read_record(about.parent)
+            first = first or (record if "selection" in record.scores else None)
+            trials.append(_trial(known, record, about.parent))
+        elif refused.is_file():
+            trials.append(Trial(**known, status="refused", reason=refused.read_text().strip()))
+    if first is not None:
+        selection = first.scores["selection"]
+        header = header.model_copy(
+            update={
+                "metric": selection.protocol["metric"],
+                "unit": selection.unit,
+                "environment": first.environment,
+                "hardware": first.hardware,
+                "git": first.git,
+            }
+        )
+    return Study(header=header, trials=tuple(trials))
+
+
+def _trial(known: dict[str, Any], record: Record, folder: Path) -> Trial:
+    selection = record.scores.get("selection")
+    scores = {name: score.value for name, score in record.scores.items() if score.value is not None}
+    scores.pop("selection", None)
+    return Trial(
+        **known,
+        seed={name: seed for name, seed in record.seed.items() if name != "eval"},
+        status=record.status,
+        reason=record.reason,
+        score=None if selection is None else selection.value,
+        validations=_validations(folder / "curves.csv"),
+        scores={name: float(f"{value:.6g}") for name, value in scores.items()},
+        stability={name: float(f"{value:.6g}") for name, value in record.stability.items()},
+        config_hash=record.config_hash,
+        code_hash=record.code_hash,
+    )
+
+
+def _validations(file: Path) -> tuple[tuple[int, float], ...]:
+    if not file.is_file():
+        return ()
+    rows = [row for row in csv.DictReader(file.read_text().splitlines()) if row["name"].startswith("val/")]
+    values = [(int(row["examples"]), float(f"{float(row['value']):.6g}")) for row in rows]
+    return tuple((examples, value) for examples, value in values if math.isfinite(value))
+
+
+def publish_study(folder: Path, target: Path) -> Path:
+    """Write the study as one file of JSON lines to `target/<data>/<name>.jsonl`; a larger one replaces a smaller one."""
+    study = collect(folder)
+    codes = {trial.code_hash for trial in study.trials if trial.status != "refused"}
+    if not study.trials:
+        raise BadInput(f"{folder} holds no trial that has ended: run the sweep first")
+    if None in codes or study.header.git is None or study.header.git["dirty"]:
+        raise BadInput(f"{folder} was made with code that is not committed: commit, then run it again")
+    file = target / study.header.data / f"{study.header.name}.jsonl"
+    if file.is_file() and len(read_study(file).trials) > len(study.trials):
+        raise BadInput(f"{file} holds more trials than {folder}: a study is never cut short")
+    lines = [study.header.model_dump_json(), *(trial.model_dump_json(exclude_defaults=True) for trial in study.trials)]
+    return write_atomic(file, "\n".join(lines) + "\n")
+
+
+def read_study(file: Path) -> Study:
+    """The validated study in a committed file. Raises `BadInput` with the line that is malformed."""
+    if not file.is_file():
+        raise BadInput(f"no study at {file}: give leaderboards/studies/<data>/<name>.jsonl")
+    header, *lines = file.read_text().splitlines()
+    return Study(
+        header=_parse(Header, header, file),
+        trials=tuple(_parse(Trial, line, file, number) for number, line in enumerate(lines, start=2)),
+    )
+
+
+def read_studies(folder: Path) -> dict[Path, Study]:
+    """Every committed study below `folder`."""
+    return {file: read_study(file) for file in sorted(folder.rglob("*.jsonl"))}
+
+
+def _parse(kind: Any, text: str, file: Path, line: int = 1) -> Any:
+    try:
+        return kind.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "the line"
+        raise BadInput(f"{file}, line {line}, is no study's: {place}: {first['msg']}") from error
