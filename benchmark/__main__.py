@@ -144,7 +144,7 @@ def sweep(overrides: tuple[str, ...]) -> None:
 
     \b
     trials=64       that the sampler proposes
-    workers=N       at a time, each in a process with its share of the cores
+    workers=N       at a time, each in a process with one thread
     sampler=qmc     or random, tpe, cmaes, gp
     pruner=none     or median, halving; by default the median rule under samplers that learn
     design=space    the search space of configs/sweep/; or learning_rate: rates=7 with seeds=3 each;
@@ -205,7 +205,7 @@ def publish(folder: Path, target: Path) -> None:
     """
     from benchmark.record import publish
 
-    if (folder / "study.json").is_file():
+    if (folder / "study.yaml").is_file():
         from benchmark.sweep.studies import publish_study
 
         click.echo(publish_study(folder, target / "studies"))

@@ -54,7 +54,7 @@ class _Row:
         if self.event is None:
             return "waiting"
         phase = str(self.event["phase"])
-        return "done" if phase in DONE else "failed" if phase.startswith(FAILED) else "running"
+        return "done" if phase.startswith(DONE) else "failed" if phase.startswith(FAILED) else "running"
 
 
 class Display:

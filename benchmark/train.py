@@ -343,6 +343,8 @@ class _Run:
             stability=self.stability,
         )
         records.write_record(self.folder, record)
+        if self.errand.kind == "trial":
+            (self.folder / "last.ckpt").unlink(missing_ok=True)  # there are many of them, and none goes on
         self.report(Progress(status, experiment.budget.examples, experiment.budget.examples))
         return record
 

@@ -40,6 +40,7 @@ from benchmark.spec import (
     SolvesLikelihood,
     Stateful,
     TokenLikelihood,
+    Watched,
 )
 
 logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
@@ -593,6 +594,26 @@ def same_source(a: Tensor, b: Tensor, spec: DataSpec) -> float:
     return float(stats.chi2_contingency(table[:, table.sum(0) > 0].numpy()).pvalue)
 
 
+def assert_signs(subject: Subject) -> None:
+    """The same finite numbers under a seed, before training and after; asking changes neither weights nor buffers."""
+    model, _ = subject.exercised
+    fresh = subject.fresh(model.spec)
+    x = noise(model.spec, 0).x
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    found = []
+    for asked in (fresh, model, model):
+        with seeded(0), torch.no_grad():
+            found.append(asked.signs(x))
+    assert found[0], "no signs"
+    assert found[1] == found[2], f"asked twice under a seed: {found[1]} and {found[2]}"
+    assert found[0].keys() == found[1].keys(), f"names change: {sorted(found[0])} and {sorted(found[1])}"
+    for signs in found:
+        wrong = {name: value for name, value in signs.items() if not (type(value) is float and math.isfinite(value))}
+        assert not wrong, f"not finite numbers: {wrong}"
+    changed = [name for name, value in model.state_dict().items() if not torch.equal(value, before[name])]
+    assert not changed, f"asking changed {', '.join(changed)}"
+
+
 # Flows: laws on functions --------------------------------------------------------------------------------------------
 
 Flow = Callable[[Tensor], tuple[Tensor, Tensor]]  # x [B, *shape] -> z [B, *shape], log|det dz/dx| [B]
@@ -655,4 +676,5 @@ LAWS: tuple[Law, ...] = (
     Law(assert_reconstructs, (Reconstructs,)),
     Law(assert_obeys_condition, (Conditional,)),
     Law(assert_interpolates, (Interpolates,)),
+    Law(assert_signs, (Watched,)),
 )

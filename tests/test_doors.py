@@ -28,17 +28,18 @@ DOORS: dict[str, tuple[str, ...]] = {
     "evaluate": ("spec", "build", "metrics"),
     "tracking": ("spec",),
     "loop": ("spec", "build"),
-    "train": ("spec", "config", "build", "loop", "evaluate", "record", "tracking"),
+    "watch": (),
+    "train": ("spec", "config", "build", "loop", "evaluate", "record", "tracking", "watch"),
     "bench": ("spec", "config", "build", "loop", "train"),
     "traces": ("spec",),
     "record": ("spec", "traces"),
     "leaderboard": ("spec", "record", "traces"),
     "report": ("spec", "record", "traces", "leaderboard"),
-    "sweep": ("spec", "config", "train", "record"),
+    "sweep": ("spec", "config", "record", "launch"),  # trials train in processes of `launch`
     "launch": ("spec", "config", "train", "record"),
 }
 HALL = "__main__"  # the command line goes through every door
-WITHOUT_TORCH = ("__main__", "catalogue", "config", "record", "traces", "leaderboard", "report", "spec")
+WITHOUT_TORCH = ("__main__", "catalogue", "config", "record", "traces", "leaderboard", "report", "spec", "sweep", "watch")
 
 
 def room_of(module: str) -> str:

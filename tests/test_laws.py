@@ -119,6 +119,8 @@ def test_law_acquits(kind: type[toys.Toy], modality: Any, law: Law) -> None:
         (toys.LosesState, laws.assert_carries_state, "not close"),
         (toys.Unmasked, laws.assert_pseudo_normalised, "all values of token"),
         (toys.ReconstructsMean, laws.assert_reconstructs, "squared error"),
+        (toys.InfiniteSign, laws.assert_signs, "not finite numbers"),
+        (toys.MeddlingSign, laws.assert_signs, "asked twice"),
         (toys.IgnoresCondition, laws.assert_obeys_condition, "nearest to their class"),
         (toys.Jumps, laws.assert_interpolates, "neighbours on a path differ"),
         (toys.StaysInside, laws.assert_interpolates, "points of paths are no samples"),

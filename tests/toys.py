@@ -28,6 +28,7 @@ from benchmark.spec import (
     SolvesLikelihood,
     State,
     Stateful,
+    Watched,
 )
 
 
@@ -72,6 +73,27 @@ class Independent(Toy, Likelihood):
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         return {"loss": -self.log_prob(batch.x).mean()}
+
+
+class Introspective(Independent, Watched):
+    """Knows how far its distributions are from certain."""
+
+    def signs(self, x: Tensor) -> dict[str, float]:
+        return {"certainty": float(self.logits.softmax(1).max(1).values.mean())}
+
+
+class InfiniteSign(Introspective):
+    def signs(self, x: Tensor) -> dict[str, float]:
+        return {"certainty": math.inf}
+
+
+class MeddlingSign(Introspective):
+    """Asking moves the model."""
+
+    def signs(self, x: Tensor) -> dict[str, float]:
+        signs = super().signs(x)
+        self.logits.mul_(0.9)
+        return signs
 
 
 class MeanForSum(Independent):
@@ -541,6 +563,7 @@ class DeclaresFrozen(ForgetsLayer):
 
 HONEST: tuple[type[Toy], ...] = (
     Independent,
+    Introspective,
     Latent,
     Dequantised,
     Solved,

@@ -7,7 +7,6 @@ on from its last checkpoint. Several sweeps of one study may run at once, on one
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 import warnings
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import optuna
+import yaml
 from filelock import FileLock
 from optuna.distributions import BaseDistribution
 from optuna.exceptions import ExperimentalWarning
@@ -28,7 +28,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from benchmark.config import Experiment, compose
-from benchmark.launch import Display, Event, Worker, cores
+from benchmark.launch import Display, Event, Worker
 from benchmark.record import Record, is_running, read_record, write_atomic
 from benchmark.spec import BadInput, unknown
 from benchmark.sweep.space import Design, Space, identity
@@ -37,6 +37,7 @@ from benchmark.sweep.studies import Header
 SEED = 0  # of the sampler
 BEAT = 15.0  # seconds between heartbeats of a running trial
 GRACE = 60.0  # seconds without one after which its sweep counts as dead; clocks of machines may differ by less
+POLL = 2.0  # seconds between looks at what other sweeps of the study are doing
 ATTEMPTS = 3  # a worker that dies so often over one trial is not unlucky
 
 SAMPLERS = ("qmc", "random", "tpe", "cmaes", "gp")
@@ -44,6 +45,7 @@ PRUNERS = ("none", "median", "halving")
 _UNFINISHED = (TrialState.RUNNING, TrialState.WAITING)
 
 warnings.filterwarnings("ignore", category=ExperimentalWarning)
+warnings.filterwarnings("ignore", "The reported value is ignored")  # a trial that goes on validates where it stopped
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
@@ -194,7 +196,6 @@ class _Sweep:
     def __init__(self, plan: Plan, workers: int, storage: str | None, display: Display) -> None:
         self.plan, self.workers, self.display = plan, workers, display
         self.opened = open_storage(storage or default_storage(plan.base.runtime.runs))
-        self.threads = max(1, cores() // workers)
         self.lock = threading.RLock()  # around everything that asks or changes the study
         self.mine: dict[int, optuna.Trial] = {}
         self.crew: dict[int, Worker] = {}  # one a thread
@@ -239,7 +240,7 @@ class _Sweep:
         study.sampler = make_sampler(plan.sampler, proposed)
         study.pruner = make_pruner(plan.pruned_by)
         header = Header.of(plan.title, plan.base, plan.space, plan.design, plan.sampler, plan.pruned_by)
-        write_atomic(plan.folder / "study.json", header.model_dump_json(indent=1) + "\n")
+        write_atomic(plan.folder / "study.yaml", yaml.safe_dump(header.model_dump(mode="json"), sort_keys=False))
         return study
 
     def _wait_until_ready(self, study: optuna.Study) -> None:
@@ -277,7 +278,7 @@ class _Sweep:
                 others = [t for t in trials if t.state == TrialState.RUNNING and t.number not in self.mine]
             if not others:
                 return None
-            self.stopping.wait(2.0)
+            self.stopping.wait(POLL)
         return None
 
     def _ask(self, waiting: bool) -> optuna.Trial:
@@ -338,9 +339,10 @@ class _Sweep:
         if not (folder / "record.json").is_file():  # else a sweep died between the record and telling Optuna of it
             tuned = self.plan.design.name == "space" and run < len(self.plan.design.points)
             content = {"number": run, "params": trial.params, "tuned": tuned}
-            write_atomic(folder / "trial.json", json.dumps(content) + "\n")
+            write_atomic(folder / "trial.yaml", yaml.safe_dump(content, sort_keys=False))
             try:
-                experiment = compose([*self.plan.settings, *self.plan.design.settings(trial.params, run)])
+                with self.lock:  # Hydra composes one at a time
+                    experiment = compose([*self.plan.settings, *self.plan.design.settings(trial.params, run)])
                 refused = self._train(trial, experiment, folder, slot)
             except BadInput as error:
                 refused = str(error)
@@ -357,14 +359,14 @@ class _Sweep:
     def _train(self, trial: optuna.Trial, experiment: Experiment, folder: Path, slot: int) -> str | None:
         """Have a worker train until there is a record; one that dies is replaced. Returns why there is no record."""
         content = experiment.container()
-        content["runtime"]["threads"] = content["runtime"]["threads"] or self.threads
+        content["runtime"]["threads"] = content["runtime"]["threads"] or 1  # several fight where a machine is shared
         task = {"config": content, "folder": str(folder), "group": self.plan.title}
         problem = "stopped"
         for _ in range(ATTEMPTS):
             if self.stopping.is_set():
                 break
             if slot not in self.crew:
-                self.crew[slot] = Worker(self.threads, self.plan.folder)
+                self.crew[slot] = Worker(1, self.plan.folder)
             worker = self.crew[slot]
             worker.send(task)
             while (event := worker.receive()) is not None:
@@ -396,12 +398,11 @@ class _Sweep:
         A setting that diverged counts as one that learnt nothing: left out, instability would look like no effect.
         """
         score, cap = (None, None) if record is None else (result(record), record.stability.get("initial"))
-        ended = "failed: refused" if record is None else record.status
         if record is None or record.status == "failed" or (score is None and cap is None):
             reason = refused if record is None else record.reason
             trial.set_user_attr("failure", reason or "no score")
             self.study.tell(trial, state=TrialState.FAIL)
-            return f"failed: {reason}" if ended != "diverged" else ended
+            return f"failed: {reason}"
         value = min(found for found in (score, cap) if found is not None)
         for name, shown in {"status": record.status, "reason": record.reason, **record.stability}.items():
             trial.set_user_attr(name, shown)
@@ -409,7 +410,7 @@ class _Sweep:
             self.study.tell(trial, state=TrialState.PRUNED)
         else:
             self.study.tell(trial, value)
-        return ended
+        return f"{record.status}, {value:.4g}"
 
     # What is shown ---------------------------------------------------------------------------------------------------
 

@@ -1,6 +1,6 @@
 """A study on disk: what it was, and a line for each trial. Everything that is said about it is a pure function of this.
 
-While it runs, `study.json` stands in its folder beside a folder for each trial. What is committed is one file of JSON
+While it runs, `study.yaml` stands in its folder beside a folder for each trial. What is committed is one file of JSON
 lines: the header, then the trials.
 """
 
@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from benchmark.config import Experiment
+from benchmark.config import Experiment, read_yaml
 from benchmark.record import Record, read_record, write_atomic
 from benchmark.spec import BadInput
 from benchmark.sweep.space import Design, Option, Space, lookup
@@ -113,13 +113,13 @@ class Study(_Strict):
 
 def collect(folder: Path) -> Study:
     """The study in the folder of its runs, `runs/studies/<name>`, with every trial that has ended."""
-    file = folder / "study.json"
+    file = folder / "study.yaml"
     if not file.is_file():
-        raise BadInput(f"{folder} is no study: give runs/studies/<name>, which holds study.json")
-    header = _parse(Header, file.read_text(), file)
+        raise BadInput(f"{folder} is no study: give runs/studies/<name>, which holds study.yaml")
+    header = _parse(Header, json.dumps(read_yaml(file)), file)
     trials, first = [], None
-    for about in sorted(folder.glob("*/trial.json")):
-        known = json.loads(about.read_text())
+    for about in sorted(folder.glob("*/trial.yaml")):
+        known = read_yaml(about)
         refused = about.with_name("refused.txt")
         if about.with_name("record.json").is_file():
             record = read_record(about.parent)
