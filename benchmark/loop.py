@@ -80,12 +80,12 @@ class Hooks:
     """
 
     validate: Callable[[], float | None]
-    go_on: Callable[[float, int], bool]
     better: Callable[[], None]
     picture: Callable[[int], None]
     save: Callable[[Trainer], None]
     log: Callable[[Mapping[str, float], int], None]
     report: Callable[[Progress], None]
+    go_on: Callable[[float, int], bool] = lambda score, examples: True
 
 
 class Loop(Callback):

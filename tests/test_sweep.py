@@ -420,7 +420,7 @@ LONG = ["budget.examples=6000", "budget.minutes=10", "training.validations=30", 
 
 @pytest.mark.slow
 def test_killed_workers_and_killed_sweeps_lose_nothing(tmp_path: Path) -> None:
-    """kill -9 of a worker in mid-trial, of the whole sweep, and Ctrl-C: every trial is there once, as if nothing was."""
+    """kill -9 of a worker in mid-trial, of the whole sweep, and Ctrl-C: every trial is there once, unharmed."""
     settings = ["trials=3", "workers=2", "name=killed", *LONG]
 
     def start() -> subprocess.Popen[str]:

@@ -19,7 +19,6 @@ from typing import Any, cast
 import optuna
 import yaml
 from filelock import FileLock
-from optuna.distributions import BaseDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import BasePruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
 from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, QMCSampler, RandomSampler, TPESampler
@@ -285,7 +284,7 @@ class _Sweep:
         sampler = self.study.sampler
         if waiting:  # an enqueued point must not use up one of the sampler's
             self.study.sampler = RandomSampler(seed=SEED)
-        trial = self.study.ask(cast(dict[str, BaseDistribution], self.plan.design.distributions))
+        trial = self.study.ask(self.plan.design.distributions)
         self.study.sampler = sampler
         trial.set_user_attr("beat", time.time())
         trial.set_user_attr("run", _run_of(trial))

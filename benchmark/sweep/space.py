@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 Role = Literal["studied", "nuisance", "fixed"]
 Value = bool | int | float | str
 Params = Mapping[str, Value]
+DesignName = Literal["space", "learning_rate", "seeds"]
 
 #: Seeds of the trials of a search: each has its own, far from the board's 0, 1, 2, so that nothing is tuned to those.
 FIRST_SEED = 1000
@@ -138,8 +139,8 @@ def base_experiment(space: Space, settings: Sequence[str]) -> Experiment:
 def _trial_budget(data: str, model: str, space: Space) -> list[str]:
     if data not in space.trial:
         raise BadInput(
-            f"configs/sweep/{model}.yaml does not say how long a trial on {data} is (it knows {', '.join(space.trial)}): "
-            "add it there, or give budget=quick or budget.examples=N"
+            f"configs/sweep/{model}.yaml does not say how long a trial on {data} is (only on {', '.join(space.trial)}): "
+            "add it there, or give budget=quick"
         )
     trial = space.trial[data]
     return ["budget=quick", "budget.name=trial", f"budget.examples={trial.examples}", f"budget.minutes={trial.minutes}"]
@@ -164,7 +165,7 @@ def lookup(experiment: Experiment, key: str) -> Value:
 class Design:
     """What a study varies and how."""
 
-    name: str
+    name: DesignName
     distributions: dict[str, BaseDistribution]
     points: tuple[Params, ...]  # run first, whatever the sampler says
     settings: Callable[[Params, int], list[str]]  # from parameters and the number of the trial

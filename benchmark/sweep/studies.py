@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from benchmark.config import Experiment, read_yaml
 from benchmark.record import Record, read_record, write_atomic
 from benchmark.spec import BadInput
-from benchmark.sweep.space import Design, Option, Space, lookup
+from benchmark.sweep.space import Design, DesignName, Option, Space, lookup
 
 Status = Literal["finished", "diverged", "failed", "truncated", "pruned", "refused"]
 
@@ -34,7 +34,7 @@ class Header(_Strict):
     data: str
     model: str
     family: str
-    design: Literal["space", "learning_rate", "seeds"]
+    design: DesignName
     sampler: str  # of the design `space`; others are grids
     pruner: str
     options: dict[str, Option]  # the search space, fixed ones too; empty for grids
@@ -168,7 +168,7 @@ def _validations(file: Path) -> tuple[tuple[int, float], ...]:
 
 
 def publish_study(folder: Path, target: Path) -> Path:
-    """Write the study as one file of JSON lines to `target/<data>/<name>.jsonl`; a larger one replaces a smaller one."""
+    """Write the study as JSON lines to `target/<data>/<name>.jsonl`; a longer file replaces a shorter one."""
     study = collect(folder)
     codes = {trial.code_hash for trial in study.trials if trial.status != "refused"}
     if not study.trials:

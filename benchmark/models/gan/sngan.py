@@ -66,7 +66,7 @@ class SNGAN(GenerativeModel, Interpolates, Watched):
         return self.to_levels(self.generator(z))
 
     def signs(self, x: Tensor) -> dict[str, float]:
-        """By how much D tells real from generated: above 2, the hinge's two margins, G has nothing more to learn from."""
+        """By how much D tells real from generated: above 2, the hinge's two margins, D learns nothing more."""
         on_real, on_fake = self.discriminator(self.to_unit(x)), self.discriminator(self.generator(self.noise(len(x))))
         return {"discriminator_gap": float(on_real.mean() - on_fake.mean())}
 
