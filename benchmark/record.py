@@ -67,9 +67,7 @@ class Record(BaseModel):
     started: datetime
     seconds: float
     scores: dict[str, Score]
-    stability: dict[
-        str, float
-    ] = {}  # how training went (`benchmark.watch`); empty in records from before it was watched
+    stability: dict[str, float] = {}  # how training went (`benchmark.watch`); older records have none
 
     @field_validator("stability")
     @classmethod

@@ -39,7 +39,18 @@ DOORS: dict[str, tuple[str, ...]] = {
     "launch": ("spec", "config", "train", "record"),
 }
 HALL = "__main__"  # the command line goes through every door
-WITHOUT_TORCH = ("__main__", "catalogue", "config", "record", "traces", "leaderboard", "report", "spec", "sweep", "watch")
+WITHOUT_TORCH = (
+    "__main__",
+    "catalogue",
+    "config",
+    "record",
+    "traces",
+    "leaderboard",
+    "report",
+    "spec",
+    "sweep",
+    "watch",
+)
 
 
 def room_of(module: str) -> str:

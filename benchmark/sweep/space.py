@@ -139,7 +139,7 @@ def base_experiment(space: Space, settings: Sequence[str]) -> Experiment:
 def _trial_budget(data: str, model: str, space: Space) -> list[str]:
     if data not in space.trial:
         raise BadInput(
-            f"configs/sweep/{model}.yaml does not say how long a trial on {data} is (only on {', '.join(space.trial)}): "
+            f"configs/sweep/{model}.yaml does not say how long a trial on {data} is, only on {', '.join(space.trial)}: "
             "add it there, or give budget=quick"
         )
     trial = space.trial[data]
