@@ -51,7 +51,7 @@ GRIDS = 5  # pictures during training
 WATCHED = 128  # held-out examples at most on which a model's own signs are read
 
 #: What a trial tells of its samples, beside the score that selects, where samples are what selects.
-OF_SAMPLES = ("precision", "recall")
+OF_SAMPLES = ("precision", "recall", "class_histogram")
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,6 @@ class _Run:
         self.device = device_named(experiment.runtime.device)
         self.extractor = _extractor(experiment, self.data)
         self.judge = load_judge(experiment.data.name, self.data.spec)
-        self.outliers = outliers(experiment, self.data)
         self.tracker = Tracker(
             self.folder,
             run_id=self.folder.name,
@@ -201,7 +200,7 @@ class _Run:
             sample_examples=settings.validation_examples,
             examples=examples,
         )
-        return evaluate(self.model, self.data, protocol, self.extractor, metrics).scores
+        return evaluate(self.model, self.data, protocol, self.extractor, metrics, judge=self.judge).scores
 
     @property
     def _validation_examples(self) -> int:
@@ -253,8 +252,8 @@ class _Run:
             if self._selection_metric == "fid":
                 self.scores |= self._evaluate_on("validation", *OF_SAMPLES)
             return
-        protocol = final_protocol(experiment)
-        result = evaluate(self.model, self.data, protocol, self.extractor, judge=self.judge, outliers=self.outliers)
+        protocol, unlike = final_protocol(experiment), outliers(experiment, self.data)
+        result = evaluate(self.model, self.data, protocol, self.extractor, judge=self.judge, outliers=unlike)
         found = references(self.data, protocol, self.extractor, self.judge)
         self.dataset["references"] = {
             name: {metric: asdict(score) for metric, score in scores.items()} for name, scores in found.items()
