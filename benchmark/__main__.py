@@ -18,6 +18,8 @@ from benchmark.spec import BadInput, unknown
 
 if TYPE_CHECKING:
     from benchmark.launch import Outcome
+    from benchmark.leaderboard.rows import Current
+    from benchmark.record import Record
 
 
 class Stopped(Exception):
@@ -219,19 +221,42 @@ def publish(folder: Path, target: Path) -> None:
 @click.option("--to", "target", type=click.Path(path_type=Path), default=Path("leaderboards"), show_default=True)
 def leaderboard(records: Path, target: Path) -> None:
     """Render the boards from the committed records."""
-    from benchmark.config import tuned_hash
     from benchmark.leaderboard.board import boards
-    from benchmark.record import read_records, write_atomic
+    from benchmark.record import write_atomic
 
-    found = read_records(records)
+    found, current = _published(records)
     if not found:
         raise BadInput(f"no records below {records}: publish a run first, or name another folder with --records")
-    settings = {(record.data, record.model, record.budget) for record in found.values()}
-    current = {setting: tuned for setting in settings if (tuned := tuned_hash(*setting)) is not None}
     published = target / "published.yaml"
     pages = boards(found, current, published if published.is_file() else None, target)
     for name, page in pages.items():
         click.echo(write_atomic(target / name, page))
+
+
+@cli.command("compare")
+@click.argument("a")
+@click.argument("b")
+@click.option("--data", help="Dataset, where A and B are models on its board.")
+@click.option("--budget", default="standard", show_default=True)
+@click.option("--metric", help="Default: the likelihood, or the first score of samples where one has none.")
+@click.option("--records", type=click.Path(path_type=Path), default=Path("leaderboards/records"), show_default=True)
+def compare_(a: str, b: str, data: str | None, budget: str, metric: str | None, records: Path) -> None:
+    """Compare A with B, models or runs: the difference paired by example and by seed, and who wins how often.
+
+    Exit code 4: they do not stand under one protocol.
+    """
+    from rich.console import Console
+
+    from benchmark.leaderboard.compare import NotComparable, compare, comparison_table, side
+
+    found, current = _published(records)
+    try:
+        one, two = (side(name, found, current, data, budget) for name in (a, b))
+        result = compare(one, two, metric)
+    except NotComparable as reason:
+        click.echo(f"not comparable: {reason}", err=True)
+        sys.exit(4)
+    Console(width=None if sys.stdout.isatty() else 120).print(comparison_table(result))
 
 
 @cli.command()
@@ -274,6 +299,16 @@ def work(resume: Path | None) -> None:
     folder = resume or train.prepare(from_container(json.load(sys.stdin)))
     say({"folder": str(folder)})
     train.carry_out(folder, lambda progress: say(asdict(progress)))
+
+
+def _published(folder: Path) -> tuple[dict[Path, Record], Current]:
+    """The records in a folder, and which configurations are the tuned ones today."""
+    from benchmark.config import tuned_hash
+    from benchmark.record import read_records
+
+    found = read_records(folder)
+    settings = {(record.data, record.model, record.budget) for record in found.values()}
+    return found, {setting: tuned for setting in settings if (tuned := tuned_hash(*setting)) is not None}
 
 
 def _run_suite(name: str, overrides: tuple[str, ...], fresh: bool) -> list[Outcome]:

@@ -1,0 +1,257 @@
+"""Two models or two runs beside each other: paired by test example, paired by training seed, over all pairs of runs.
+
+Every difference is A less B. Pairing by example says how sure one is of these trained models on other examples; pairing
+by seed, of these methods under other seeds. Seeds differ in what they draw, so a seed in common pairs little more than
+the order of the data; it costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from benchmark.leaderboard.columns import (
+    BESIDE,
+    LIKELIHOOD,
+    MORE_ON_SAMPLES,
+    SAMPLES,
+    Column,
+    digits_that_show,
+    mark,
+    modality,
+    number,
+    value_of,
+)
+from benchmark.leaderboard.rows import Current, Judge, Run, select
+from benchmark.leaderboard.statistics import Interval, improvement, student_interval
+from benchmark.record import Record, read_record
+from benchmark.spec import BadInput, unknown
+
+EXAMPLES = 20  # fewer have no interval over examples
+BLOCK = 1_000  # neighbouring tokens, which are not independent, that count as one example
+HIGHER_IS_BETTER = ("inception_score", "precision", "recall", "density", "coverage")
+
+#: Metrics that are means over examples, and the arrays beside a record that hold their terms, the best first.
+PER_EXAMPLE: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("nll", "bits_per_dim"), ("log_prob", "elbo")),
+    "importance_bound": ("importance_bound",),
+    **dict.fromkeys(("nats_per_token", "bits_per_char"), ("token_log_prob",)),
+}
+
+
+class NotComparable(Exception):
+    """The two numbers do not stand under one protocol; the message says where they differ."""
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Differences A − B of things that belong together, and the share of them where A is better."""
+
+    difference: Interval
+    better: float
+
+
+@dataclass(frozen=True)
+class Side:
+    """What is compared: the runs of one model, a seed each."""
+
+    name: str
+    runs: tuple[Run, ...]
+
+    def values(self, column: Column) -> list[float]:
+        found = [value_of(column.score(run.record)) for run in self.runs]
+        return [value for value in found if value is not None]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A against B in one metric. Parts are `None` where the records do not hold what they need."""
+
+    column: Column
+    a: Side
+    b: Side
+    by_example: Paired | None
+    by_seed: Paired | None
+    improvement: float  # probability that a run of A beats a run of B
+
+    @property
+    def higher(self) -> bool:
+        return self.column.metric in HIGHER_IS_BETTER
+
+
+def side(name: str, records: dict[Path, Record], current: Current, data: str | None, budget: str) -> Side:
+    """The runs that `name` stands for: a record or a run's folder, or a model's row on the board of `data`."""
+    if Path(name).exists():
+        record = read_record(Path(name))
+        path = Path(name) / "record.json" if Path(name).is_dir() else Path(name)
+        return Side(f"{record.model} ({record.config_hash[:8]}, seed {record.seed['init']})", (Run(path, record),))
+    if data is None:
+        raise BadInput(
+            f"{name!r} is no file or folder; for the model of that name say on which data, as in --data digits"
+        )
+    here = {path: record for path, record in records.items() if (record.data, record.budget) == (data, budget)}
+    rows, _ = select(here, current)
+    by_model = {row.runs[0].record.model: row for row in rows if row.scored}
+    if name not in by_model:
+        raise unknown(f"model with records on {data}, budget {budget}", name, by_model)
+    return Side(name, by_model[name].scored)
+
+
+def compare(a: Side, b: Side, metric: str | None = None) -> Comparison:
+    """Compare in `metric`; by default in the likelihood of the data, or where one side has none in the first score of
+    samples. Raises `NotComparable` where protocol, version or data differ."""
+    column = _column(a, b, metric)
+    _check(a, b, column)
+    higher = column.metric in HIGHER_IS_BETTER
+    lower, upper = (b, a) if higher else (a, b)  # `improvement` counts who is lower
+    wins = improvement(lower.values(column), upper.values(column))
+    return Comparison(column, a, b, _by_example(a, b, column), _by_seed(a, b, column), wins)
+
+
+def _column(a: Side, b: Side, metric: str | None) -> Column:
+    kind, other = (modality(side.runs[0].record) for side in (a, b))
+    if kind != other:
+        raise NotComparable(f"{a.name} is a model of {kind}s, {b.name} of {other}s")
+    columns: list[Column] = [
+        LIKELIHOOD[kind],
+        *((*SAMPLES, *MORE_ON_SAMPLES) if kind == "image" else ()),
+        *BESIDE[kind],
+    ]
+    if metric is not None:
+        named = {column.metric: column for column in columns}
+        if metric not in named:
+            raise unknown("metric", metric, named)
+        columns = [named[metric]]
+    for column in columns:
+        if a.values(column) and b.values(column):
+            return column
+    raise NotComparable(f"{a.name} and {b.name} have no score in common: {', '.join(c.metric for c in columns)}")
+
+
+def _check(a: Side, b: Side, column: Column) -> None:
+    """Refuse what a board would not put in one ranking."""
+    runs = [run for side in (a, b) for run in side.runs if value_of(column.score(run.record)) is not None]
+    judge = Judge([run.record for run in runs])
+    facts: list[dict[str, object]] = []
+    for run in runs:
+        score = column.score(run.record)
+        assert score is not None
+        version = {"version": score.version, "fingerprint of the data": run.fingerprint, "data": run.record.data}
+        facts.append(judge.protocol(run, score) | version)
+    for other in facts[1:]:
+        for name in sorted({*facts[0], *other}):
+            if facts[0].get(name) != other.get(name):
+                one, two = (str(fact.get(name, "none")) for fact in (facts[0], other))
+                raise NotComparable(f"{column.metric} stands under two protocols: {name} is {one} and {two}")
+
+
+# Pairs ---------------------------------------------------------------------------------------------------------------
+
+
+def _by_example(a: Side, b: Side, column: Column) -> Paired | None:
+    terms = _terms(a, column), _terms(b, column)
+    if terms[0] is None or terms[1] is None or len(terms[0]) != len(terms[1]) or len(terms[0]) < EXAMPLES:
+        return None
+    return _paired(terms[0] - terms[1], higher=False)
+
+
+def _terms(side: Side, column: Column) -> np.ndarray | None:
+    """What each example contributes to the score, mean over seeds, in the unit of the score; tokens by blocks."""
+    terms = []
+    for run in side.runs:
+        score, log_prob = value_of(column.score(run.record)), _log_prob(run, column.metric)
+        if score is None or log_prob is None:
+            return None
+        terms.append(log_prob * (score / log_prob.mean()))  # nats are negative, and scores are in some unit
+    if len({len(term) for term in terms}) != 1:
+        return None
+    mean: np.ndarray = np.mean(terms, axis=0)
+    if modality(side.runs[0].record) == "text":
+        return np.array([block.mean() for block in np.array_split(mean, max(1, len(mean) // BLOCK))])
+    return mean
+
+
+def _log_prob(run: Run, metric: str) -> np.ndarray | None:
+    """Log-likelihoods `[N]` in nats that lie beside a record."""
+    beside = run.path.with_name("likelihoods.npz") if run.path.name == "record.json" else run.path.with_suffix(".npz")
+    if metric not in PER_EXAMPLE or not beside.is_file():
+        return None
+    with np.load(beside, allow_pickle=False) as arrays:
+        name = next((name for name in PER_EXAMPLE[metric] if name in arrays), None)
+        return None if name is None else arrays[name].astype(np.float64)
+
+
+def _by_seed(a: Side, b: Side, column: Column) -> Paired | None:
+    scores = [{run.seed: value_of(column.score(run.record)) for run in side.runs} for side in (a, b)]
+    pairs = [(scores[0][seed], scores[1][seed]) for seed in sorted({*scores[0]} & {*scores[1]})]
+    differences = [one - two for one, two in pairs if one is not None and two is not None]
+    if not differences:
+        return None
+    return _paired(np.array(differences), column.metric in HIGHER_IS_BETTER)
+
+
+def _paired(differences: np.ndarray, higher: bool) -> Paired:
+    gains = differences if higher else -differences
+    better = float((gains > 0).mean() + (gains == 0).mean() / 2)
+    return Paired(student_interval(differences.tolist()), better)
+
+
+# The table -----------------------------------------------------------------------------------------------------------
+
+
+def comparison_table(found: Comparison) -> Table:
+    """One table: both sides, and each way to pair them."""
+    column, record = found.column, found.a.runs[0].record
+    table = Table(
+        title=Text(f"{column.title} on {record.data}, {'higher' if found.higher else 'lower'} is better", "bold"),
+        title_justify="left",
+        caption=Text("\n".join(_remarks(found))),
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    for title in ("", "n", column.title, "95 % interval", "A better"):
+        table.add_column(title, justify="left" if not title else "right", no_wrap=True)
+    for letter, side in (("A", found.a), ("B", found.b)):
+        interval = column.interval(side.values(column))
+        score = column.score(side.runs[0].record)
+        sign = mark(score.protocol.get("how", {})) if score else ""
+        table.add_row(f"{letter}: {side.name}", f"{interval.n} runs", *_cells(interval, column, sign), "")
+    unit = "block of tokens" if modality(record) == "text" else "example"
+    for title, paired in ((f"A − B by {unit}", found.by_example), ("A − B by seed", found.by_seed)):
+        if paired is not None:
+            n = str(paired.difference.n)
+            table.add_row(title, n, *_cells(paired.difference, column), f"{paired.better:.0%}")
+    pairs = f"{len(found.a.values(column))} × {len(found.b.values(column))}"
+    table.add_row("probability of improvement", pairs, "", "", f"{found.improvement:.0%}")
+    return table
+
+
+def _cells(interval: Interval, column: Column, sign: str = "") -> list[str]:
+    if interval.low is None or interval.high is None:
+        return [sign + number(interval.centre, column.digits), "—"]
+    digits = digits_that_show((interval.high - interval.low) / 2, column.digits)
+    low, high = number(interval.low, digits), number(interval.high, digits)
+    return [sign + number(interval.centre, digits), f"[{low}, {high}]"]
+
+
+def _remarks(found: Comparison) -> Sequence[str]:
+    lines = []
+    if found.by_example is None:
+        lines.append("no pairs of examples: the metric is no mean over examples, or a record has none beside it")
+    for letter, side in (("A", found.a), ("B", found.b)):
+        score = found.column.score(side.runs[0].record)
+        if score is not None and mark(score.protocol.get("how", {})) == "≤ ":
+            lines.append(f"{letter}'s number is a bound: its likelihood may be better")
+    budgets = {run.budget for side in (found.a, found.b) for run in side.runs}
+    if len(budgets) > 1:
+        lines.append(
+            "budgets differ: " + " and ".join(f"{name} ({minutes:g} min)" for minutes, name in sorted(budgets))
+        )
+    return lines
