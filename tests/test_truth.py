@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from test_leaderboard import likelihood, record
+from test_leaderboard import REPOSITORY, likelihood, record
 
 from benchmark.__main__ import cli
 from benchmark.build import DataModule, build_data, build_model
@@ -23,7 +23,7 @@ from benchmark.config import load_data, load_suite
 from benchmark.data.synthetic import MarkovChain, PixelNetwork
 from benchmark.evaluate import Protocol, evaluate, references, selection_metric
 from benchmark.leaderboard.truth import SIGMAS, truth_page, verdicts
-from benchmark.record import Record, write_record
+from benchmark.record import Record, read_records, write_record
 from benchmark.spec import Absence, DataSpec, Score
 
 NO_EXTRACTOR = Absence("not run", "no extractor")
@@ -191,6 +191,12 @@ def test_page_shows_what_is_above_the_source_on_the_same_examples_only():
     assert "| vae | synthetic_images | bits/dim | 1.3420 | 1.3500 | 0.0080 | 0.0040 | 0.0110 | holds |" in page
     assert "≈ 1.5000 | 0.1580 | 0.0100 | — | holds |" in page
     assert "2 of 2 hold." in page
+
+
+def test_the_committed_page_is_that_of_the_committed_records():
+    judged = verdicts(read_records(REPOSITORY / "leaderboards" / "records"))
+    assert {verdict.run.record.model for verdict in judged} == {one.model.name for one in load_suite("truth")}
+    assert (REPOSITORY / "docs" / "truth.md").read_text(encoding="utf-8") == truth_page(judged)
 
 
 def test_the_verb_judges_records_and_says_so_by_its_exit_code(tmp_path):
