@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from benchmark.record import Record
 
 
+RECORDS = Path("leaderboards/records")  # the committed ones
+
+
 class Stopped(Exception):
     """Somebody pressed Ctrl-C; the message says how to go on."""
 
@@ -94,12 +97,13 @@ def run(overrides: tuple[str, ...], resume: Path | None, trust: tuple[str, ...])
 @click.argument("name")
 @click.argument("overrides", nargs=-1)
 @click.option("--fresh", is_flag=True, help="Run again what has a record.")
-def suite(name: str, overrides: tuple[str, ...], fresh: bool) -> None:
+@click.option("--trust", multiple=True, metavar="PACKAGE", help="Let the configuration name classes of this package.")
+def suite(name: str, overrides: tuple[str, ...], fresh: bool, trust: tuple[str, ...]) -> None:
     """Run suite NAME; jobs=2 runs so many at a time, other settings apply to every experiment.
 
     What has a record is skipped, and a run that was stopped goes on where it stopped.
     """
-    outcomes = _run_suite(name, overrides, fresh)
+    outcomes = _run_suite(name, overrides, fresh, trust)
     code = _show_runs([outcome.folder for outcome in outcomes if outcome.record is not None and outcome.folder])
     for outcome in outcomes:
         if outcome.record is None:
@@ -217,18 +221,27 @@ def publish(folder: Path, target: Path) -> None:
 
 
 @cli.command()
-@click.option("--records", type=click.Path(path_type=Path), default=Path("leaderboards/records"), show_default=True)
+@click.option(
+    "--records",
+    "folders",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    default=[RECORDS],
+    show_default=True,
+    help="Again for your own: what is tuned counts in the first folder, everything in the others.",
+)
 @click.option("--to", "target", type=click.Path(path_type=Path), default=Path("leaderboards"), show_default=True)
-def leaderboard(records: Path, target: Path) -> None:
-    """Render the boards from the committed records."""
+def leaderboard(folders: tuple[Path, ...], target: Path) -> None:
+    """Render the boards from the committed records, and from your own beside them."""
     from benchmark.leaderboard.board import boards
     from benchmark.record import write_atomic
 
-    found, current = _published(records)
+    found, current = _published(*folders)
     if not found:
-        raise BadInput(f"no records below {records}: publish a run first, or name another folder with --records")
-    published = target / "published.yaml"
-    pages = boards(found, current, published if published.is_file() else None, target)
+        searched = ", ".join(map(str, folders))
+        raise BadInput(f"no records below {searched}: publish a run first, or name another folder with --records")
+    places = (folder / "published.yaml" for folder in (target, folders[0].parent))
+    pages = boards(found, current, next((file for file in places if file.is_file()), None), target)
     for name, page in pages.items():
         click.echo(write_atomic(target / name, page))
 
@@ -285,7 +298,8 @@ def bench(cases: tuple[str, ...], rounds: int) -> None:
 
 @cli.command(hidden=True)
 @click.option("--resume", type=click.Path(path_type=Path))
-def work(resume: Path | None) -> None:
+@click.option("--trust", multiple=True)
+def work(resume: Path | None, trust: tuple[str, ...]) -> None:
     """Carry out one experiment for `suite`: configuration on standard input, progress as JSON lines on output."""
     from benchmark import train
     from benchmark.config import from_container
@@ -296,22 +310,30 @@ def work(resume: Path | None) -> None:
     def say(event: dict[str, Any]) -> None:
         print(json.dumps(event), file=sink, flush=True)
 
-    folder = resume or train.prepare(from_container(json.load(sys.stdin)))
+    folder = resume or train.prepare(from_container(json.load(sys.stdin), trust))
     say({"folder": str(folder)})
-    train.carry_out(folder, lambda progress: say(asdict(progress)))
+    train.carry_out(folder, lambda progress: say(asdict(progress)), trust)
 
 
-def _published(folder: Path) -> tuple[dict[Path, Record], Current]:
-    """The records in a folder, and which configurations are the tuned ones today."""
+def _published(folder: Path, *own: Path) -> tuple[dict[Path, Record], Current]:
+    """The records in a folder and in one's `own`, and which configurations count: the tuned ones of today, all of one's
+    own."""
     from benchmark.config import tuned_hash
     from benchmark.record import read_records
 
+    def setting(record: Record) -> tuple[str, str, str]:
+        return record.data, record.model, record.budget
+
     found = read_records(folder)
-    settings = {(record.data, record.model, record.budget) for record in found.values()}
-    return found, {setting: tuned for setting in settings if (tuned := tuned_hash(*setting)) is not None}
+    settings = {setting(record) for record in found.values()}
+    current = {one: {tuned} for one in settings if (tuned := tuned_hash(*one)) is not None}
+    for path, record in ((path, record) for place in own for path, record in read_records(place).items()):
+        current.setdefault(setting(record), set()).add(record.config_hash)
+        found[path] = record
+    return found, current
 
 
-def _run_suite(name: str, overrides: tuple[str, ...], fresh: bool) -> list[Outcome]:
+def _run_suite(name: str, overrides: tuple[str, ...], fresh: bool, trust: tuple[str, ...] = ()) -> list[Outcome]:
     """Run suite `name`; `jobs=N` among the overrides says how many at a time."""
     from benchmark.config import load_suite
     from benchmark.launch import Display, default_jobs, run_suite
@@ -319,10 +341,10 @@ def _run_suite(name: str, overrides: tuple[str, ...], fresh: bool) -> list[Outco
     given = dict(override.split("=", 1) for override in overrides if override.startswith("jobs="))
     if not given.get("jobs", "1").isdecimal():
         raise BadInput(f"jobs={given['jobs']}: give the number of processes, as in jobs=2")
-    experiments = load_suite(name, [override for override in overrides if not override.startswith("jobs=")])
+    experiments = load_suite(name, [override for override in overrides if not override.startswith("jobs=")], trust)
     try:
         with Display() as display:
-            return run_suite(experiments, int(given.get("jobs", default_jobs())), display, fresh)
+            return run_suite(experiments, int(given.get("jobs", default_jobs())), display, fresh, trust)
     except KeyboardInterrupt:
         raise Stopped("the same command goes on where it stopped") from None
 

@@ -7,7 +7,7 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-from benchmark.config import choices, config_folders, read_yaml
+from benchmark.config import choices, config_folders, family_of, read_yaml
 from benchmark.spec import CAPABILITIES
 
 _CAPABILITIES = {capability.__name__ for capability in CAPABILITIES}
@@ -23,7 +23,7 @@ def catalogue() -> dict[str, list[dict[str, Any]]]:
         models.append(
             {
                 "name": name,
-                "family": config["target"].split(".")[-3],
+                "family": family_of(config["target"]),
                 "modalities": config["modalities"],
                 **header,
                 "data": sorted(data for data, model in tuned if model == name),

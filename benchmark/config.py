@@ -110,8 +110,7 @@ class Experiment(_Strict):
 
     @property
     def family(self) -> str:
-        """The folder that holds the model's file."""
-        return self.model.target.rpartition(".")[0].rpartition(".")[0].rpartition(".")[2]
+        return family_of(self.model.target)
 
     @property
     def config_hash(self) -> str:
@@ -131,6 +130,11 @@ class Experiment(_Strict):
     @property
     def title(self) -> str:
         return f"{self.model.name} on {self.data.name}, {self.budget.name}, seed {self.seed.init}"
+
+
+def family_of(target: str) -> str:
+    """The folder that holds the file of the class at this import path; the file itself where it stands in none."""
+    return target.split(".")[-3:][0]
 
 
 def config_folders() -> list[Path]:
@@ -170,6 +174,11 @@ def compose(overrides: Sequence[str] = (), trust: Sequence[str] = ()) -> Experim
     `trust` lists packages outside the benchmark whose classes a configuration may name: an import path is code.
     Raises `BadInput` for whatever does not exist or has the wrong type.
     """
+    return from_container(_compose(overrides), trust)
+
+
+def _compose(overrides: Sequence[str]) -> dict[str, Any]:
+    """The resolved configuration that `overrides` describe."""
     pairs = _expand_seed([_split(override) for override in overrides])
     selected = [(key, value) for key, value in pairs if key in GROUPS]
     options = [(key, value) for key, value in pairs if key not in GROUPS]
@@ -181,17 +190,12 @@ def compose(overrides: Sequence[str] = (), trust: Sequence[str] = ()) -> Experim
         _check_key(bare, key)
     content = _hydra(tuple(f"{key}={value}" for key, value in pairs)) if options else bare
     _check_modality(bare)
-    return from_container(_resolve(content), trust)
+    return _resolve(content)
 
 
 def from_container(content: Mapping[str, Any], trust: Sequence[str] = ()) -> Experiment:
-    """Validate a resolved configuration: a composed one, or one that a run left behind."""
-    try:
-        experiment = Experiment.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise BadInput(f"{place}={first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}") from error
+    """Validate a resolved configuration that will be carried out: a composed one, or one that a run left behind."""
+    experiment = validate(content)
     for named in (experiment.data, experiment.model):
         package = named.target.split(".")[0]
         if package not in ("benchmark", *trust):
@@ -202,10 +206,20 @@ def from_container(content: Mapping[str, Any], trust: Sequence[str] = ()) -> Exp
     return experiment
 
 
+def validate(content: Mapping[str, Any]) -> Experiment:
+    """A resolved configuration of whoever wrote it, to be read and not to be run: it may name any class."""
+    try:
+        return Experiment.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise BadInput(f"{place}={first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}") from error
+
+
 def tuned_hash(data: str, model: str, budget: str) -> str | None:
     """The `config_hash` of what `tuned/` says today; `None` where such an experiment no longer exists."""
     try:
-        return compose([f"data={data}", f"model={model}", f"budget={budget}"]).config_hash
+        return validate(_compose(_names(data, model, budget))).config_hash
     except BadInput:
         return None
 
@@ -218,7 +232,7 @@ def load_data(name: str) -> DataConfig:
     return DataConfig.model_validate(read_yaml(files[name]))
 
 
-def load_suite(name: str, overrides: Sequence[str] = ()) -> list[Experiment]:
+def load_suite(name: str, overrides: Sequence[str] = (), trust: Sequence[str] = ()) -> list[Experiment]:
     """The experiments of `configs/suite/<name>.yaml`, every one with every seed; `overrides` apply to all."""
     files = choices("suite")
     if name not in files:
@@ -227,10 +241,14 @@ def load_suite(name: str, overrides: Sequence[str] = ()) -> list[Experiment]:
     own_seed = any(override.startswith("seed=") for override in overrides)
     seeds = [] if own_seed else [f"seed={seed}" for seed in suite["seeds"]]
     return [
-        compose([f"data={entry['data']}", f"model={entry['model']}", f"budget={suite['budget']}", *seed, *overrides])
+        compose([*_names(entry["data"], entry["model"], suite["budget"]), *seed, *overrides], trust)
         for seed in ([[one] for one in seeds] or [[]])
         for entry in suite["experiments"]
     ]
+
+
+def _names(data: str, model: str, budget: str) -> list[str]:
+    return [f"data={data}", f"model={model}", f"budget={budget}"]
 
 
 def _split(override: str) -> tuple[str, str]:

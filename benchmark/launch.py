@@ -23,7 +23,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from benchmark.config import Experiment, from_container, read_yaml
+from benchmark.config import Experiment, read_yaml, validate
 from benchmark.record import Record, code_hash, is_running, read_record, read_records, started_with
 from benchmark.spec import BadInput
 
@@ -189,11 +189,18 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
-def run_suite(experiments: Sequence[Experiment], jobs: int, display: Display, fresh: bool = False) -> list[Outcome]:
+def run_suite(
+    experiments: Sequence[Experiment],
+    jobs: int,
+    display: Display,
+    fresh: bool = False,
+    trust: Sequence[str] = (),
+) -> list[Outcome]:
     """Run every experiment that has no record yet, `jobs` at a time, and go on past failures.
 
     Each runs in a process of its own with its share of the cores. Unless `fresh`, a run of the same configuration,
-    seed and code that has finished counts as done, and one that was stopped goes on where it stopped.
+    seed and code that has finished counts as done, and one that was stopped goes on where it stopped. `trust` lists
+    packages outside the benchmark whose classes the experiments name.
     """
     if jobs < 1:
         raise BadInput(f"jobs={jobs} is not possible: give 1 or more")
@@ -204,7 +211,7 @@ def run_suite(experiments: Sequence[Experiment], jobs: int, display: Display, fr
     def one(experiment: Experiment) -> Outcome:
         earlier = done.get(_identity(experiment))
         if earlier is None:
-            return _in_process(experiment, stopped.get(_identity(experiment)), threads, display)
+            return _in_process(experiment, stopped.get(_identity(experiment)), threads, display, trust)
         display.show(experiment.title, {"phase": "has a record", "examples": 1, "total": 1})
         return Outcome(experiment, earlier, read_record(earlier))
 
@@ -215,12 +222,15 @@ def run_suite(experiments: Sequence[Experiment], jobs: int, display: Display, fr
         pool.shutdown(cancel_futures=True)
 
 
-def _in_process(experiment: Experiment, stopped: Path | None, threads: int, display: Display) -> Outcome:
+def _in_process(
+    experiment: Experiment, stopped: Path | None, threads: int, display: Display, trust: Sequence[str]
+) -> Outcome:
     """A child process that takes the experiment on standard input and reports progress as JSON lines on output."""
     content = experiment.container()
     content["runtime"]["threads"] = content["runtime"]["threads"] or threads
+    options = [f"--trust={package}" for package in trust] + ([] if stopped is None else [f"--resume={stopped}"])
     child = subprocess.Popen(
-        [sys.executable, "-m", "benchmark", "work", *([] if stopped is None else ["--resume", str(stopped)])],
+        [sys.executable, "-m", "benchmark", "work", *options],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -360,5 +370,5 @@ def _stopped(experiments: Sequence[Experiment]) -> dict[Identity, Path]:
             folder = file.parent
             unfinished = not (folder / "record.json").is_file() and started_with(folder) == code_hash()
             if unfinished and not is_running(folder):
-                found[_identity(from_container(read_yaml(file)))] = folder
+                found[_identity(validate(read_yaml(file)))] = folder
     return found

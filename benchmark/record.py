@@ -90,7 +90,8 @@ class Record(BaseModel):
 
     @property
     def family(self) -> str:
-        return str(self.config["model"]["target"]).rpartition(".")[0].rpartition(".")[0].rpartition(".")[2]
+        """The folder that holds the model's file, or the file where it stands in none."""
+        return str(self.config["model"]["target"]).split(".")[-3:][0]
 
     @property
     def publishable(self) -> bool:

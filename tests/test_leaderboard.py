@@ -190,7 +190,7 @@ def test_a_row_is_the_mean_over_seeds_with_its_interval() -> None:
 
 
 def test_only_the_tuned_configuration_stands_on_the_board() -> None:
-    current = {("digits", "vae", "standard"): "c" * 64}
+    current = {("digits", "vae", "standard"): {"c" * 64}}
     text = page(record(), record(likelihood(1.2), config_hash="e" * 64), record(model="gan"), current=current)
     (rows,) = tables(text, "Likelihood")
     assert [row[1] for row in rows if row[0]] == ["vae"]

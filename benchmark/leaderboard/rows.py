@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -18,7 +18,7 @@ from benchmark.leaderboard.statistics import Interval, pooled_stderr, rank_range
 from benchmark.record import Record
 from benchmark.spec import BadInput, Score
 
-Current = Mapping[tuple[str, str, str], str]  # (data, model, budget) -> config_hash of the tuned configuration
+Current = Mapping[tuple[str, str, str], Collection[str]]  # (data, model, budget) -> each config_hash that counts
 Protocol = dict[str, Any]
 
 _REFERENCES: TypeAdapter[dict[str, dict[str, Score]]] = TypeAdapter(dict[str, dict[str, Score]])
@@ -126,7 +126,7 @@ class Superseded:
 def select(records: Mapping[Path, Record], current: Current | None) -> tuple[list[Row], list[Superseded]]:
     """The rows of a board, and what stands below it.
 
-    A row is the tuned configuration, with all its seeds at the newest code that has them. The first record of a seed
+    A row is one configuration that counts, as a rule the tuned one, with all its seeds at the newest code that has them. The first record of a seed
     counts, so that nobody can try a seed until it is lucky; only a run that failed, by no fault of its model, may be
     repeated. `current=None` takes every configuration as it is, one row each: for local runs.
     """
@@ -162,10 +162,10 @@ def _no_result(record: Record) -> str | None:
 def _not_current(record: Record, current: Current | None) -> str | None:
     if current is None:
         return None
-    tuned = current.get((record.data, record.model, record.budget))
-    if tuned is None:
+    counting = current.get((record.data, record.model, record.budget))
+    if not counting:
         return "nothing is tuned for it"
-    return None if record.config_hash == tuned else f"other configuration ({record.config_hash[:8]})"
+    return None if record.config_hash in counting else f"other configuration ({record.config_hash[:8]})"
 
 
 def _row(name: str, runs: Sequence[Run]) -> tuple[Row, list[Superseded]]:

@@ -1,0 +1,1 @@
+"""Models of somebody else, in a package of their own."""

@@ -1,0 +1,1 @@
+"""Models that generate one dimension after the other."""
