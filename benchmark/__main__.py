@@ -221,6 +221,22 @@ def publish(folder: Path, target: Path) -> None:
 
 
 @cli.command()
+@click.argument("files", metavar="RECORD...", nargs=-1, required=True, type=click.Path(path_type=Path))
+def check(files: tuple[Path, ...]) -> None:
+    """Say whether records that somebody hands in are well-formed; nothing that they name is imported."""
+    from benchmark.metrics import METRICS
+    from benchmark.metrics.cost import COST
+    from benchmark.metrics.extractors import PINNED
+    from benchmark.report.check import Known, problems
+
+    known = Known(METRICS, COST, {f"{name}@{digest[:8]}" for name, digest in PINNED.items()})
+    found = {file: problems(file, known) for file in files}
+    for file, lines in found.items():
+        click.echo("\n".join(f"{file}: {line}" for line in lines) or f"{file}: well-formed", err=bool(lines))
+    sys.exit(2 if any(found.values()) else 0)
+
+
+@cli.command()
 @click.option(
     "--records",
     "folders",

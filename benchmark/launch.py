@@ -23,7 +23,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from benchmark.config import Experiment, read_yaml, validate
+from benchmark.config import Experiment, from_container, read_yaml, validate
 from benchmark.record import Record, code_hash, is_running, read_record, read_records, started_with
 from benchmark.spec import BadInput
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
+import importlib.util
 import math
 import os
 import platform
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache
@@ -166,25 +168,37 @@ def write_per_example(folder: Path, values: Mapping[str, np.ndarray]) -> Path | 
     return write_once(folder / "likelihoods.npz", buffer.getvalue())
 
 
+def per_example_file(record: Path) -> Path:
+    """Where the likelihoods of single examples lie beside a record, published or of a local run."""
+    return record.with_name("likelihoods.npz") if record.name == "record.json" else record.with_suffix(".npz")
+
+
+def why_no_evidence(record: Record) -> str | None:
+    """Why a record cannot stand on a board that others read; `None` where it can."""
+    if not record.publishable:
+        return f"records on {record.data} are never published: {record.dataset.get('note', '')}"
+    if record.kind != "run":
+        return f"a {record.kind} is evidence for a study, not for the board: confirm its setting first"
+    if record.config["evaluation"]["split"] != "test":
+        return "it was scored on the validation split: run it again without evaluation.split=validation"
+    if record.code_hash is None or record.git is None or record.git["dirty"]:
+        return "it was made with code that is not committed: commit, then run it again"
+    return None
+
+
 def publish(run: Path, records: Path) -> list[Path]:
     """Copy a run's record, per-example likelihoods, curves and samples over training to `records`.
 
     They stand there side by side, under the name that says what they are.
     """
     record = read_record(run)
-    if not record.publishable:
-        raise BadInput(f"{run}: records on {record.data} are never published: {record.dataset.get('note', '')}")
-    if record.kind != "run":
-        raise BadInput(f"{run}: a {record.kind} is evidence for a study, not for the board: confirm its setting first")
-    if record.config["evaluation"]["split"] != "test":
-        raise BadInput(f"{run} was scored on the validation split: run it again without evaluation.split=validation")
-    if record.code_hash is None or record.git is None or record.git["dirty"]:
-        raise BadInput(f"{run} was made with code that is not committed: commit, then run it again")
+    if (why := why_no_evidence(record)) is not None:
+        raise BadInput(f"{run}: {why}")
     target = records / record.data / record.model
     stem = f"{record.seed['init']}-{record.config_hash[:8]}-{run.resolve().name}"
     contents = {".json": (run / "record.json").read_bytes(), **traces(run)}
-    if (run / "likelihoods.npz").is_file():
-        contents[".npz"] = (run / "likelihoods.npz").read_bytes()
+    if (likelihoods := per_example_file(run / "record.json")).is_file():
+        contents[".npz"] = likelihoods.read_bytes()
     written = []
     for suffix, content in contents.items():
         file = target / f"{stem}{suffix}"
@@ -247,15 +261,32 @@ def code_hash() -> str | None:
         return _git("write-tree", env=index)
 
 
-def environment() -> dict[str, str]:
-    """Versions of Python and of the packages that numbers depend on."""
+def environment(targets: Iterable[str] = ()) -> dict[str, str]:
+    """Versions of Python and of the packages that numbers depend on; of a package outside the benchmark that one of
+    the import paths `targets` names, a hash of its source."""
     versions = {"python": platform.python_version(), "platform": platform.platform()}
     for package in _PACKAGES:
         try:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             versions[package] = "not installed"
-    return versions
+    outside = {target.split(".")[0] for target in targets} - {"benchmark"}
+    return versions | {package: f"source {_source_hash(package)}" for package in sorted(outside)}
+
+
+def _source_hash(package: str) -> str:
+    """The start of the SHA-256 of all Python files of a package, or of a module that is one file."""
+    found = importlib.util.find_spec(package)
+    if found is None:
+        return "unknown"
+    folders = [Path(folder) for folder in found.submodule_search_locations or ()]
+    files = {file.relative_to(folder).as_posix(): file for folder in folders for file in folder.rglob("*.py")}
+    if not files and found.origin is not None:
+        files = {Path(found.origin).name: Path(found.origin)}
+    digest = hashlib.sha256()
+    for name, file in sorted(files.items()):
+        digest.update(f"{name}\0{hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
+    return digest.hexdigest()[:16]
 
 
 def hardware() -> dict[str, Any]:

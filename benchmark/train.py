@@ -334,7 +334,7 @@ class _Run:
             code_hash=records.code_hash(),
             git=records.git_state(),
             dataset=self.dataset,
-            environment=records.environment(),
+            environment=records.environment((experiment.data.target, experiment.model.target)),
             hardware=records.hardware() | _hardware(device_named(experiment.runtime.device)),
             started=self.started,
             seconds=round(time.perf_counter() - self.clock, 3),

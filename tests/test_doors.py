@@ -34,7 +34,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "traces": ("spec",),
     "record": ("spec", "traces"),
     "leaderboard": ("spec", "record", "traces"),
-    "report": ("spec", "record", "traces", "leaderboard"),
+    "report": ("spec", "config", "record", "traces", "leaderboard"),  # a configuration is data, and has a hash
     "sweep": ("spec", "config", "record", "launch"),  # trials train in processes of `launch`
     "launch": ("spec", "config", "train", "record"),
 }

@@ -56,8 +56,9 @@ def boards(
     """The pages of a leaderboard, file name → Markdown: one a dataset, and `README.md` that lists them.
 
     `current` maps (data, model, budget) to the `config_hash` of the tuned configuration, or of several, each of whose
-    runs make a row; `None` takes every configuration as it is. `published` is the file of reported figures. `home` is the folder of
-    the pages: links to records are relative to it. Raises `BadInput` where references or `published` are malformed.
+    runs make a row; `None` takes every configuration as it is. `published` is the file of reported figures. `home` is
+    the folder of the pages: links to records are relative to it. Raises `BadInput` where references or `published` are
+    malformed.
     """
     figures = read_published(published) if published is not None else ()
     judge = Judge(records.values())

@@ -27,9 +27,9 @@ class NADE(GenerativeModel, Likelihood):
         self,
         spec: DataSpec,
         hidden: int = 256,  # H
-        dropout: float = 0.3,  # of hidden units
+        dropout: float = 0.5,  # of hidden units
         learning_rate: float = 2e-3,
-        weight_decay: float = 0.1,
+        weight_decay: float = 1.0,
     ) -> None:
         super().__init__(spec)
         self.learning_rate, self.weight_decay = learning_rate, weight_decay

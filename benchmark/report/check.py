@@ -1,0 +1,199 @@
+"""Whether a record that somebody hands in is well-formed. It is read as data: nothing that it names is imported.
+
+A record that passes is consistent with itself and with today's metrics. Whether its numbers are true, only running it
+again can say (`benchmark.report.verify`).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import zipfile
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmark.config import validate
+from benchmark.record import Record, per_example_file, read_record, why_no_evidence
+from benchmark.spec import BadInput, Metric, Score
+from benchmark.traces import NEIGHBOURS, read_curves, read_picture
+
+MOST_BYTES = 2**20  # of a record
+MOST_LIKELIHOODS = 2**28  # bytes of per-example likelihoods, unpacked
+MOST_CHARACTERS = 2000  # in one string
+CLOSE = 1e-4  # relative: likelihoods of examples are float32
+
+_MARKUP = re.compile(r"<\s*[a-z/!?]|&#?\w+;|(javascript|data|vbscript):|[\x00-\x08\x0b-\x1f\x7f]", re.IGNORECASE)
+_NAME = re.compile(r"[\w-]+")
+
+#: Likelihoods of single examples -> the scores that are their mean, with sign.
+_MEANS: Mapping[str, Mapping[str, int]] = {
+    "log_prob": {"nll": -1},
+    "elbo": {"elbo": 1, "nll": -1},
+    "importance_bound": {"importance_bound": 1},
+    "token_log_prob": {"nats_per_token": -1},
+}
+
+
+@dataclass(frozen=True)
+class Known:
+    """What this version of the benchmark measures, and with what."""
+
+    metrics: Sequence[Metric]
+    costs: Mapping[str, str]  # name -> unit
+    networks: Collection[str]  # extractors and judges, `digits-v1@f5bf0245`
+
+
+def problems(file: Path, known: Known) -> list[str]:
+    """What is wrong with the record in `file`, or in a run's folder, and with what lies beside it; a line each."""
+    file = file / "record.json" if file.is_dir() else file
+    if file.is_file() and file.stat().st_size > MOST_BYTES:
+        return [f"{file} has {file.stat().st_size:,} bytes: at most {MOST_BYTES:,} are allowed"]
+    try:
+        record = read_record(file)
+    except BadInput as error:
+        return [str(error)]
+    found = [
+        *_texts(record.model_dump(mode="json")),
+        *_identity(file, record),
+        *(line for name, score in record.scores.items() for line in _score(name, score, record, known)),
+        *_likelihoods(per_example_file(file), record),
+        *_traces(file),
+    ]
+    return list(dict.fromkeys(found))
+
+
+def _texts(content: Any, place: str = "") -> Iterator[str]:
+    """Strings that are long, or that a page or a terminal could take for more than text."""
+    if isinstance(content, Mapping):
+        for key, value in content.items():
+            yield from _texts(str(key), place)
+            yield from _texts(value, f"{place}.{key}" if place else str(key))
+    elif isinstance(content, list):
+        for value in content:
+            yield from _texts(value, place)
+    elif isinstance(content, str):
+        if len(content) > MOST_CHARACTERS:
+            yield f"{place} has {len(content):,} characters: at most {MOST_CHARACTERS:,} are allowed"
+        if match := _MARKUP.search(content):
+            yield f"{place} holds {match[0]!r}: records hold text, no markup and no control characters"
+
+
+def _identity(file: Path, record: Record) -> Iterator[str]:
+    """Whether names, seeds and hash are those of the configuration that the record holds."""
+    for name in (record.data, record.model, record.budget):
+        if not _NAME.fullmatch(name):
+            yield f"{name!r} cannot name a page: letters, digits, '_' and '-' can"
+    try:
+        experiment = validate(record.config)
+    except BadInput as error:
+        yield f"config: {error}"
+        return
+    held = {
+        "model": (record.model, experiment.model.name),
+        "data": (record.data, experiment.data.name),
+        "budget": (record.budget, experiment.budget.name),
+        "seed": (record.seed, experiment.seed.model_dump()),
+        "config_hash": (record.config_hash, experiment.config_hash),
+    }
+    for key, (said, is_) in held.items():
+        if said != is_:
+            yield f"{key} is {said}, but the configuration that the record holds says {is_}"
+    for target in (experiment.data.target, experiment.model.target):
+        package = target.split(".")[0]
+        if package != "benchmark" and package not in record.environment:
+            yield f"environment does not say which {package} defined {target}: run it with this version"
+    stem = f"{record.seed.get('init')}-{record.config_hash[:8]}-"
+    if file.name != "record.json" and not (file.stem.startswith(stem) and _NAME.fullmatch(file.stem)):
+        yield f"the file is called {file.name}: it must be {stem}RUN.json, as `publish` calls it"
+    if (why := why_no_evidence(record)) is not None:
+        yield why
+
+
+def _score(name: str, score: Score, record: Record, known: Known) -> Iterator[str]:
+    """Whether a score is of a metric, version, unit and protocol that are measured today."""
+    metric = next((metric for metric in known.metrics if metric.name == name), None)
+    protocol = score.protocol
+    if metric is not None:
+        if score.version != metric.version:
+            yield f"{name} is version {score.version}, measured today is {metric.version}: run it again"
+        if score.unit != metric.unit:
+            yield f"{name} has unit {score.unit!r}, must be {metric.unit!r}"
+        if score.value is not None:
+            for key, value in metric.protocol.items():
+                if protocol.get(key) != value:
+                    yield f"{name} has {key} {protocol.get(key)!r} in its protocol, must be {value!r}"
+    elif name in known.costs:
+        if score.unit != known.costs[name]:
+            yield f"{name} has unit {score.unit!r}, must be {known.costs[name]!r}"
+    elif name != "selection":
+        yield f"{name} is no metric of this version"
+    split = "validation" if name == "selection" else record.config["evaluation"]["split"]
+    if protocol.get("split", split) != split:
+        yield f"{name} was scored on the {protocol['split']} split, must be {split}"
+    for key in ("extractor", "judge"):
+        network = str(protocol.get(key, ""))
+        if network and network not in known.networks and not network.startswith("inception-v3@"):
+            yield f"{name} has {key} {network!r}, which is not shipped (allowed: {', '.join(sorted(known.networks))})"
+    for key, value in {**protocol, **_mapping(protocol.get("how", {}))}.items():
+        if key != "how" and not isinstance(value, (str, int, float, bool)):
+            yield f"{name} has a {type(value).__name__} as {key} in its protocol: text and numbers are allowed"
+    if score.stderr is not None and score.stderr < 0:
+        yield f"{name} has a negative standard error"
+    if score.n is not None and score.n < 1:
+        yield f"{name} was computed from {score.n} examples"
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {"how": value}
+
+
+def _likelihoods(file: Path, record: Record) -> Iterator[str]:
+    """Whether the likelihoods of single examples are plain numbers whose means are the scores."""
+    import numpy as np
+
+    means = {score for scores in _MEANS.values() for score in scores}
+    expected = [name for name in means & set(record.scores) if record.scores[name].value is not None]
+    if not file.is_file():
+        if expected:
+            yield f"{file.name} is missing: it holds the likelihood of each example"
+        return
+    try:
+        with zipfile.ZipFile(file) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+        if unpacked > MOST_LIKELIHOODS:
+            yield f"{file.name} unpacks to {unpacked:,} bytes: at most {MOST_LIKELIHOODS:,} are allowed"
+            return
+        with np.load(file, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        yield f"{file.name} holds no plain arrays: {str(error).splitlines()[0]}"
+        return
+    for name, array in arrays.items():
+        if name not in _MEANS or array.dtype != np.float32 or array.ndim != 1 or not np.isfinite(array).all():
+            shape = f"{array.dtype} {list(array.shape)}"
+            yield f"{file.name} holds {name}, {shape}: finite float32 [N] of {', '.join(_MEANS)} are allowed"
+            continue
+        for metric, sign in _MEANS[name].items():
+            score = record.scores.get(metric)
+            if score is None or score.value is None or (metric == "nll" and name == "elbo" and "log_prob" in arrays):
+                continue
+            mean = sign * float(array.astype(np.float64).mean())
+            if score.n != len(array):
+                yield f"{metric} was computed from {score.n} examples, {file.name} holds {len(array)}"
+            elif not math.isclose(mean, score.value, rel_tol=CLOSE, abs_tol=CLOSE):
+                yield f"{metric} is {score.value:.6g}, but the mean of {name} in {file.name} is {mean:.6g}"
+            expected = [one for one in expected if one != metric]
+    if expected:
+        yield f"{file.name} holds no likelihoods of {', '.join(sorted(expected))}"
+
+
+def _traces(file: Path) -> Iterator[str]:
+    """Whether curves and pictures beside the record can be read, as far as there are any."""
+    pictures = [file.with_suffix(".png"), file.with_name(file.stem + NEIGHBOURS)]
+    for read, where in ((read_curves, file), *((read_picture, picture) for picture in pictures)):
+        try:
+            read(where)
+        except BadInput as error:
+            yield str(error)

@@ -1,0 +1,148 @@
+"""Records that strangers hand in: what is consistent passes, and every kind of tampering is named."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from benchmark import train
+from benchmark.__main__ import cli
+from benchmark.config import compose
+from benchmark.metrics import METRICS
+from benchmark.metrics.cost import COST
+from benchmark.metrics.extractors import PINNED
+from benchmark.record import publish
+from benchmark.report.check import MOST_BYTES, Known, problems
+
+KNOWN = Known(METRICS, COST, {f"{name}@{digest[:8]}" for name, digest in PINNED.items()})
+SHORT = ["model=vae", "budget=smoke", "budget.examples=64", "training.validations=1", "evaluation.importance_samples=2"]
+SHORT += ["evaluation.elbo_draws=2", "evaluation.sample_draws=2", "runtime.threads=1", "runtime.device=cpu"]
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A record with all that lies beside it, as if made from committed code."""
+    root = tmp_path_factory.mktemp("handed_in")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WANDB_MODE", "disabled")
+        folder = train.prepare(compose([*SHORT, f"runtime.runs={root / 'runs'}"]))
+        train.carry_out(folder, lambda progress: None)
+    content = json.loads((folder / "record.json").read_text())
+    content |= {"code_hash": "c" * 40, "git": {"commit": "d" * 40, "dirty": False}}
+    content["config"]["runtime"]["runs"] = "runs"
+    (folder / "record.json").write_text(json.dumps(content))
+    return publish(folder, root / "records")[0]
+
+
+@pytest.fixture
+def record(published: Path, tmp_path: Path) -> Path:
+    """A copy that a test may spoil."""
+    folder = tmp_path / "digits" / "vae"
+    shutil.copytree(published.parent, folder)
+    return folder / published.name
+
+
+def change(record: Path, path: str, value: Any) -> None:
+    """Set one place of the record, `scores.nll.value`."""
+    content = json.loads(record.read_text())
+    *parents, last = path.split(".")
+    node = content
+    for part in parents:
+        node = node[part]
+    node[last] = value
+    record.write_text(json.dumps(content))
+
+
+def test_what_a_run_publishes_is_well_formed(published: Path) -> None:
+    assert problems(published, KNOWN) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        ("config_hash", "0" * 64, "config_hash is 0000"),
+        ("config.model.latent", 17, "config_hash"),
+        ("config.training.momentum", 1, "config: training.momentum"),
+        ("model", "gpt", "model is gpt"),
+        ("data", "../mnist", "'../mnist' cannot name a page"),
+        ("seed.init", 7, "seed is"),
+        ("kind", "trial", "evidence for a study"),
+        ("git.dirty", True, "not committed"),
+        ("config.model.target", "my_models.nade.NADE", "environment does not say which my_models"),
+        ("scores.nll.value", 10.0, "nll is 10, but the mean of elbo"),
+        ("scores.importance_bound.value", -1.0, "importance_bound is -1"),
+        ("scores.nll.n", 179, "nll was computed from 179 examples"),
+        ("scores.nll.version", 99, "nll is version 99"),
+        ("scores.fid.unit", "bits", "fid has unit 'bits'"),
+        ("scores.kid.protocol.subsets", 1, "kid has subsets 1"),
+        ("scores.fid.protocol.extractor", "mine@01234567", "not shipped"),
+        ("scores.fid.protocol.split", "validation", "scored on the validation split"),
+        ("scores.fid.protocol.how", {"sampler": ["<"]}, "a list as sampler"),
+        ("scores.fid.stderr", -1.0, "negative standard error"),
+        ("scores.beauty", {"unit": "1", "version": 1, "value": 1.0}, "beauty is no metric"),
+        ("scores.cpu_minutes.unit", "h", "cpu_minutes has unit 'h'"),
+        ("reason", "<script>alert(1)</script>", "reason holds '<s'"),
+        ("hardware.cpu", "\x1b[31mred", "control characters"),
+        ("dataset.source", "javascript:alert(1)", "dataset.source holds 'javascript:'"),
+        ("dataset.note", "x" * 3000, "3,000 characters"),
+        ("colour", "red", "no valid record: colour"),
+    ],
+)
+def test_tampering_is_named(record: Path, path: str, value: Any, words: str) -> None:
+    change(record, path, value)
+    assert any(words in line for line in problems(record, KNOWN)), problems(record, KNOWN)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"PK", "holds no plain arrays"),
+        ({"elbo": np.array([{}, {}], dtype=object)}, "holds no plain arrays"),
+        ({"elbo": np.full(180, np.nan, np.float32)}, "finite float32"),
+        ({"elbo": np.zeros((180, 2), np.float32)}, "finite float32"),
+        ({"other": np.zeros(180, np.float32)}, "finite float32"),
+        ({"elbo": np.zeros(180, np.float32)}, "the mean of elbo in"),
+        ({"elbo": np.zeros(3, np.float32)}, "holds 3"),
+        ({}, "holds no likelihoods of elbo, importance_bound, nll"),
+        (None, "is missing"),
+    ],
+    ids=["no archive", "pickle", "nan", "matrix", "unknown", "other mean", "other n", "empty", "missing"],
+)
+def test_likelihoods_that_are_none_are_named(record: Path, content: Any, words: str) -> None:
+    file = record.with_suffix(".npz")
+    file.unlink()
+    if isinstance(content, bytes):
+        file.write_bytes(content)
+    elif content is not None:
+        np.savez(file, **content)
+    assert any(words in line for line in problems(record, KNOWN)), problems(record, KNOWN)
+
+
+def test_what_lies_beside_a_record_is_looked_at_too(record: Path) -> None:
+    record.with_suffix(".csv.gz").write_bytes(b"no gzip")
+    record.with_suffix(".png").write_bytes(b"no picture")
+    found = problems(record, KNOWN)
+    assert any("is no gzip file" in line for line in found)
+    assert any("is no picture" in line for line in found)
+
+
+def test_size_and_name_are_looked_at_first(record: Path) -> None:
+    renamed = record.rename(record.with_name("best.json"))
+    assert any("the file is called best.json" in line for line in problems(renamed, KNOWN))
+    record.write_bytes(b" " * (MOST_BYTES + 1))
+    (line,) = problems(record, KNOWN)
+    assert "at most" in line
+
+
+def test_the_verb_says_so_in_a_line_for_each_problem(record: Path, published: Path) -> None:
+    change(record, "scores.nll.value", 10.0)
+    done = CliRunner().invoke(cli, ["check", str(published), str(record)])
+    assert done.exit_code == 2
+    assert f"{published}: well-formed" in done.stdout
+    assert f"{record}: nll is 10, but" in done.stderr
