@@ -52,7 +52,7 @@ class FlowMatching(GenerativeModel, SolvesLikelihood, Interpolates):
         noise: float = 0.5,  # left at time T, in distances between levels
         time_mean: float = 0.0,  # of the logit of training times
         time_spread: float = 1.0,
-        steps: int = 10,  # of the sampler, two evaluations each
+        steps: int = 20,  # of the sampler, two evaluations each
         likelihood_steps: int = 7,  # at so many times the divergence is evaluated
         probes: int = 1,  # directions of Hutchinson's estimator; as many as pixels or more: the exact divergence
         learning_rate: float = 3e-3,
