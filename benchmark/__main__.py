@@ -17,6 +17,7 @@ import click
 from benchmark.spec import BadInput, unknown
 
 if TYPE_CHECKING:
+    from benchmark.config import Experiment
     from benchmark.launch import Outcome
     from benchmark.leaderboard.rows import Current
     from benchmark.record import Record
@@ -221,6 +222,38 @@ def publish(folder: Path, target: Path) -> None:
 
 
 @cli.command()
+@click.argument("path", metavar="RECORD", type=click.Path(path_type=Path))
+@click.argument("overrides", nargs=-1)
+@click.option("--records", type=click.Path(path_type=Path), default=RECORDS, show_default=True, help="Other seeds.")
+@click.option("--against", type=click.Path(path_type=Path), metavar="RUN", help="Run nothing: compare with this run.")
+@click.option("--trust", multiple=True, metavar="PACKAGE", help="Let the configuration name classes of this package.")
+def verify(path: Path, overrides: tuple[str, ...], records: Path, against: Path | None, trust: tuple[str, ...]) -> None:
+    """Run again what RECORD holds, and say whether its scores come back. runtime.* may be given anew.
+
+    Exit code 0: they agree, 3: they differ, 4: not comparable.
+    """
+    from rich.console import Console
+
+    from benchmark.config import experiment_again
+    from benchmark.leaderboard.rows import Run
+    from benchmark.record import read_record, read_records
+    from benchmark.report.verify import EXIT_CODES, as_lines, as_table, check_again, judge, runtime_of
+
+    run = Run(path / "record.json" if path.is_dir() else path, read_record(path))
+    if (why := check_again(run.record)) is not None:
+        raise BadInput(f"{path}: {why}")
+    if against is None:
+        against = _run_again(experiment_again(run.record.config, runtime_of(run.record), overrides, trust), trust)
+    elif overrides:
+        raise BadInput(f"--against runs nothing: drop {' '.join(overrides)}")
+    again = Run(against / "record.json" if against.is_dir() else against, read_record(against))
+    judgement = judge(run, again, read_records(records).values())
+    Console(width=None if sys.stdout.isatty() else 140).print(as_table(judgement))
+    click.echo("\n".join(as_lines(judgement)))
+    sys.exit(EXIT_CODES[judgement.verdict])
+
+
+@cli.command()
 @click.argument("files", metavar="RECORD...", nargs=-1, required=True, type=click.Path(path_type=Path))
 def check(files: tuple[Path, ...]) -> None:
     """Say whether records that somebody hands in are well-formed; nothing that they name is imported."""
@@ -329,6 +362,20 @@ def work(resume: Path | None, trust: tuple[str, ...]) -> None:
     folder = resume or train.prepare(from_container(json.load(sys.stdin), trust))
     say({"folder": str(folder)})
     train.carry_out(folder, lambda progress: say(asdict(progress)), trust)
+
+
+def _run_again(experiment: Experiment, trust: tuple[str, ...]) -> Path:
+    """The folder of a new run of `experiment`."""
+    from benchmark import train
+    from benchmark.launch import Display
+
+    folder = train.prepare(experiment)
+    try:
+        with Display() as display:
+            train.carry_out(folder, lambda progress: display.show(experiment.title, asdict(progress)), trust)
+    except KeyboardInterrupt:
+        raise Stopped(f"go on with: run --resume {folder}, then verify with --against {folder}") from None
+    return folder
 
 
 def _published(folder: Path, *own: Path) -> tuple[dict[Path, Record], Current]:

@@ -216,6 +216,24 @@ def validate(content: Mapping[str, Any]) -> Experiment:
         raise BadInput(f"{place}={first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}") from error
 
 
+def experiment_again(
+    content: Mapping[str, Any], runtime: Mapping[str, Any], overrides: Sequence[str] = (), trust: Sequence[str] = ()
+) -> Experiment:
+    """The experiment that a record holds, to be carried out with another `runtime`, which is no part of its identity.
+
+    `overrides` (`runtime.threads=2`) come last. Raises `BadInput` where they touch anything else.
+    """
+    settings = dict(runtime)
+    for key, value in map(_split, overrides):
+        group, _, name = key.partition(".")
+        if group != "runtime":
+            raise BadInput(f"{key}={value} would change what is run again: only runtime.* may be given")
+        if name not in Runtime.model_fields:
+            raise unknown("option of runtime", name, Runtime.model_fields)
+        settings[name] = yaml.safe_load(value)
+    return from_container({**content, "runtime": settings}, trust)
+
+
 def tuned_hash(data: str, model: str, budget: str) -> str | None:
     """The `config_hash` of what `tuned/` says today; `None` where such an experiment no longer exists."""
     try:

@@ -32,6 +32,20 @@ def student_interval(values: Sequence[float], confidence: float = 0.95) -> Inter
     return Interval(mean, mean - half, mean + half, n)
 
 
+def prediction_interval(values: Sequence[float], confidence: float, log: bool = False) -> tuple[float, float]:
+    """Where one more run of the same kind lands: mean ± t(n-1) sd √(1 + 1/n), on the log scale if `log`.
+
+    Two values are needed at least, and positive ones for the log scale (`ValueError`).
+    """
+    n = len(values)
+    interval = (log_interval if log else student_interval)(values, confidence)
+    if interval.low is None or interval.high is None:
+        raise ValueError("a spread needs two values at least")
+    centre, high = (math.log(interval.centre), math.log(interval.high)) if log else (interval.centre, interval.high)
+    half = (high - centre) * math.sqrt(n + 1)  # of the mean: t sd / √n
+    return (math.exp(centre - half), math.exp(centre + half)) if log else (centre - half, centre + half)
+
+
 def log_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
     """The same on the log scale: geometric mean and an interval around it that never leaves the positive numbers.
 

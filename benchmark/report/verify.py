@@ -1,0 +1,340 @@
+"""Whether a record comes back: a re-run beside it, score by score.
+
+What is expected of one more run follows from the spread over seeds of the same configuration: the record and the other
+seeds predict the re-run, and the re-run and the other seeds predict the record (so that neither a change of the code
+nor a change of the record can hide in a spread that it made itself). Where there are fewer than three seeds, the
+standard error of the score has to do.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from benchmark.config import validate
+from benchmark.leaderboard.columns import MORE_ON_SAMPLES, SAMPLES
+from benchmark.leaderboard.rows import Run
+from benchmark.leaderboard.statistics import prediction_interval
+from benchmark.record import Record, per_example_file
+from benchmark.spec import BadInput, Score
+from benchmark.traces import read_curves, thin
+
+Verdict = Literal["agrees", "differs", "not comparable"]
+
+EXIT_CODES: Mapping[Verdict, int] = {"agrees": 0, "differs": 3, "not comparable": 4}
+
+#: Of each band. The scores of a run fall into half a dozen independent groups: 0.99 for each is about 0.95 for all.
+CONFIDENCE = 0.99
+SIGMAS = 2.576  # standard errors that hold as many
+SEEDS = 3  # from which on a spread is known
+
+#: Costs that depend on the machine and on what else it does: not judged.
+OF_THE_MACHINE = frozenset({"examples_per_second", "sampling_seconds", "peak_memory", "wall_seconds", "cpu_minutes"})
+#: Facts of the model: equal or not.
+FACTS = frozenset({"parameters", "flops_per_example", "sampling_evaluations"})
+
+_LOG = frozenset(column.metric for column in (*SAMPLES, *MORE_ON_SAMPLES) if column.log)
+_DONE = ("finished", "truncated")
+
+
+@dataclass(frozen=True)
+class Band:
+    """Where the score of a re-run is expected, and from what that follows."""
+
+    low: float
+    high: float
+    basis: str
+
+    def __contains__(self, value: float) -> bool:
+        return self.low <= value <= self.high
+
+
+@dataclass(frozen=True)
+class ScoreVerdict:
+    """One score of a record beside the same score of a re-run. Without a verdict there was no yardstick."""
+
+    metric: str
+    recorded: float
+    again: float | None
+    verdict: Verdict | None
+    why: str = ""
+    band: Band | None = None
+
+
+@dataclass(frozen=True)
+class Bits:
+    """Two runs of one seed, bit for bit: `different` names what differs, `apart` why that need not surprise."""
+
+    compared: tuple[str, ...]
+    different: tuple[str, ...]
+    apart: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        if not self.different:
+            return f"bit for bit the same: {', '.join(self.compared)}"
+        expected = (
+            f"not expected to be, with {'; '.join(self.apart)}" if self.apart else "although nothing else differs"
+        )
+        return f"not bit for bit the same ({', '.join(self.different)}), {expected}"
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A record, its re-run, and whether they agree."""
+
+    run: Run
+    again: Run
+    verdict: Verdict
+    reasons: tuple[str, ...]
+    scores: tuple[ScoreVerdict, ...]
+    bits: Bits
+
+
+# Before --------------------------------------------------------------------------------------------------------------
+
+
+def check_again(record: Record) -> str | None:
+    """Why a record cannot be run again; `None` where it can."""
+    if record.kind != "run":
+        return f"a {record.kind} belongs to a study, which runs it again: verify a run"
+    if record.status == "failed":
+        return f"the run failed ({record.reason}): it has no scores that could come back"
+    found = validate(record.config).config_hash
+    if found != record.config_hash:
+        return f"config_hash is {record.config_hash[:8]}, but the configuration that it holds has {found[:8]}"
+    return None
+
+
+def runtime_of(record: Record) -> dict[str, Any]:
+    """Device and threads as they were; paths are those of whoever runs it again."""
+    held, hardware = record.config["runtime"], record.hardware
+    device = "cpu" if hardware.get("device", "cpu") == "cpu" else "auto"
+    return {**held, "device": device, "threads": hardware.get("threads", 0), "runs": "runs", "data_root": None}
+
+
+# The judgement -------------------------------------------------------------------------------------------------------
+
+
+def judge(run: Run, again: Run, records: Iterable[Record]) -> Judgement:
+    """Whether `again` brings back what `run` reports. `records` may hold other seeds of the same configuration.
+
+    Raises `BadInput` where the two are not the same experiment.
+    """
+    record, other = run.record, again.record
+    if (record.config_hash, record.seed) != (other.config_hash, other.seed):
+        raise BadInput(
+            f"{again.path} is another experiment, configuration {other.config_hash[:8]}, seed {other.seed['init']}: "
+            f"give a run of configuration {record.config_hash[:8]}, seed {record.seed['init']}"
+        )
+    bits = compare_bits(run, again)
+    if (splits := _other_splits(record, other)) is not None:
+        return Judgement(run, again, "not comparable", (splits,), (), bits)
+    seeds = other_seeds(record, records)
+    judged = [
+        _judge(name, score, other.scores.get(name), [one.scores.get(name) for one in seeds])
+        for name, score in record.scores.items()
+        if score.value is not None and name not in OF_THE_MACHINE
+    ]
+    scores = tuple(judged) if {record.status, other.status} <= set(_DONE) else ()
+    verdict, reasons = _overall(record, other, scores)
+    return Judgement(run, again, verdict, tuple(reasons), scores, bits)
+
+
+def other_seeds(record: Record, records: Iterable[Record]) -> list[Record]:
+    """One finished run for each other seed of the same configuration on the same data: with the same code if there is
+    one, else the newest."""
+    found: dict[tuple[int, int], Record] = {}
+    for one in sorted(records, key=lambda one: (one.code_hash == record.code_hash, one.started)):
+        same = one.config_hash == record.config_hash and _other_splits(one, record) is None
+        seed = one.seed["init"], one.seed["data"]
+        if same and one.kind == "run" and one.status in _DONE and seed != (record.seed["init"], record.seed["data"]):
+            found[seed] = one
+    return [found[seed] for seed in sorted(found)]
+
+
+def _overall(record: Record, other: Record, scores: Sequence[ScoreVerdict]) -> tuple[Verdict, list[str]]:
+    if record.status == other.status == "diverged":
+        return "agrees", [f"both diverged: {record.reason}; {other.reason}"]
+    if "diverged" in (record.status, other.status):
+        return "differs", [f"the record is {_ended(record)}, the re-run {_ended(other)}"]
+    if "failed" in (record.status, other.status):
+        return "differs", [f"the re-run {_ended(other)}"]
+    differ = [f"{one.metric}: {one.why}" for one in scores if one.verdict == "differs"]
+    apart = [f"{one.metric}: {one.why}" for one in scores if one.verdict == "not comparable"]
+    for name, one in (("record", record), ("re-run", other)):
+        if one.status == "truncated":
+            return "not comparable", [f"the clock ended the {name}: {one.reason}", *differ, *apart]
+    if differ:
+        return "differs", [*differ, *apart]
+    return ("not comparable" if apart or not scores else "agrees"), apart
+
+
+def _ended(record: Record) -> str:
+    return f"{record.status}{f' ({record.reason})' if record.reason else ''}"
+
+
+def _other_splits(record: Record, other: Record) -> str | None:
+    """Which splits have another checksum; `None` where all are the same."""
+    mine, theirs = (one.dataset.get("splits", {}) for one in (record, other))
+    different = [name for name in mine if name in theirs and mine[name]["sha256"] != theirs[name]["sha256"]]
+    return f"other data: the checksums of {', '.join(different)} differ" if different else None
+
+
+def _judge(name: str, recorded: Score, again: Score | None, seeds: Sequence[Score | None]) -> ScoreVerdict:
+    """One score. `seeds` are the same score of other seeds."""
+    assert recorded.value is not None
+    if again is None:
+        return ScoreVerdict(name, recorded.value, None, "not comparable", "it is no longer measured")
+    if (apart := _conditions_apart(recorded, again)) is not None:
+        return ScoreVerdict(name, recorded.value, again.value, "not comparable", apart)
+    if again.value is None:
+        reason = again.absent.reason if again.absent is not None else "no reason given"
+        return ScoreVerdict(name, recorded.value, None, "differs", f"the re-run has none: {reason}")
+    if again.value == recorded.value:
+        return ScoreVerdict(name, recorded.value, again.value, "agrees", "the same number")
+    if name in FACTS:
+        return ScoreVerdict(name, recorded.value, again.value, "differs", "it must be the same number")
+    others = [
+        score.value
+        for score in seeds
+        if score and score.value is not None and _conditions_apart(recorded, score) is None
+    ]
+    log = name in _LOG and min(recorded.value, again.value, *others) > 0
+    expected, back = (_predicted(one, others, log) for one in (recorded.value, again.value))
+    if expected is None or back is None:
+        expected = back = _by_stderr(recorded, again)
+    if expected is None or back is None:
+        return ScoreVerdict(name, recorded.value, again.value, None, "no three seeds that differ, no standard error")
+    inside = again.value in expected and (back is expected or recorded.value in back)
+    expects = f"{'is' if inside else 'is not what is'} expected of {recorded.value:.6g}, by {expected.basis}"
+    why = f"{again.value:.6g} {expects}"
+    return ScoreVerdict(name, recorded.value, again.value, "agrees" if inside else "differs", why, expected)
+
+
+def _conditions_apart(recorded: Score, again: Score) -> str | None:
+    """What separates the conditions under which two scores stand; `None` where nothing does."""
+    if recorded.version != again.version:
+        return f"version {recorded.version} there, {again.version} here"
+    if recorded.unit != again.unit:
+        return f"unit {recorded.unit} there, {again.unit} here"
+    if again.value is None:
+        return None
+    keys = sorted({*recorded.protocol, *again.protocol})
+    different = [key for key in keys if recorded.protocol.get(key) != again.protocol.get(key)]
+    if not different:
+        return None
+    there, here = (", ".join(f"{key} {score.protocol.get(key)}" for key in different) for score in (recorded, again))
+    return f"{there} there, {here} here"
+
+
+def _predicted(value: float, others: Sequence[float], log: bool) -> Band | None:
+    """Where one more run lands beside `value` and other seeds; `None` where their spread is unknown or none."""
+    values = [value, *others]
+    if len(values) < SEEDS or min(values) == max(values):
+        return None
+    return Band(*prediction_interval(values, CONFIDENCE, log), f"{len(values)} seeds")
+
+
+def _by_stderr(recorded: Score, again: Score) -> Band | None:
+    if recorded.value is None or not recorded.stderr or not again.stderr:
+        return None
+    half = SIGMAS * math.hypot(recorded.stderr, again.stderr)
+    return Band(recorded.value - half, recorded.value + half, "standard error, for want of three seeds")
+
+
+# Bit for bit ---------------------------------------------------------------------------------------------------------
+
+
+def compare_bits(run: Run, again: Run) -> Bits:
+    """Whether two runs of one experiment and seed are the same to the last bit, in all that both have kept."""
+    parts: dict[str, list[Any]] = {
+        "scores": [_numbers(one.record) for one in (run, again)],
+        "likelihoods": [_likelihoods(one.path) for one in (run, again)],
+        "curves": [_curves(one.path) for one in (run, again)],
+        "weights": [_weights(one.path) for one in (run, again)],
+    }
+    kept = {name: (mine, theirs) for name, (mine, theirs) in parts.items() if mine and theirs}
+    different = tuple(name for name, (mine, theirs) in kept.items() if mine != theirs)
+    return Bits(tuple(kept), different, tuple(_apart(run.record, again.record)))
+
+
+def _apart(record: Record, other: Record) -> list[str]:
+    """In what two runs differ that may cost equality of bits."""
+    found = []
+    if record.code_hash is None or record.code_hash != other.code_hash:
+        found.append(f"other code ({(record.code_hash or 'unknown')[:8]}, {(other.code_hash or 'unknown')[:8]})")
+    for mine, theirs in ((record.hardware, other.hardware), (record.environment, other.environment)):
+        for key in sorted({*mine, *theirs}):
+            if mine.get(key) != theirs.get(key):
+                found.append(f"{key} {mine.get(key, 'unknown')} and {theirs.get(key, 'unknown')}")
+    return found
+
+
+def _numbers(record: Record) -> dict[str, tuple[float | None, float | None]]:
+    scores = {name: score for name, score in record.scores.items() if name not in OF_THE_MACHINE}
+    return {name: (score.value, score.stderr) for name, score in scores.items()}
+
+
+def _likelihoods(record: Path) -> dict[str, bytes]:
+    import numpy as np
+
+    file = per_example_file(record)
+    if not file.is_file():
+        return {}
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            return {name: archive[name].tobytes() for name in archive.files}
+    except (ValueError, OSError, EOFError) as error:
+        raise BadInput(f"{file} holds no plain arrays: {str(error).splitlines()[0]}") from error
+
+
+def _curves(record: Path) -> dict[str, list[tuple[int, str]]]:
+    """As they are published: thinned and rounded, so that a run and a published record can be compared."""
+    curves = thin(read_curves(record))
+    return {name: [(examples, f"{value:.5g}") for examples, value in curve] for name, curve in curves.items()}
+
+
+def _weights(record: Path) -> bytes:
+    file = record.with_name("model.safetensors")
+    return file.read_bytes() if record.name == "record.json" and file.is_file() else b""
+
+
+# In words ------------------------------------------------------------------------------------------------------------
+
+
+def as_table(judgement: Judgement) -> Table:
+    """The scores for a terminal."""
+    found = Table(box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
+    for title in ("score", "record", "re-run", "difference", "expected", "by", "verdict"):
+        found.add_column(title, justify="left" if title in ("score", "by", "verdict") else "right", overflow="fold")
+    for one in judgement.scores:
+        style = {"differs": "bold red", "not comparable": "yellow"}.get(one.verdict or "", "")
+        found.add_row(*map(Text, cells(one)), style=style)
+    return found
+
+
+def cells(one: ScoreVerdict) -> list[str]:
+    """`score, record, re-run, difference, expected, by, verdict` as text."""
+    difference = "—" if one.again is None else f"{one.again - one.recorded:+.3g}"
+    band = "—" if one.band is None else f"{one.band.low:.5g} to {one.band.high:.5g}"
+    basis = one.why if one.band is None else one.band.basis
+    again = "—" if one.again is None else f"{one.again:.6g}"
+    return [one.metric, f"{one.recorded:.6g}", again, difference, band, basis, one.verdict or "not judged"]
+
+
+def as_lines(judgement: Judgement) -> list[str]:
+    """The verdict, why, and whether it is the same bit for bit."""
+    return [
+        f"{judgement.verdict}: {judgement.run.path}",
+        *(f"  {reason}" for reason in judgement.reasons),
+        f"  re-run: {judgement.again.path}",
+        f"  {judgement.bits.text}",
+    ]
