@@ -263,7 +263,7 @@ def test_validation_scores_and_trials_are_no_results() -> None:
     text = page(record(likelihood(1.0), split="validation"), record(likelihood(0.9), kind="trial"), record())
     assert [row[3] for row in tables(text, "Likelihood")[0] if row[0]] == ["1.900"]
     assert "scored on the validation split" in text
-    assert "a trial, not a run" in text
+    assert "0.900" not in text  # a trial is evidence of a study, not of a board
 
 
 # Rankings ------------------------------------------------------------------------------------------------------------
