@@ -6,8 +6,8 @@ Exit codes: 0 done (or agrees), 1 the run failed or diverged, 2 bad input, 3 a r
 from __future__ import annotations
 
 import json
-import re
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -161,22 +161,40 @@ def sweep(overrides: tuple[str, ...]) -> None:
 
     The same command goes on with a study that was stopped. Other settings apply to every trial.
     """
-    from benchmark.launch import Display
-    from benchmark.sweep.search import sweep
+    from benchmark.sweep.command import plan_of
 
-    plan, workers, storage = _plan(overrides)
-    try:
-        with Display() as display:
-            summary = sweep(plan, workers, storage, display)
-    except KeyboardInterrupt:
-        raise Stopped("the same command goes on where it stopped") from None
-    counts = ", ".join(f"{n} {state}" for state, n in sorted(summary.counts.items()) if n)
-    click.echo(f"{summary.name}: {counts}")
+    summary = _carry_out(*plan_of(overrides))
     if summary.best is not None:
         click.echo(f"best: {summary.best:.6g}, {summary.trial}")
         for key, value in summary.params.items():
             click.echo(f"  {key}={value:.6g}" if isinstance(value, float) else f"  {key}={value}")
     click.echo(f"publish it with: python -m benchmark publish {summary.folder}")
+
+
+@cli.command()
+@click.argument("study", metavar="STUDY", type=click.Path(path_type=Path))
+@click.argument("overrides", nargs=-1)
+def confirm(study: Path, overrides: tuple[str, ...]) -> None:
+    """Train the best setting of STUDY again on fresh seeds: runs/studies/NAME seeds=5 workers=2 [storage=URL].
+
+    Under the study's budget, and under the standard one beside the tuned setting; on validation alone. Shows by how
+    much the study was too good, says whether the setting beats the tuned one, and writes it to tuned.yaml in the
+    study's folder. Exit code 1: it does not beat the tuned setting.
+    """
+    from benchmark.leaderboard.sensitivity import confirmation_lines
+    from benchmark.sweep.command import confirming
+    from benchmark.sweep.confirmation import confirmation, propose
+    from benchmark.sweep.studies import collect
+
+    summary = _carry_out(*confirming(study, overrides))
+    found = confirmation(collect(study), collect(summary.folder))
+    if found is None:
+        raise BadInput(f"{summary.folder} has no score yet: its trials failed")
+    for line in confirmation_lines(found):
+        click.echo(line)
+    click.echo(f"the setting: {propose(collect(study), study)}")
+    click.echo(f"publish this with: python -m benchmark publish {summary.folder}")
+    sys.exit(int(found.verdict != "beats the tuned setting"))
 
 
 @cli.command()
@@ -293,6 +311,8 @@ def leaderboard(folders: tuple[Path, ...], target: Path) -> None:
     pages = boards(found, current, next((file for file in places if file.is_file()), None), target)
     for name, page in pages.items():
         click.echo(write_atomic(target / name, page))
+    for file in _study_pages(folders[0].parent / "studies", found, current, target):
+        click.echo(file)
 
 
 @cli.command("compare")
@@ -422,57 +442,37 @@ def trials_() -> None:
     serve_trials(sys.stdin, lambda event: print(json.dumps(event), file=sink, flush=True))
 
 
-_OF_SWEEP = {
-    "trials": "64",
-    "workers": "",
-    "sampler": "qmc",
-    "pruner": "",
-    "design": "space",
-    "rates": "7",
-    "seeds": "3",
-    "name": "",
-    "storage": "",
-}
+def _carry_out(plan: Any, workers: int, storage: str | None) -> Any:
+    """Run a study to its end, and say how its trials ended."""
+    from benchmark.launch import Display
+    from benchmark.sweep.search import sweep
+
+    try:
+        with Display() as display:
+            summary = sweep(plan, workers, storage, display)
+    except KeyboardInterrupt:
+        raise Stopped("the same command goes on where it stopped") from None
+    counts = ", ".join(f"{n} {state}" for state, n in sorted(summary.counts.items()) if n)
+    click.echo(f"{summary.name}: {counts}")
+    return summary
 
 
-def _plan(overrides: tuple[str, ...]) -> Any:
-    """The study that a command line describes, its number of workers, and where it is stored."""
-    from benchmark.launch import default_jobs
-    from benchmark.sweep import search, space
+def _study_pages(folder: Path, records: Mapping[Path, Record], current: Current, target: Path) -> list[Path]:
+    """Write what the committed studies say: two pages, and their pictures."""
+    from benchmark.leaderboard.rows import select
+    from benchmark.leaderboard.sensitivity import sensitivity_page
+    from benchmark.leaderboard.stability import stability_page
+    from benchmark.record import write_atomic
+    from benchmark.sweep.studies import read_studies
 
-    pairs = dict(override.split("=", 1) for override in overrides if "=" in override)
-    given = _OF_SWEEP | {key: value for key, value in pairs.items() if key in _OF_SWEEP}
-    numbers = {}
-    for key in ("trials", "workers", "rates", "seeds"):
-        text = given[key] or str(default_jobs())
-        if not text.isdecimal() or int(text) < (2 if key == "rates" else 1):
-            raise BadInput(f"{key}={text}: give a number, as in {key}={_OF_SWEEP[key] or 2}")
-        numbers[key] = int(text)
-    names = {"data": "digits", "model": "vae"} | {key: pairs[key] for key in ("data", "model") if key in pairs}
-    others = [override for override in overrides if override.split("=", 1)[0] not in {*_OF_SWEEP, *names}]
-    if given["name"] and not re.fullmatch(r"[\w.-]+", given["name"]):
-        raise BadInput(f"name={given['name']} cannot name a folder: letters, digits, '_', '.' and '-' can")
-    searched = space.load_space(names["model"])
-    settings = space.base_settings(names["data"], names["model"], searched, others)
-    base = space.base_experiment(searched, settings)
-    designs = {
-        "space": lambda: space.search(searched, base),
-        "learning_rate": lambda: space.learning_rate(base, numbers["rates"], numbers["seeds"]),
-        "seeds": lambda: space.initialisation_and_data(numbers["seeds"]),
-    }
-    if given["design"] not in designs:
-        raise unknown("design", given["design"], designs)
-    plan = search.Plan(
-        base,
-        searched,
-        designs[given["design"]](),
-        tuple(settings),
-        numbers["trials"],
-        given["sampler"],
-        given["pruner"] or None,
-        given["name"] or None,
-    )
-    return plan, numbers["workers"], given["storage"] or None
+    studies = read_studies(folder)
+    rows, _ = select(records, current)
+    found = {"sensitivity.md": sensitivity_page(studies), "stability.md": stability_page(studies, rows)}
+    written = []
+    for name, (page, pictures) in found.items():
+        written += [write_atomic(target / name, page)] if page else []
+        written += [write_atomic(target / "pictures" / file, svg.decode()) for file, svg in pictures.items()]
+    return written
 
 
 def _show_runs(folders: list[Path]) -> int:

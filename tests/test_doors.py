@@ -33,7 +33,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "bench": ("spec", "config", "build", "loop", "train"),
     "traces": ("spec",),
     "record": ("spec", "traces"),
-    "leaderboard": ("spec", "record", "traces"),
+    "leaderboard": ("spec", "record", "traces", "sweep"),  # a study's statistics are computed in one place
     "report": ("spec", "config", "record", "traces", "leaderboard"),  # a configuration is data, and has a hash
     "sweep": ("spec", "config", "record", "launch"),  # trials train in processes of `launch`
     "launch": ("spec", "config", "train", "record"),

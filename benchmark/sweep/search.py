@@ -12,7 +12,7 @@ import time
 import warnings
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -60,6 +60,7 @@ class Plan:
     sampler: str = "qmc"
     pruner: str | None = None  # `None`: the median rule for samplers that learn, none for designs
     name: str | None = None
+    confirms: dict[str, Any] = field(default_factory=dict)  # of the design `confirm`: what is confirmed
 
     def __post_init__(self) -> None:
         if self.sampler not in SAMPLERS:
@@ -238,7 +239,7 @@ class _Sweep:
             )
         study.sampler = make_sampler(plan.sampler, proposed)
         study.pruner = make_pruner(plan.pruned_by)
-        header = Header.of(plan.title, plan.base, plan.space, plan.design, plan.sampler, plan.pruned_by)
+        header = Header.of(plan.title, plan.base, plan.space, plan.design, plan.sampler, plan.pruned_by, plan.confirms)
         write_atomic(plan.folder / "study.yaml", yaml.safe_dump(header.model_dump(mode="json"), sort_keys=False))
         return study
 

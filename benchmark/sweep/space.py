@@ -23,10 +23,11 @@ if TYPE_CHECKING:
 Role = Literal["studied", "nuisance", "fixed"]
 Value = bool | int | float | str
 Params = Mapping[str, Value]
-DesignName = Literal["space", "learning_rate", "seeds"]
+DesignName = Literal["space", "learning_rate", "seeds", "confirm"]
 
 #: Seeds of the trials of a search: each has its own, far from the board's 0, 1, 2, so that nothing is tuned to those.
 FIRST_SEED = 1000
+FRESH_SEED = 100  # and so have confirmations
 
 
 class _Strict(BaseModel):
@@ -215,6 +216,35 @@ def initialisation_and_data(seeds: int) -> Design:
         {key: IntDistribution(0, seeds - 1) for key in keys},
         tuple({keys[0]: init, keys[1]: data} for init in range(seeds) for data in range(seeds)),
         lambda params, number: settings_of(params),
+    )
+
+
+def confirm(space: Space, base: Experiment, best: Params, seeds: int) -> Design:
+    """A study's best setting on seeds that nothing was chosen by: under the study's budget, and under `standard` beside
+    the tuned setting. `base` is the study's; the other budget's settings are those of the board."""
+    from optuna.distributions import CategoricalDistribution, IntDistribution
+
+    budget = base.budget
+    short = ["budget=quick", f"budget.name={budget.name}", f"budget.examples={budget.examples}"]
+    short += [f"budget.minutes={budget.minutes}", *space.settings]
+
+    def settings(params: Params, number: int) -> list[str]:
+        own = settings_of(best) if params["setting"] == "best" else []
+        return [*(["budget=standard"] if params["budget"] == "standard" else short), *own, f"seed={params['seed']}"]
+
+    cases = (("best", budget.name), ("best", "standard"), ("tuned", "standard"))
+    fresh = range(FRESH_SEED, FRESH_SEED + seeds)
+    return Design(
+        "confirm",
+        {
+            "setting": CategoricalDistribution(("best", "tuned")),
+            "budget": CategoricalDistribution(tuple(dict.fromkeys((budget.name, "standard")))),
+            "seed": IntDistribution(FRESH_SEED, FRESH_SEED + seeds - 1),
+        },
+        tuple(
+            {"setting": which, "budget": name, "seed": seed} for which, name in dict.fromkeys(cases) for seed in fresh
+        ),
+        settings,
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,14 +42,29 @@ class Header(_Strict):
     tuned: dict[str, Any]  # what the options are at the tuned setting
     config: dict[str, Any]  # that every trial starts from
     config_hash: str
+    confirms: dict[str, Any] = {}  # of the design `confirm`: `study`, `trial` and `params` of the setting
     metric: str = ""  # by which trials are judged, lower is better; known from the first record
     unit: str = ""
     environment: dict[str, str] = {}
     hardware: dict[str, Any] = {}
     git: dict[str, Any] | None = None
 
+    @property
+    def measure(self) -> str:
+        """What a score is in: its unit, or the name of a metric that has none."""
+        return self.metric if self.unit == "1" else self.unit
+
     @classmethod
-    def of(cls, name: str, base: Experiment, space: Space, design: Design, sampler: str, pruner: str) -> Header:
+    def of(
+        cls,
+        name: str,
+        base: Experiment,
+        space: Space,
+        design: Design,
+        sampler: str,
+        pruner: str,
+        confirms: dict[str, Any],
+    ) -> Header:
         searched = design.name == "space"
         return cls(
             name=name,
@@ -62,6 +78,7 @@ class Header(_Strict):
             tuned={key: lookup(base, key) for key in space.options} if searched else {},
             config=base.container(),
             config_hash=base.config_hash,
+            confirms=confirms,
         )
 
 
@@ -109,6 +126,18 @@ class Study(_Strict):
     def proposed(self) -> list[Trial]:
         """The trials of the design, without the tuned setting."""
         return [trial for trial in self.trials if not trial.tuned]
+
+
+def largest_search(studies: Sequence[Study]) -> Study | None:
+    """The quasi-random or random search with most trials, which importances may be read from; unpruned."""
+    searches = [
+        study
+        for study in studies
+        if study.header.design == "space"
+        and study.header.sampler in ("qmc", "random")
+        and study.header.pruner == "none"
+    ]
+    return min(searches, key=lambda study: (-len(study.trials), study.header.name), default=None)
 
 
 def collect(folder: Path) -> Study:

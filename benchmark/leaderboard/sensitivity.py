@@ -1,0 +1,311 @@
+"""Studies to the page that says which hyperparameters matter, and what to tune first."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from benchmark.leaderboard import pictures
+from benchmark.leaderboard.markdown import bullets, code, escape, page, table
+from benchmark.sweep.confirmation import Confirmation, confirmation
+from benchmark.sweep.sensitivity import (
+    EPSILON,
+    TOP,
+    Importance,
+    LearningRates,
+    agreement,
+    at_the_edge,
+    expected_best,
+    good_values,
+    importances,
+    interaction,
+    learning_rates,
+    scored,
+)
+from benchmark.sweep.studies import Study, Trial, largest_search
+
+GENERATED = "<!-- Generated from studies by `python -m benchmark leaderboard`: never edited by hand. -->"
+
+_HOW_TO_READ = f"""\
+A study trains many settings of one model, each under a short budget of its own, and judges them by the validation score
+that also chooses the checkpoint; the test split is never opened. Settings are a scrambled Sobol sequence over the space
+in `configs/sweep/`, each with a training seed of its own, so that what is seen does not hang on one seed.
+
+- **Importance** is PED-ANOVA's: how much a hyperparameter decides whether a trial is among the best {TOP:.0%}, as a
+  share of all; in brackets the 5th and 95th percentile over resampled trials. *chance* marks what is no larger than
+  scores that are dealt out at random give in one of twenty cases. Roles: studied hyperparameters are what the study
+  asks about; nuisance ones were varied since the answer depends on them.
+- **Good values** are the range over the best {TOP:.0%}. An optimum *at the edge* says that the space should be wider.
+- **Diverged** trials (not finite, or worse at the end than before training) count with the score before training.
+- **Learning-rate sensitivity** (Wortsman and others 2023): all learning rates times one factor from 0.03 to 32; the
+  mean of the score, capped at that before training, less the best. The **good window** is where the mean over seeds
+  has lost at most {EPSILON:.0%} of what there is to learn (the way from the score before training to the best), in
+  decades; `≥` where it goes on beyond what was tried.
+- **Best of n** is the expected validation score of the best of n settings (Dodge and others 2019).
+"""
+
+
+@dataclass(frozen=True)
+class _Model:
+    """All studies of one model on one dataset."""
+
+    data: str
+    model: str
+    family: str
+    search: Study | None  # the largest quasi-random or random one
+    rates: LearningRates | None
+    found: tuple[Importance, ...]
+    others: tuple[Study, ...]
+    confirmed: Confirmation | None
+
+    @property
+    def title(self) -> str:
+        return f"{self.model} on {self.data}"
+
+
+def sensitivity_page(studies: Mapping[Path, Study]) -> tuple[str, dict[str, bytes]]:
+    """The page, and its pictures by file name below `pictures/`. Empty where no study searched a space or rates."""
+    models = _models(list(studies.values()))
+    if not models:
+        return "", {}
+    images: dict[str, bytes] = {}
+    parts = ["# Which hyperparameters matter", GENERATED, _overview(models), _HOW_TO_READ.strip()]
+    for data in sorted({model.data for model in models}):
+        curves = {model.model: model.rates for model in models if model.data == data and model.rates is not None}
+        if curves:
+            name = f"learning-rates-{data}.svg"
+            images[name] = pictures.learning_rate_curves(curves)
+            parts += [f"## Learning rates on {escape(data)}", _image(f"Learning rates on {data}", name)]
+            parts.append(_rates_table([model for model in models if model.data == data]))
+    for model in models:
+        parts += _section(model, images)
+    return page(parts), images
+
+
+def _models(studies: Sequence[Study]) -> list[_Model]:
+    keys = sorted({(study.header.data, study.header.family, study.header.model) for study in studies})
+    found = []
+    for data, family, model in keys:
+        of = [study for study in studies if (study.header.data, study.header.model) == (data, model)]
+        grids = [study for study in of if study.header.design == "learning_rate"]
+        search = largest_search(of)
+        rates = next((rates for grid in grids if (rates := learning_rates(grid)) is not None), None)
+        if search is None and rates is None:
+            continue
+        important = tuple(importances(search)) if search is not None else ()
+        confirms = [study for study in of if study.header.design == "confirm"]
+        confirmed = next((c for study in confirms for parent in of if (c := confirmation(parent, study))), None)
+        others = tuple(study for study in of if study is not search and study.header.design == "space")
+        found.append(_Model(data, model, family, search, rates, important, others, confirmed))
+    return found
+
+
+# At one look ---------------------------------------------------------------------------------------------------------
+
+
+def _overview(models: Sequence[_Model]) -> str:
+    """A row a model, the most forgiving first: what to tune first, and how much room there is for mistakes."""
+
+    def forgiving(model: _Model) -> tuple[float, str]:
+        return (-model.rates.decades if model.rates else 0.0, model.title)
+
+    rows = []
+    for model in sorted(models, key=forgiving):
+        tune = [importance for importance in model.found if not importance.chance]
+        rows.append(
+            [
+                escape(model.model),
+                escape(model.family),
+                escape(model.data),
+                *[f"{code(_short(i.name))} {i.share:.0%}" for i in tune[:2]],
+                *["—"] * (2 - len(tune[:2])),
+                _decades(model.rates),
+                "—" if model.rates is None or math.isnan(model.rates.regret) else f"{model.rates.regret:.1%}",
+                _lost(model.search),
+                _tuned_rank(model.search),
+            ]
+        )
+    header = ["model", "family", "data", "tune first", "then", "good window, decades", "lost to wrong rates"]
+    return table([*header, "diverged", "tuned setting's place"], rows, left=5)
+
+
+def _short(name: str) -> str:
+    return name.partition(".")[2]
+
+
+def _decades(rates: LearningRates | None) -> str:
+    if rates is None:
+        return "—"
+    return f"{'≥ ' if any(rates.open_ends) else ''}{rates.decades:.1f}"
+
+
+def _lost(study: Study | None) -> str:
+    if study is None:
+        return "—"
+    trials = [trial for trial in study.proposed if trial.status not in ("failed", "refused")]
+    return f"{sum(trial.diverged for trial in trials)} of {len(trials)}"
+
+
+def _tuned_rank(study: Study | None) -> str:
+    """How many of the design's settings beat the tuned one under the trial's budget."""
+    tuned = next((trial for trial in study.trials if trial.tuned), None) if study else None
+    if study is None or tuned is None or tuned.value is None:
+        return "—"
+    better = sum(trial.value < tuned.value for trial in scored(study) if trial.value is not None)
+    return f"{better + 1} of {len(scored(study)) + 1}"
+
+
+# Learning rates ------------------------------------------------------------------------------------------------------
+
+
+def _rates_table(models: Sequence[_Model]) -> str:
+    rows = []
+    for model in models:
+        if (rates := model.rates) is None:
+            continue
+        low, high = rates.window
+        below, beyond = rates.open_ends
+        rows.append(
+            [
+                escape(model.model),
+                f"{rates.sensitivity:.3g}",
+                "—" if math.isnan(rates.regret) else f"{rates.regret:.1%}",
+                f"{'≤ ' if below else ''}{low:.2g} to {'≥ ' if beyond else ''}{high:.2g}",
+                _decades(rates),
+                f"{rates.diverged} of {rates.trials}",
+                f"{len(rates.factors)} × {max(len(values) for values in rates.values)}",
+            ]
+        )
+    header = ["model", "sensitivity", "as a share", "good factors", "decades", "diverged", "factors × seeds"]
+    return table(header, rows)
+
+
+# A model -------------------------------------------------------------------------------------------------------------
+
+
+def _section(model: _Model, images: dict[str, bytes]) -> list[str]:
+    study = model.search
+    if study is None:
+        return []
+    name = f"{study.header.name}.svg"
+    parts = [f"## {escape(model.title)}"]
+    if model.found:
+        order = [importance.name for importance in model.found]
+        images[name] = pictures.slices(study, order)
+        parts += [_importances(study, model.found), _image(f"Slices and ranks of {model.title}", name)]
+    parts.append(bullets([*_facts(study, model), *_agreements(study, model.others)]))
+    return parts
+
+
+def _importances(study: Study, found: Sequence[Importance]) -> str:
+    edges = at_the_edge(study)
+    rows = []
+    for importance in found:
+        option = study.header.options[importance.name]
+        space = (
+            ", ".join(map(_value, option.choices))
+            if option.choices is not None
+            else f"{_value(option.low)} to {_value(option.high)}{', log' if option.scale == 'log' else ''}"
+        )
+        low, high = good_values(study, importance.name)
+        good = _value(low) if low == high else f"{_value(low)} to {_value(high)}"
+        rows.append(
+            [
+                code(importance.name),
+                option.role,
+                f"{importance.share:.0%} [{importance.low:.0%}, {importance.high:.0%}]"
+                + (" *chance*" if importance.chance else ""),
+                escape(space),
+                escape(good) + (" (best at the edge)" if importance.name in edges and not importance.chance else ""),
+                escape(_value(study.header.tuned.get(importance.name))),
+            ]
+        )
+    return table(["hyperparameter", "role", "importance", "space", "good values", "tuned"], rows, left=6)
+
+
+def _value(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _facts(study: Study, model: _Model) -> list[str]:
+    header, budget = study.header, study.header.config["budget"]
+    trials = scored(study)
+    counts = {status: sum(trial.status == status for trial in study.proposed) for status in _STATUSES}
+    shown = ", ".join(f"{n} {status}" for status, n in counts.items() if n)
+    lines = [
+        f"{len(study.proposed)} settings ({escape(header.sampler)}): {shown}; at most {budget['examples']:,} examples "
+        f"and {budget['minutes']:g} CPU minutes each"
+    ]
+    if len(trials) >= 2:
+        values = [trial.value for trial in trials if trial.value is not None]
+        best = min(trials, key=lambda trial: (trial.value, trial.number))
+        expected = expected_best(values)
+        steps = [n for n in (1, 2, 4, 8, 16, 32, 64, 128) if n <= len(expected)]
+        lines.append(f"best of n: {', '.join(f'{n}: {expected[n - 1]:.4g}' for n in steps)} {escape(header.measure)}")
+        setting = ", ".join(f"{_short(key)} {_value(value)}" for key, value in best.params.items())
+        lines.append(f"best setting: {escape(setting)}: {best.value:.4g}{_beside(study)}")
+    if len(model.found) > 1:
+        pair = interaction(study, model.found[0].name, model.found[1].name)
+        lines.append(
+            f"{code(pair.first)} and {code(pair.second)} explain {pair.additive:.0%} of the ranks' variance apart; "
+            f"their product adds {pair.together:.0%}"
+        )
+    if (confirmed := model.confirmed) is not None:
+        lines += confirmation_lines(confirmed)
+    lines.append(f"to run it again: {code(command(study))}")
+    return lines
+
+
+_STATUSES = ("finished", "truncated", "diverged", "pruned", "failed", "refused")
+
+
+def _beside(study: Study) -> str:
+    tuned: Trial | None = next((trial for trial in study.trials if trial.tuned), None)
+    return "" if tuned is None or tuned.value is None else f" (the tuned one: {tuned.value:.4g})"
+
+
+def confirmation_lines(found: Confirmation) -> list[str]:
+    """What fresh seeds say of a study's best setting."""
+    gap = found.gap
+    lines = [
+        f"on {len(found.again)} fresh seeds and the same budget its best setting scores {found.mean:.4g} on average: "
+        f"the study's {found.best:.4g} was {abs(gap):.2g} too {'good' if gap > 0 else 'bad'} (winner's curse)"
+    ]
+    if found.difference is not None:
+        low, high = found.difference.low, found.difference.high
+        interval = "" if low is None or high is None else f" [{low:+.2g}, {high:+.2g}]"
+        lines.append(
+            f"under budget {escape(found.budget)}, paired by seed, it differs from the tuned setting by "
+            f"{found.difference.centre:+.2g}{interval}: it {found.verdict}"
+        )
+    return lines
+
+
+def command(study: Study) -> str:
+    header = study.header
+    how = f"sampler={header.sampler} trials={len(study.proposed)}"
+    if header.design != "space":
+        how = f"design={header.design}"
+    return f"python -m benchmark sweep model={header.model} data={header.data} {how}"
+
+
+def _agreements(study: Study, others: Sequence[Study]) -> list[str]:
+    lines = []
+    for short, long in combinations(
+        sorted((study, *others), key=lambda one: one.header.config["budget"]["minutes"]), 2
+    ):
+        names = [str(one.header.config["budget"]["name"]) for one in (short, long)]
+        if names[0] != names[1] and (found := agreement(short, long)) is not None:
+            lines.append(
+                f"budgets {escape(names[0])} and {escape(names[1])} rank {found.n} settings alike with Spearman's "
+                f"ρ = {found.spearman:.2f} [{found.low:.2f}, {found.high:.2f}]"
+            )
+    return lines
+
+
+def _image(title: str, name: str) -> str:
+    return f"![{escape(title)}]({PurePosixPath('pictures', name)})"
