@@ -14,9 +14,10 @@ from toys import Toy
 
 from benchmark.data.images import Digits
 from benchmark.evaluate import Protocol, evaluate, load_extractor, load_judge, references
+from benchmark.metrics import by_name
 from benchmark.metrics.memorisation import nearest_in_pixels
 from benchmark.record import Record
-from benchmark.spec import Batch, DataSpec
+from benchmark.spec import Batch, DataSpec, Evidence, SampleImages
 
 PROTOCOL = Protocol("test", seed=0, sample_draws=3)
 
@@ -117,3 +118,14 @@ def test_the_nearest_in_pixels_by_brute_force() -> None:
     assert torch.equal(distance.long(), every.gather(1, index[:, None])[:, 0])
     assert (distance.long() == every.min(1).values).double().mean() > 0.9  # candidates are chosen in L2
     assert nearest_in_pixels(reference[:20], reference)[0].eq(0).all()
+    others = (reference[:20, None] - reference).abs().flatten(2).sum(2).sort(1).values[:, 1]  # 0 is the image itself
+    assert (nearest_in_pixels(reference[:20], reference, rank=1)[0] == others).double().mean() > 0.8
+
+
+def test_near_is_measured_by_the_surroundings_of_the_training_image() -> None:
+    """Two clusters, one ten times as wide: a sample may lie as far off in one as would be a copy in the other."""
+    reference = torch.tensor([0, 4, 100, 140]).view(4, 1, 1, 1)
+    samples = torch.tensor([1, 2, 110, 120, 140]).view(5, 1, 1, 1)  # the first, the third and the last are near
+    images = SampleImages((samples,), reference, reference)
+    estimate = by_name("near_copies").compute(Evidence(DataSpec((1, 1, 1), 256, "image"), images=images))
+    assert estimate.value == pytest.approx(3 / 5)

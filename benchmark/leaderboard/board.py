@@ -42,8 +42,8 @@ hold where intervals overlap (with one seed, 1.96 s.e. to either side). Rows wit
 and real images in the place of samples. *Held-out data* is the floor; where its split is stratified by class,
 independent samples cannot quite reach it. *Training data* is drawn independently from the reference itself: what a
 sampler that only copies would score. † marks a row with a run that its budget ended early, ‡ one whose sampler
-memorises: more of its samples are near copies of training images (nearer, in pixels, than half of what is usual for
-held-out images) than of held-out images, by over 0.05 and by over three standard errors, in one run at least.
+memorises: more of its samples than of held-out images are near copies (in pixels, nearer to a training image than half
+of the way from that to the next), by over 0.05 and by over three standard errors, in one run at least.
 """
 
 

@@ -50,7 +50,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("class_histogram", 1, "1", "lower", ("classes",), coverage.class_histogram, _IMAGE),
     Metric("nearest_neighbour_ratio", 1, "1", "neither", _SAMPLES, memorisation.nearest_neighbour_ratio, _IMAGE),
     Metric("copies", 1, "1", "lower", ("images",), memorisation.copies, _IMAGE, memorisation.PIXELS_PROTOCOL),
-    Metric("near_copies", 1, "1", "lower", ("images",), memorisation.near_copies, _IMAGE, memorisation.NEAR_PROTOCOL),
+    Metric("near_copies", 2, "1", "lower", ("images",), memorisation.near_copies, _IMAGE, memorisation.NEAR_PROTOCOL),
     Metric(
         "downstream_accuracy", 1, "1", "higher", _LABELLED, downstream.downstream_accuracy, _IMAGE, downstream.PROTOCOL
     ),
