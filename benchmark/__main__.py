@@ -200,11 +200,15 @@ def confirm(study: Path, overrides: tuple[str, ...]) -> None:
 @cli.command()
 @click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
 @click.option("--trust", multiple=True, metavar="PACKAGE", help="Let the configuration name classes of this package.")
-def evaluate(folder: Path, trust: tuple[str, ...]) -> None:
+@click.option("--renew", is_flag=True, help="Score what is outdated alone, into the record of a copy of the run.")
+def evaluate(folder: Path, trust: tuple[str, ...], renew: bool) -> None:
     """Score the model in the folder RUN again and print the scores. Its record stays as it is."""
-    from benchmark import train
+    from benchmark import again
 
-    scores = train.score_again(folder, trust)
+    if renew:
+        click.echo(again.renew(folder, trust))
+        return
+    scores = again.score_again(folder, trust)
     click.echo(json.dumps({name: asdict(score) for name, score in scores.items()}, indent=1))
 
 
@@ -215,9 +219,9 @@ def evaluate(folder: Path, trust: tuple[str, ...]) -> None:
 @click.option("--trust", multiple=True, metavar="PACKAGE", help="Let the configuration name classes of this package.")
 def sample(folder: Path, number: int, seed: int, trust: tuple[str, ...]) -> None:
     """Draw samples from the model in the folder RUN: a picture, or a text."""
-    from benchmark import train
+    from benchmark import again
 
-    click.echo(train.sample_again(folder, number, seed, trust))
+    click.echo(again.sample_again(folder, number, seed, trust))
 
 
 @cli.command()

@@ -47,6 +47,7 @@ from benchmark.spec import (
 
 __all__ = [
     "COST",
+    "METRICS",
     "Protocol",
     "Result",
     "by_name",

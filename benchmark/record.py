@@ -70,6 +70,7 @@ class Record(BaseModel):
     seconds: float
     scores: dict[str, Score]
     stability: dict[str, float] = {}  # how training went (`benchmark.watch`); older records have none
+    renewed: dict[str, Any] | None = None  # run, code and git of the training, and the scores that are of today's code
 
     @field_validator("stability")
     @classmethod

@@ -23,7 +23,7 @@ import yaml
 from pytorch_lightning import Trainer
 
 from benchmark import record as records
-from benchmark.build import DataModule, build_data, build_model, check_model, load_weights, restore, save_weights
+from benchmark.build import DataModule, build_data, build_model, check_model, load_weights, save_weights
 from benchmark.config import Experiment, from_container, load_data, read_yaml
 from benchmark.evaluate import (
     COST,
@@ -125,7 +125,7 @@ class _Run:
         self.dataset = self.data.describe()
         self.model = build_model(experiment, self.data.spec)
         self.device = device_named(experiment.runtime.device)
-        self.extractor = _extractor(experiment, self.data)
+        self.extractor = extractor_of(experiment, self.data)
         self.judge = load_judge(experiment.data.name, self.data.spec)
         self.tracker = Tracker(
             self.folder,
@@ -383,23 +383,6 @@ def make_plan(experiment: Experiment) -> Plan:
     )
 
 
-def score_again(folder: Path, trust: tuple[str, ...] = ()) -> dict[str, Score]:
-    """The scores of the model in a run's folder, computed anew."""
-    experiment, data, model = restore(folder, trust)
-    model.to(device_named(experiment.runtime.device))
-    extractor, judge = _extractor(experiment, data), load_judge(experiment.data.name, data.spec)
-    others = outliers(experiment, data)
-    return evaluate(model, data, final_protocol(experiment), extractor, judge=judge, outliers=others).scores
-
-
-def sample_again(folder: Path, n: int, seed: int, trust: tuple[str, ...] = ()) -> Path:
-    """Draw `n` samples from the model in a run's folder into its `samples/`; returns the file."""
-    experiment, data, model = restore(folder, trust)
-    model.to(device_named(experiment.runtime.device))
-    (folder / "samples").mkdir(exist_ok=True)
-    return save_samples(draw_samples(model, n, seed), data.spec, data.decode, folder / "samples" / f"{n}-seed{seed}")
-
-
 def final_protocol(experiment: Experiment) -> Protocol:
     """The conditions under which a finished run is scored."""
     settings = experiment.evaluation
@@ -430,7 +413,8 @@ def outliers(experiment: Experiment, data: DataModule) -> Outliers | None:
     return Outliers(f"{name}, {split}", other.split(split).x)
 
 
-def _extractor(experiment: Experiment, data: DataModule) -> Any:
+def extractor_of(experiment: Experiment, data: DataModule) -> Any:
+    """What gives the features of this experiment's samples, or the reason why nothing does."""
     inception = experiment.runtime.inception
     return load_extractor(experiment.data.name, data.spec, Path(inception) if inception else None)
 

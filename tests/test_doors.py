@@ -30,6 +30,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "loop": ("spec", "build"),
     "watch": (),
     "train": ("spec", "config", "build", "loop", "evaluate", "record", "tracking", "watch"),
+    "again": ("spec", "build", "evaluate", "record", "tracking", "train"),
     "bench": ("spec", "config", "build", "loop", "train"),
     "traces": ("spec",),
     "record": ("spec", "traces"),

@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 
-from benchmark import train
+from benchmark import again, train
 from benchmark.config import choices, compose, read_yaml
 from benchmark.loop import Plan, Progress, get_random_state, set_random_state
 from benchmark.record import read_record
@@ -105,17 +105,41 @@ def test_a_run_leaves_everything_behind(tmp_path: Path) -> None:
 
 def test_scores_come_back_from_the_folder(tmp_path: Path) -> None:
     folder = carry_out(tmp_path, "vae")
-    again = train.score_again(folder)
+    scores = again.score_again(folder)
     record = read_record(folder)
-    assert {name: score.value for name, score in again.items()} == {name: record.scores[name].value for name in again}
+    assert {name: score.value for name, score in scores.items()} == {name: record.scores[name].value for name in scores}
+
+
+def test_a_record_is_renewed_where_metrics_have_changed_and_nowhere_else(tmp_path: Path) -> None:
+    folder = carry_out(tmp_path, "vae")
+    with pytest.raises(BadInput, match="nothing to renew"):
+        again.renew(folder)
+    content = json.loads((folder / "record.json").read_text())
+    right = content["scores"]["fid"]["value"]
+    content["scores"]["fid"] |= {"version": 0, "value": 1.0}  # what FID once meant
+    content["scores"]["nll"]["value"] = 2.0  # what is not outdated is not looked at
+    del content["scores"]["copies"]
+    (folder / "record.json").write_text(json.dumps(content))
+    renewed = again.renew(folder)
+    record = read_record(renewed)
+    assert record.scores["fid"].value == right
+    assert record.scores["copies"].value is not None
+    assert record.scores["nll"].value == 2.0
+    assert record.renewed is not None
+    assert record.renewed["run"] == folder.name
+    assert record.renewed["scores"] == ["fid", "copies"]
+    assert read_record(folder).scores["fid"].value == 1.0
+    assert {file.name for file in folder.iterdir()} - {file.name for file in renewed.iterdir()} <= {
+        *("lock", "wandb", "last.ckpt")
+    }
 
 
 def test_the_same_samples_come_back_whatever_was_drawn_before(tmp_path: Path) -> None:
     folder = carry_out(tmp_path, "vae")
-    first = train.sample_again(folder, 9, seed=1).read_bytes()
+    first = again.sample_again(folder, 9, seed=1).read_bytes()
     torch.rand(7)
-    assert train.sample_again(folder, 9, seed=1).read_bytes() == first
-    assert train.sample_again(folder, 9, seed=2).read_bytes() != first
+    assert again.sample_again(folder, 9, seed=1).read_bytes() == first
+    assert again.sample_again(folder, 9, seed=2).read_bytes() != first
 
 
 def test_a_run_that_diverges_is_recorded_with_when_and_how(tmp_path: Path) -> None:

@@ -1,0 +1,83 @@
+"""What is done with a run that has ended: its model is scored or sampled again, its record renewed."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+
+from benchmark import record as records
+from benchmark.build import restore
+from benchmark.evaluate import METRICS, Result, draw_samples, evaluate, load_judge, references
+from benchmark.record import Record, read_record
+from benchmark.spec import BadInput, Score
+from benchmark.tracking import save_samples
+from benchmark.train import device_named, extractor_of, final_protocol, outliers
+
+
+def score_again(folder: Path, trust: tuple[str, ...] = ()) -> dict[str, Score]:
+    """The scores of the model in a run's folder, computed anew."""
+    return _evaluate(folder, trust, None)[0].scores
+
+
+def sample_again(folder: Path, n: int, seed: int, trust: tuple[str, ...] = ()) -> Path:
+    """Draw `n` samples from the model in a run's folder into its `samples/`; returns the file."""
+    experiment, data, model = restore(folder, trust)
+    model.to(device_named(experiment.runtime.device))
+    (folder / "samples").mkdir(exist_ok=True)
+    return save_samples(draw_samples(model, n, seed), data.spec, data.decode, folder / "samples" / f"{n}-seed{seed}")
+
+
+def outdated(record: Record) -> list[str]:
+    """The metrics that are new, or mean something else, since a record was made."""
+    return [
+        metric.name
+        for metric in METRICS
+        if metric.name not in record.scores or record.scores[metric.name].version != metric.version
+    ]
+
+
+def renew(folder: Path, trust: tuple[str, ...] = ()) -> Path:
+    """A copy of a run whose record has today's metrics; returns its folder. The old record stays as it is.
+
+    The model is not trained again: what is outdated is scored anew, and the record says from which run it comes.
+    """
+    record = read_record(folder)
+    names = outdated(record)
+    if not names:
+        raise BadInput(f"{folder} has every metric in its present version: there is nothing to renew")
+    if record.status not in ("finished", "truncated") or record.kind != "run":
+        raise BadInput(f"{folder} is a {record.kind} that {record.status}: only a finished run can be renewed")
+    result, found = _evaluate(folder, trust, names)
+    renewed = record.model_copy(
+        update={
+            "scores": record.scores | result.scores,
+            "dataset": record.dataset | {"references": found},
+            "code_hash": records.code_hash(),
+            "git": records.git_state(),
+            "renewed": {
+                "run": folder.resolve().name,
+                "code_hash": record.code_hash,
+                "git": record.git,
+                "scores": names,
+            },
+        }
+    )
+    copy = folder.parent / secrets.token_hex(4)
+    shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("record.json", "lock", "wandb", "last.ckpt"))
+    records.write_record(copy, renewed)
+    return copy
+
+
+def _evaluate(folder: Path, trust: tuple[str, ...], names: list[str] | None) -> tuple[Result, dict[str, object]]:
+    """Scores of the model in `folder`, those with `names` or all; and what no model is needed for."""
+    experiment, data, model = restore(folder, trust)
+    model.to(device_named(experiment.runtime.device))
+    protocol = final_protocol(experiment)
+    extractor, judge = extractor_of(experiment, data), load_judge(experiment.data.name, data.spec)
+    result = evaluate(model, data, protocol, extractor, names, judge, outliers(experiment, data))
+    if names is None:
+        return result, {}
+    table = references(data, protocol, extractor, judge)
+    return result, {name: {metric: asdict(score) for metric, score in scores.items()} for name, scores in table.items()}
