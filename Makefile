@@ -10,7 +10,7 @@ export MALLOC_TRIM_THRESHOLD_ := 17179869184
 export MALLOC_TOP_PAD_ := 134217728
 
 .DEFAULT_GOAL := help
-.PHONY: help setup benchmark reproduce bench truth list test test-all lint types leaderboards lock clean
+.PHONY: help setup benchmark reproduce report bench truth list test test-all lint types leaderboards lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ types: setup ## mypy, strict
 
 reproduce: setup ## run RECORD=FILE again and say whether it comes back (exit code 0, 3: differs, 4: not comparable)
 	$(BIN)/python -m benchmark verify $(RECORD)
+
+report: setup ## how reproducible the committed records are, or those of SUITES="digits mnist", as HTML and Markdown
+	$(BIN)/python -m benchmark report $(SUITES)
 
 leaderboards: setup ## render leaderboards/*.md from the committed records
 	$(BIN)/python -m benchmark leaderboard

@@ -276,6 +276,46 @@ def verify(path: Path, overrides: tuple[str, ...], records: Path, against: Path 
 
 
 @cli.command()
+@click.argument("names", metavar="[SUITE|RECORD]...", nargs=-1)
+@click.option("--records", type=click.Path(path_type=Path), default=RECORDS, show_default=True)
+@click.option("--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Your re-runs.")
+@click.option("--to", "target", type=click.Path(path_type=Path), default=Path("runs/report"), show_default=True)
+def report(names: tuple[str, ...], records: Path, runs: Path, target: Path) -> None:
+    """Write how reproducible suites or records are, all committed ones by default: as HTML and as Markdown.
+
+    \b
+    Runs below --runs that repeat one of them are judged beside it; `verify` makes such runs.
+    """
+    from benchmark.config import choices, load_suite
+    from benchmark.leaderboard.published import read_published
+    from benchmark.record import read_record, read_records, write_atomic
+    from benchmark.report.parts import as_html, as_markdown
+    from benchmark.report.report import files_of, report
+
+    committed, local = read_records(records), read_records(runs)
+    suites = [name for name in names if name in choices("suite") and not Path(name).exists()]
+    found = {file: read_record(file) for file in files_of(Path(name) for name in names if name not in suites)}
+    missing = []
+    for experiment in (one for suite in suites for one in load_suite(suite)):
+        wanted = experiment.config_hash, experiment.seed.model_dump()
+        of_it = {path: one for path, one in committed.items() if (one.config_hash, one.seed) == wanted}
+        of_it = of_it or {path: one for path, one in local.items() if (one.config_hash, one.seed) == wanted}
+        found |= of_it
+        missing += [] if of_it else [experiment.title]
+    title = f"Reproducibility of {', '.join(names) or 'all committed records'}"
+    figures = records.parent / "published.yaml"
+    page = report(
+        title,
+        found if names else committed,
+        {**local, **committed},
+        read_published(figures) if figures.is_file() else (),
+        missing,
+    )
+    for name, content in (("report.html", as_html(page)), ("report.md", as_markdown(page))):
+        click.echo(write_atomic(target / name, content))
+
+
+@cli.command()
 @click.argument("files", metavar="RECORD...", nargs=-1, required=True, type=click.Path(path_type=Path))
 def check(files: tuple[Path, ...]) -> None:
     """Say whether records that somebody hands in are well-formed; nothing that they name is imported."""

@@ -234,6 +234,31 @@ def experiment_again(
     return from_container({**content, "runtime": settings}, trust)
 
 
+def overrides_of(content: Mapping[str, Any]) -> list[str]:
+    """What `compose` needs to give the experiment that a record holds, with the configurations of today.
+
+    Raises `BadInput` where these no longer have its data, model or budget.
+    """
+    wanted = validate(content)
+    names = _names(wanted.data.name, wanted.model.name, wanted.budget.name)
+    try:
+        today = validate(_compose(names))
+    except BadInput:  # nothing is tuned for it
+        names.append(f"budget.examples={wanted.budget.examples}")
+        today = validate(_compose(names))
+    seed = wanted.seed
+    same = {"seed": seed.init} if seed.init == seed.data else {"seed.init": seed.init, "seed.data": seed.data}
+    seeds = [f"{key}={value}" for key, value in (same | ({"seed.eval": seed.eval} if seed.eval else {})).items()]
+    mine, theirs = (one.model_dump(mode="json", exclude={"seed", "runtime"}) for one in (wanted, today))
+    different = [
+        f"{group}.{key}={json.dumps(value) if not isinstance(value, str) else value}"
+        for group, options in mine.items()
+        for key, value in options.items()
+        if theirs[group].get(key) != value
+    ]
+    return [*names, *seeds, *different]
+
+
 def tuned_hash(data: str, model: str, budget: str) -> str | None:
     """The `config_hash` of what `tuned/` says today; `None` where such an experiment no longer exists."""
     try:
