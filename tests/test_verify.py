@@ -95,6 +95,12 @@ def test_distances_are_judged_on_the_log_scale() -> None:
     assert fid.band.low > 0
 
 
+def test_seeds_that_happen_to_be_close_together_convict_nobody() -> None:
+    """Three runs of one seed each said the same to the fourth digit; the fourth lay within its standard error."""
+    said, *others = (record(distance(fid), seed=seed) for seed, fid in enumerate((1.2, 1.30001, 1.3)))
+    assert judged(said, record(distance(1.30002)), *others).verdict == "agrees"
+
+
 @pytest.mark.parametrize(
     ("again", "words"),
     [

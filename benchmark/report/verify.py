@@ -1,9 +1,9 @@
 """Whether a record comes back: a re-run beside it, score by score.
 
 What is expected of one more run follows from the spread over seeds of the same configuration: the record and the other
-seeds predict the re-run, and the re-run and the other seeds predict the record (so that neither a change of the code
-nor a change of the record can hide in a spread that it made itself). Where there are fewer than three seeds, the
-standard error of the score has to do.
+seeds predict the re-run, and the re-run and the other seeds predict the record, within its standard error at least (so
+that neither a change of the code nor a change of the record can hide in a spread that it made itself). Where there are
+fewer than three seeds, the standard error of the score has to do.
 """
 
 from __future__ import annotations
@@ -209,11 +209,13 @@ def _judge(name: str, recorded: Score, again: Score | None, seeds: Sequence[Scor
     ]
     log = name in _LOG and min(recorded.value, again.value, *others) > 0
     expected, back = (_predicted(one, others, log) for one in (recorded.value, again.value))
+    error = _by_stderr(recorded, again)
     if expected is None or back is None:
-        expected = back = _by_stderr(recorded, again)
+        expected = back = error
     if expected is None or back is None:
         return ScoreVerdict(name, recorded.value, again.value, None, "no three seeds that differ, no standard error")
-    inside = again.value in expected and (back is expected or recorded.value in back)
+    explained = error is not None and again.value in error  # seeds that happen to be close together convict nobody
+    inside = again.value in expected and (recorded.value in back or explained)
     expects = f"{'is' if inside else 'is not what is'} expected of {recorded.value:.6g}, by {expected.basis}"
     why = f"{again.value:.6g} {expects}"
     return ScoreVerdict(name, recorded.value, again.value, "agrees" if inside else "differs", why, expected)
