@@ -199,8 +199,8 @@ class _Report:
                 f"A re-run agrees where each score lies in the band that holds {100 * CONFIDENCE:g} % of new runs, by "
                 "the spread over seeds of the same configuration (Student's t, for FID on the log scale), or by the "
                 "standard error of the score where there are fewer than three seeds; and where the record lies in the "
-                "band that re-run and other seeds give, or within its standard error. Numbers under another protocol, metric version or on other "
-                "data are not compared."
+                "band that re-run and other seeds give, or within its standard error. Numbers under another protocol, "
+                "metric version or on other data are not compared."
             ),
             Table(header, rows, left=8),
         ]
