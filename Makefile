@@ -10,7 +10,7 @@ export MALLOC_TRIM_THRESHOLD_ := 17179869184
 export MALLOC_TOP_PAD_ := 134217728
 
 .DEFAULT_GOAL := help
-.PHONY: help setup benchmark reproduce report bench truth list test test-all lint types leaderboards lock clean
+.PHONY: help setup benchmark reproduce report bench truth list test test-all lint types leaderboards site lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +60,10 @@ report: setup ## how reproducible the committed records are, or those of SUITES=
 
 leaderboards: setup ## render leaderboards/*.md from the committed records
 	$(BIN)/python -m benchmark leaderboard
+
+site: setup ## render the static site leaderboards/site/ from the committed records
+	rm -rf leaderboards/site
+	$(BIN)/python -m benchmark site
 
 lock: setup ## resolve the dependencies anew: exact versions with hashes, no addresses
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \

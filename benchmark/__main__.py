@@ -386,6 +386,25 @@ def compare_(a: str, b: str, data: str | None, budget: str, metric: str | None, 
 
 
 @cli.command()
+@click.option("--records", type=click.Path(path_type=Path), default=Path("leaderboards/records"), show_default=True)
+@click.option("--to", "target", type=click.Path(path_type=Path), default=Path("leaderboards/site"), show_default=True)
+def site(records: Path, target: Path) -> None:
+    """Render the static site from the committed records."""
+    from benchmark.catalogue import catalogue
+    from benchmark.leaderboard.site.pages import site
+    from benchmark.record import write_atomic
+
+    found, current = _published(records)
+    if not found:
+        raise BadInput(f"no records below {records}: publish a run first, or name another folder with --records")
+    figures = records.parent / "published.yaml"
+    pages = site(found, catalogue()["models"], current, figures if figures.is_file() else None, target)
+    for name, content in pages.items():
+        write_atomic(target / name, content)
+    click.echo(target / "index.html")
+
+
+@cli.command()
 @click.argument("cases", nargs=-1, metavar="[MODEL@DATA]...")
 @click.option("--rounds", default=5, type=click.IntRange(min=1), show_default=True)
 def bench(cases: tuple[str, ...], rounds: int) -> None:

@@ -1,0 +1,112 @@
+"""Pieces of pages: cells of a table, and what is read beside a record."""
+
+from __future__ import annotations
+
+import base64
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from benchmark.leaderboard.columns import Column, error_text, single, value_of
+from benchmark.leaderboard.rows import Entry as Ranked
+from benchmark.leaderboard.rows import Reference, Row, Run
+from benchmark.leaderboard.site.tables import Entry
+from benchmark.leaderboard.texts import cell_text, seeds
+from benchmark.record import Record
+from benchmark.spec import BadInput
+
+DASH = Entry("—")
+
+
+def place_cell(entry: Ranked) -> Entry:
+    return Entry(entry.place, entry.rank + entry.last / 1000)
+
+
+def value_cells(entry: Ranked, column: Column) -> list[Entry]:
+    cell = entry.cell
+    error = Entry(error_text(cell.stderr, column.digits), cell.stderr)
+    return [Entry(cell_text(cell, column), cell.interval.centre), error]
+
+
+def seeds_cell(row: Row, runs: Sequence[Run]) -> Entry:
+    return Entry(seeds(row, runs), len(runs))
+
+
+def reference_cells(
+    reference: Reference, main: Column, beside: Sequence[Column], cost: Sequence[Column]
+) -> list[Entry]:
+    scores = [(reference.scores.get(column.metric), column) for column in (main, *beside)]
+    first, *others = [Entry(single(score, column.digits), value_of(score)) for score, column in scores]
+    error = reference.scores[main.metric].stderr
+    name = Entry(reference.name.replace("_", " "), head=True)
+    blank = [DASH] * len(cost)
+    return [Entry(""), name, first, Entry(error_text(error, main.digits), error), DASH, Entry(""), *others, *blank]
+
+
+def stem(run: Run) -> str:
+    return run.path.parent.name if run.path.name == "record.json" else run.path.stem
+
+
+def commit(record: Record) -> str:
+    if record.git is None:
+        return "unknown"
+    return str(record.git["commit"])[:8] + (" with changes" if record.git.get("dirty") else "")
+
+
+def inline(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+
+
+def per_example(runs: Sequence[Run]) -> np.ndarray | None:
+    """Log-likelihood of every test example in nats, mean over seeds, `[N]`; `None` where it was not kept."""
+    arrays = []
+    for run in runs:
+        file = run.path.with_name("likelihoods.npz" if run.path.name == "record.json" else f"{run.path.stem}.npz")
+        if not file.is_file():
+            continue
+        try:
+            with np.load(file, allow_pickle=False) as kept:
+                name = next((name for name in ("log_prob", "elbo", "token_log_prob") if name in kept), None)
+                if name is not None:
+                    arrays.append(np.asarray(kept[name], dtype=np.float64))
+        except (OSError, ValueError) as error:
+            raise BadInput(f"{file} holds no arrays of numbers: {error}") from error
+    if not arrays or len({array.shape for array in arrays}) > 1 or arrays[0].ndim != 1:
+        return None
+    return np.asarray(np.stack(arrays).mean(0))
+
+
+def wins(a: np.ndarray | None, b: np.ndarray | None) -> float | None:
+    if a is None or b is None or a.shape != b.shape:
+        return None
+    return float(np.mean((a > b) + 0.5 * (a == b)))
+
+
+def command(row: Row) -> str:
+    """What makes the row again, at the commit of its records. Quoted, since a stranger's words may be pasted."""
+    record = row.runs[0].record
+    lines = [] if record.git is None else [f"git checkout {shlex.quote(str(record.git['commit'])[:8])}"]
+    threads = record.config.get("runtime", {}).get("threads", 0)
+    for run in row.runs:
+        init, data = run.seed
+        settings: dict[str, Any] = {"model": record.model, "data": record.data, "budget": record.budget}
+        settings |= {"seed": init} if init == data else {"seed.init": init, "seed.data": data}
+        settings |= {"runtime.threads": threads} if threads else {}
+        given = " ".join(shlex.quote(f"{name}={value}") for name, value in settings.items())
+        lines.append(f"python -m benchmark run {given}")
+    return "\n".join(lines)
+
+
+def options(record: Record) -> list[tuple[str, list[tuple[str, str]]]]:
+    """The configuration that a reader may want to know, group by group."""
+    shown = []
+    for group in ("model", "budget", "training", "evaluation"):
+        options = {name: value for name, value in record.config.get(group, {}).items() if name not in _IDENTITY}
+        if options:
+            shown.append((group, [(name.replace("_", " "), str(value)) for name, value in options.items()]))
+    return shown
+
+
+_IDENTITY = ("name", "target", "modalities")

@@ -1,0 +1,73 @@
+"""What stands in a page's tables, as plain values: templates escape every one of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup, escape
+
+
+@dataclass(frozen=True)
+class Head:
+    """A column. `filter` gives it a list to choose from."""
+
+    title: str
+    number: bool = False
+    filter: bool = False
+    wide: bool = False  # sentences, which break into lines
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A cell: `sort` is the number behind a text, `href` a page or a file of ours, `colour` that of a family."""
+
+    text: str
+    sort: float | None = None
+    href: str | None = None
+    colour: int | None = None
+    code: bool = False
+    head: bool = False  # names the row
+
+
+@dataclass(frozen=True)
+class Table:
+    """`below` are rows that are never ranked, sorted or filtered away: baselines and floors."""
+
+    caption: str
+    heads: Sequence[Head]
+    rows: Sequence[Sequence[Entry]]
+    below: Sequence[Sequence[Entry]] = ()
+    notes: Sequence[str] = ()
+    titled: bool = True  # whether the caption is shown: a heading of the page may say it already
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """`values[row][column]` is a probability, `None` where two rows cannot be compared."""
+
+    caption: str
+    names: Sequence[str]
+    values: Sequence[Sequence[float | None]]
+
+
+_LINK = re.compile(r"https?://[^\s<>\"'()]+|\b(?:doi:10\.\d{4,9}/[^\s,;]+|arXiv:\d{4}\.\d{4,5})")
+_RESOLVERS = {"doi:": "https://doi.org/", "arXiv:": "https://arxiv.org/abs/"}
+
+
+def linked(text: str) -> Markup:
+    """The text with its web addresses, DOIs and arXiv numbers as links; anything else, markup too, as it reads."""
+    parts, end = [], 0
+    for found in _LINK.finditer(text):
+        name = found[0].rstrip(".,;:")
+        target = name
+        for prefix, resolver in _RESOLVERS.items():
+            if name.startswith(prefix):
+                target = resolver + name.removeprefix(prefix)
+        parts += [
+            escape(text[end : found.start()]),
+            Markup('<a href="{}" rel="noopener noreferrer">{}</a>').format(target, name),
+        ]
+        end = found.start() + len(name)
+    return Markup("").join([*parts, escape(text[end:])])
