@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from rich import box
@@ -182,9 +183,12 @@ def _log_prob(run: Run, metric: str) -> np.ndarray | None:
     beside = run.path.with_name("likelihoods.npz") if run.path.name == "record.json" else run.path.with_suffix(".npz")
     if metric not in PER_EXAMPLE or not beside.is_file():
         return None
-    with np.load(beside, allow_pickle=False) as arrays:
-        name = next((name for name in PER_EXAMPLE[metric] if name in arrays), None)
-        return None if name is None else arrays[name].astype(np.float64)
+    try:
+        with np.load(beside, allow_pickle=False) as arrays:
+            name = next((name for name in PER_EXAMPLE[metric] if name in arrays), None)
+            return None if name is None else arrays[name].astype(np.float64)
+    except (OSError, ValueError, BadZipFile) as error:
+        raise BadInput(f"{beside} holds no arrays of numbers: {error}") from error
 
 
 def _by_seed(a: Side, b: Side, column: Column) -> Paired | None:

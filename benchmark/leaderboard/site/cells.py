@@ -7,15 +7,12 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from benchmark.leaderboard.columns import Column, error_text, single, value_of
 from benchmark.leaderboard.rows import Entry as Ranked
 from benchmark.leaderboard.rows import Reference, Row, Run
 from benchmark.leaderboard.site.tables import Entry
 from benchmark.leaderboard.texts import cell_text, seeds
 from benchmark.record import Record
-from benchmark.spec import BadInput
 
 DASH = Entry("—")
 
@@ -57,31 +54,6 @@ def commit(record: Record) -> str:
 
 def inline(png: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"
-
-
-def per_example(runs: Sequence[Run]) -> np.ndarray | None:
-    """Log-likelihood of every test example in nats, mean over seeds, `[N]`; `None` where it was not kept."""
-    arrays = []
-    for run in runs:
-        file = run.path.with_name("likelihoods.npz" if run.path.name == "record.json" else f"{run.path.stem}.npz")
-        if not file.is_file():
-            continue
-        try:
-            with np.load(file, allow_pickle=False) as kept:
-                name = next((name for name in ("log_prob", "elbo", "token_log_prob") if name in kept), None)
-                if name is not None:
-                    arrays.append(np.asarray(kept[name], dtype=np.float64))
-        except (OSError, ValueError) as error:
-            raise BadInput(f"{file} holds no arrays of numbers: {error}") from error
-    if not arrays or len({array.shape for array in arrays}) > 1 or arrays[0].ndim != 1:
-        return None
-    return np.asarray(np.stack(arrays).mean(0))
-
-
-def wins(a: np.ndarray | None, b: np.ndarray | None) -> float | None:
-    if a is None or b is None or a.shape != b.shape:
-        return None
-    return float(np.mean((a > b) + 0.5 * (a == b)))
 
 
 def command(row: Row) -> str:

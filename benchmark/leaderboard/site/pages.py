@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -31,6 +32,7 @@ from benchmark.leaderboard.columns import (
     quantity,
     value_of,
 )
+from benchmark.leaderboard.compare import Side, compare
 from benchmark.leaderboard.published import Published, read_published
 from benchmark.leaderboard.rows import Current, Judge, Ranking, Row, Run, Superseded, select
 from benchmark.leaderboard.rows import Entry as Ranked
@@ -40,17 +42,14 @@ from benchmark.leaderboard.site.cells import (
     commit,
     inline,
     options,
-    per_example,
     place_cell,
     reference_cells,
     seeds_cell,
     stem,
     value_cells,
-    wins,
 )
 from benchmark.leaderboard.site.plots import COLOURS, Point, curve_plot, interval_plot, pareto_plot
 from benchmark.leaderboard.site.tables import Entry, Head, Matrix, Table, linked
-from benchmark.leaderboard.statistics import improvement
 from benchmark.leaderboard.texts import absences, cell_text, conditions, machine, marked, seed, unit, words
 from benchmark.record import Record
 from benchmark.spec import CAPABILITIES, BadInput
@@ -384,24 +383,22 @@ class _Site:
                 yield {"title": f"{quality.title} against cost", "plots": plots}
 
     def _matrices(self, ranking: Ranking, column: Column) -> Iterator[Matrix]:
-        """Who is better than whom: over pairs of seeds, and for likelihoods over test examples."""
-        entries = ranking.entries
-        if len(entries) < 2:
+        """Who is better than whom: over pairs of runs, and where the score is a mean over test examples, over those."""
+        sides = [Side(entry.row.name, entry.runs) for entry in ranking.entries]
+        found = {
+            (i, j): compare(a, b, column.metric)
+            for (i, a), (j, b) in combinations(enumerate(sides), 2)  # the other half is what is left of 1
+        }
+        if not found:
             return
-        names = [entry.row.name for entry in entries]
-        values = [self._values(entry, column) for entry in entries]
-        yield Matrix(
-            f"{column.title}: share of pairs of seeds in which the row is better than the column",
-            names,
-            [[None if a is b else improvement(a, b) for b in values] for a in values],
-        )
-        likelihoods = [per_example(entry.runs) for entry in entries] if column is not SAMPLES[0] else []
-        if sum(one is not None for one in likelihoods) > 1:
-            yield Matrix(
-                "Share of test examples to which the row gives more likelihood than the column, means over seeds",
-                names,
-                [[None if a is b else wins(a, b) for b in likelihoods] for a in likelihoods],
-            )
+        names = [side.name for side in sides]
+        by_run = {pair: comparison.improvement for pair, comparison in found.items()}
+        by_example = {pair: one.by_example.better for pair, one in found.items() if one.by_example is not None}
+        yield Matrix(f"{column.title}: share of pairs of runs in which the row beats the column", names, by_run)
+        if by_example:
+            what = "blocks of tokens" if modality(sides[0].runs[0].record) == "text" else "test examples"
+            caption = f"{column.title}: share of {what} on which the row beats the column, seeds averaged"
+            yield Matrix(caption, names, by_example)
 
     # Below the tables ------------------------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup, escape
@@ -45,11 +45,17 @@ class Table:
 
 @dataclass(frozen=True)
 class Matrix:
-    """`values[row][column]` is a probability, `None` where two rows cannot be compared."""
+    """The probability that row i beats column j, for i < j and where the two can be compared."""
 
     caption: str
     names: Sequence[str]
-    values: Sequence[Sequence[float | None]]
+    above: Mapping[tuple[int, int], float]
+
+    def __call__(self, row: int, column: int) -> float | None:
+        """Of any two; a row against itself has none."""
+        if (column, row) in self.above:
+            return 1.0 - self.above[column, row]
+        return self.above.get((row, column))
 
 
 _LINK = re.compile(r"https?://[^\s<>\"'()]+|\b(?:doi:10\.\d{4,9}/[^\s,;]+|arXiv:\d{4}\.\d{4,5})")
