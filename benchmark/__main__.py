@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -331,8 +331,7 @@ def check(files: tuple[Path, ...]) -> None:
     sys.exit(2 if any(found.values()) else 0)
 
 
-@cli.command()
-@click.option(
+_FOLDERS = click.option(
     "--records",
     "folders",
     multiple=True,
@@ -341,18 +340,18 @@ def check(files: tuple[Path, ...]) -> None:
     show_default=True,
     help="Again for your own: what is tuned counts in the first folder, everything in the others.",
 )
+
+
+@cli.command()
+@_FOLDERS
 @click.option("--to", "target", type=click.Path(path_type=Path), default=Path("leaderboards"), show_default=True)
 def leaderboard(folders: tuple[Path, ...], target: Path) -> None:
     """Render the boards from the committed records, and from your own beside them."""
     from benchmark.leaderboard.board import boards
     from benchmark.record import write_atomic
 
-    found, current = _published(*folders)
-    if not found:
-        searched = ", ".join(map(str, folders))
-        raise BadInput(f"no records below {searched}: publish a run first, or name another folder with --records")
-    places = (folder / "published.yaml" for folder in (target, folders[0].parent))
-    pages = boards(found, current, next((file for file in places if file.is_file()), None), target)
+    found, current, published = _boards(folders, target)
+    pages = boards(found, current, published, target)
     for name, page in pages.items():
         click.echo(write_atomic(target / name, page))
     for file in _study_pages(folders[0].parent / "studies", found, current, target):
@@ -386,20 +385,16 @@ def compare_(a: str, b: str, data: str | None, budget: str, metric: str | None, 
 
 
 @cli.command()
-@click.option("--records", type=click.Path(path_type=Path), default=Path("leaderboards/records"), show_default=True)
+@_FOLDERS
 @click.option("--to", "target", type=click.Path(path_type=Path), default=Path("leaderboards/site"), show_default=True)
-def site(records: Path, target: Path) -> None:
-    """Render the static site from the committed records."""
+def site(folders: tuple[Path, ...], target: Path) -> None:
+    """Render the committed records, and your own beside them, as a static site."""
     from benchmark.catalogue import catalogue
     from benchmark.leaderboard.site.pages import site
     from benchmark.record import write_atomic
 
-    found, current = _published(records)
-    if not found:
-        raise BadInput(f"no records below {records}: publish a run first, or name another folder with --records")
-    figures = records.parent / "published.yaml"
-    pages = site(found, catalogue()["models"], current, figures if figures.is_file() else None, target)
-    for name, content in pages.items():
+    found, current, published = _boards(folders, target.parent)
+    for name, content in site(found, catalogue()["models"], current, published, target).items():
         write_atomic(target / name, content)
     click.echo(target / "index.html")
 
@@ -459,6 +454,16 @@ def _run_again(experiment: Experiment, trust: tuple[str, ...]) -> Path:
     except KeyboardInterrupt:
         raise Stopped(f"go on with: run --resume {folder}, then verify with --against {folder}") from None
     return folder
+
+
+def _boards(folders: Sequence[Path], home: Path) -> tuple[dict[Path, Record], Current, Path | None]:
+    """What boards in `home` are made of: records, the configurations that count, and the file of published figures."""
+    found, current = _published(*folders)
+    if not found:
+        searched = ", ".join(map(str, folders))
+        raise BadInput(f"no records below {searched}: publish a run first, or name another folder with --records")
+    places = (folder / "published.yaml" for folder in (home, folders[0].parent))
+    return found, current, next((file for file in places if file.is_file()), None)
 
 
 def _published(folder: Path, *own: Path) -> tuple[dict[Path, Record], Current]:

@@ -23,6 +23,7 @@ from benchmark.leaderboard.columns import (
     COST,
     LIKELIHOOD,
     MARKS,
+    MORE_ON_LIKELIHOOD,
     MORE_ON_SAMPLES,
     SAMPLES,
     Column,
@@ -260,26 +261,27 @@ class _Site:
 
     def _budget(self, group: _Group) -> dict[str, Any]:
         main = LIKELIHOOD[group.modality]
-        likelihoods = self._tables("Likelihood", group, main, BESIDE[group.modality], COST)
-        more: list[dict[str, Any]] = []
-        samples: list[dict[str, Any]] = []
+        tables = self._tables("Likelihood", group, main, BESIDE[group.modality], COST)
+        parts = [self._with_figures(table, ranking, main) for table, ranking in tables]
+        more = self._more("More on the same models", group, main, MORE_ON_LIKELIHOOD)
         if group.modality == "image":
-            samples = self._tables("Samples", group, SAMPLES[0], SAMPLES[1:], ())
-            runs = [run for row in group.rows for run in row.scored]
-            shown = [column for column in MORE_ON_SAMPLES if any(self.judge.score(run, column) for run in runs)]
-            more = self._tables("More on samples", group, SAMPLES[0], shown, ()) if shown else []
-        return {
-            "title": group.title,
-            "anchor": group.anchor,
-            "tables": likelihoods + samples,
-            "more": [table["table"] for table in more],
-            "costs": list(self._pareto(group)),
-        }
+            tables = self._tables("Samples", group, SAMPLES[0], SAMPLES[1:], ())
+            parts += [self._with_figures(table, ranking, SAMPLES[0]) for table, ranking in tables]
+            more += self._more("More on samples", group, SAMPLES[0], MORE_ON_SAMPLES)
+        costs = list(self._pareto(group))
+        return {"title": group.title, "anchor": group.anchor, "tables": parts, "more": more, "costs": costs}
+
+    def _with_figures(self, table: Table, ranking: Ranking | None, column: Column) -> dict[str, Any]:
+        """A table; where it ranks two rows or more, their intervals and who improves on whom."""
+        if ranking is None or len(ranking.entries) < 2:
+            return {"table": table, "plot": None, "matrices": []}
+        plot = self._interval_plot(table.caption, ranking, column)
+        return {"table": table, "plot": plot, "matrices": list(self._matrices(ranking, column))}
 
     def _tables(
         self, title: str, group: _Group, main: Column, beside: Sequence[Column], cost: Sequence[Column]
-    ) -> list[dict[str, Any]]:
-        """One table a protocol, its figure, and who improves on whom. Rows without the score are in the first."""
+    ) -> list[tuple[Table, Ranking | None]]:
+        """One table for each protocol, with what it ranks. Rows without the score stand in the first."""
         rankings = self.judge.rankings(group.rows, main)
         ranked = {entry.row.name for ranking in rankings for entry in ranking.entries}
         without = [row for row in group.rows if row.name not in ranked]
@@ -287,7 +289,7 @@ class _Site:
         heads = [Head("rank", number=True), Head("model"), Head(main.title, number=True), Head("s.e.", number=True)]
         heads += [Head("seeds", number=True), Head("family", filter=True)]
         heads += [Head(column.title, number=True) for column in (*beside, *cost)]
-        found = []
+        found: list[tuple[Table, Ranking | None]] = []
         for index, ranking in enumerate(rankings):
             lines = [
                 [
@@ -306,17 +308,18 @@ class _Site:
             below = [reference_cells(reference, main, beside, cost) for reference in ranking.references]
             lined = conditions(self.judge, ranking, beside) + (notes if index == 0 else [])
             caption = f"{title}: {words(ranking.protocol)}"
-            found.append(
-                {
-                    "table": Table(caption, heads, lines, below, lined),
-                    "plot": self._interval_plot(caption, ranking, main),
-                    "matrices": list(self._matrices(ranking, main)),
-                }
-            )
+            found.append((Table(caption, heads, lines, below, lined), ranking))
         if not rankings and without:
             lines = [self._without(group, row, beside, cost) for row in without]
-            found.append({"table": Table(title, heads, lines, notes=notes), "plot": None, "matrices": []})
+            shown = Table(title, heads, lines, notes=notes)
+            return [(shown if cost else Table(f"{title}: no row has {main.title}", (), (), notes=notes), None)]
         return found
+
+    def _more(self, title: str, group: _Group, main: Column, columns: Sequence[Column]) -> list[Table]:
+        """Further columns in the order of a first table; those that no record has are left out."""
+        runs = [run for row in group.rows for run in row.scored]
+        shown = [column for column in columns if any(self.judge.score(run, column) for run in runs)]
+        return [table for table, _ in self._tables(title, group, main, shown, ())] if shown else []
 
     def _without(self, group: _Group, row: Row, beside: Sequence[Column], cost: Sequence[Column]) -> list[Entry]:
         name = Entry(marked(row), href=self._row_page(group, row, "../"), head=True)
@@ -389,8 +392,6 @@ class _Site:
             (i, j): compare(a, b, column.metric)
             for (i, a), (j, b) in combinations(enumerate(sides), 2)  # the other half is what is left of 1
         }
-        if not found:
-            return
         names = [side.name for side in sides]
         by_run = {pair: comparison.improvement for pair, comparison in found.items()}
         by_example = {pair: one.by_example.better for pair, one in found.items() if one.by_example is not None}
@@ -538,7 +539,7 @@ class _Site:
 
     def _spread(self, group: _Group, row: Row) -> Table | None:
         """How much the seeds differ: standard deviation, best and worst."""
-        columns = [LIKELIHOOD[group.modality], *BESIDE[group.modality]]
+        columns = [LIKELIHOOD[group.modality], *BESIDE[group.modality], *MORE_ON_LIKELIHOOD]
         columns += [*SAMPLES, *MORE_ON_SAMPLES] if group.modality == "image" else []
         lines = []
         for column in columns:

@@ -175,7 +175,7 @@ def _scale(axes: Axes, which: str, log: bool) -> None:
         axis.set_tick_params(which="minor", length=0)
     else:
         axis.set_major_locator(MaxNLocator(6))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: quantity(value)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: quantity(value) if log else f"{value:g}"))
 
 
 def _label(figure: Figure, axes: Axes, points: Sequence[Point], front: Sequence[tuple[float, float]]) -> None:
