@@ -83,7 +83,7 @@ def test_a_run_leaves_everything_behind(tmp_path: Path) -> None:
     assert "samples/final.png" in left
     raw = json.loads((folder / "record.json").read_text())
     expected = "schema kind status reason model data budget seed config config_hash code_hash git dataset environment"
-    assert set(raw) == {*expected.split(), "hardware", "started", "seconds", "scores", "stability"}
+    assert set(raw) == {*expected.split(), "hardware", "started", "seconds", "scores", "stability", "renewed"}
     assert set(raw["scores"]["nll"]) == {"value", "stderr", "n", "unit", "version", "protocol", "absent"}
     record = read_record(folder)
     assert (record.status, record.reason) == ("finished", None)
