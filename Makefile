@@ -3,6 +3,9 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 SUITE ?= quick
+MODEL ?= vae
+DATA ?= digits
+TRIALS ?= 64
 
 # Large blocks stay with the process: glibc returns them after every step otherwise, which costs up to a quarter.
 export MALLOC_MMAP_THRESHOLD_ := 33554432
@@ -10,10 +13,11 @@ export MALLOC_TRIM_THRESHOLD_ := 17179869184
 export MALLOC_TOP_PAD_ := 134217728
 
 .DEFAULT_GOAL := help
-.PHONY: help setup benchmark reproduce report bench truth list test test-all lint types leaderboards site lock clean
+.PHONY: help setup benchmark reproduce report bench sweep optuna-dashboard truth list test test-all lint types \
+  leaderboards site lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: .venv/ready ## build the environment in .venv, nothing else
 
@@ -31,6 +35,13 @@ benchmark: setup ## train, score and rank one model a family on embedded data (S
 
 bench: setup ## what the harness adds to a training step of each model, against a bare loop, and where it goes
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmark bench
+
+sweep: setup ## study hyperparameters: make sweep MODEL=vae DATA=digits TRIALS=64
+	$(BIN)/python -m benchmark sweep model=$(MODEL) data=$(DATA) trials=$(TRIALS)
+
+optuna-dashboard: setup ## look at the studies below runs/ in a browser
+	@test -f runs/studies/journal.log || { echo "error: there is no study below runs/ yet: make sweep"; exit 2; }
+	$(BIN)/optuna-dashboard --storage-class JournalFileStorage runs/studies/journal.log
 
 truth: setup ## every model with a likelihood on data whose entropy is known, judged by it; minutes
 	$(BIN)/python -m benchmark truth

@@ -48,7 +48,7 @@ from benchmark.watch import stability
 
 GRID = {"image": 64, "text": 4}  # samples in a picture
 GRIDS = 5  # pictures during training
-WATCHED = 128  # held-out examples at most on which a model's own signs are read
+WATCHED = 64  # held-out examples at most on which a model's own signs are read
 
 #: What a trial tells of its samples, beside the score that selects, where samples are what selects.
 OF_SAMPLES = ("precision", "recall", "class_histogram")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,8 @@ from benchmark.launch import Display
 from benchmark.record import Record, read_record, read_records, write_record
 from benchmark.spec import BadInput, Score
 from benchmark.sweep import search, space
+from benchmark.sweep.command import confirming, plan_of
+from benchmark.sweep.confirmation import confirmation
 from benchmark.sweep.search import Plan, Summary, open_journal, open_storage
 from benchmark.sweep.studies import collect, publish_study, read_study
 
@@ -387,6 +392,58 @@ def test_code_that_is_not_committed_publishes_no_study(tmp_path: Path, fake: typ
         publish_study(one.folder, tmp_path)
 
 
+def test_a_best_setting_is_confirmed_on_fresh_seeds(tmp_path: Path, fake: type[Fake]) -> None:
+    one = plan(tmp_path, trials=8)
+    run(one)
+    best = min(collect(one.folder).proposed, key=lambda trial: trial.value)
+    confirm, workers, storage = confirming(one.folder, ["seeds=3", "workers=2"])
+    assert (workers, storage) == (2, None)
+    assert confirm.title == f"{one.title}-confirm-{best.number}"
+    summary = run(confirm, workers)
+    assert summary.counts["complete"] == 9
+    found = collect(confirm.folder)
+    assert {trial.seed["init"] for trial in found.trials} == {100, 101, 102}
+    assert {trial.params["budget"] for trial in found.trials} == {"study", "standard"}
+    judged = confirmation(collect(one.folder), found)
+    assert judged is not None
+    assert judged.best == best.value
+    assert judged.gap == pytest.approx(0), "these trials have no noise"
+    latent = {}
+    for trial in found.trials:
+        folder = confirm.folder / f"{confirm.title}-{trial.number:04d}"
+        record = read_record(folder)
+        assert record.config["training"]["validations"] == (2 if trial.params["budget"] == "study" else 20)
+        latent[trial.params["setting"]] = record.config["model"]["latent"]
+        assert record.config["evaluation"]["split"] == "validation"
+        assert record.config["budget"]["name"] == {"study": "trial"}.get(trial.params["budget"], "standard")
+    assert latent == {"best": best.params["model.latent"], "tuned": 16}
+    with pytest.raises(BadInput, match="no best setting"):
+        confirming(confirm.folder, [])
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (["model=vea"], "did you mean 'vae'"),
+        (["sampler=tpee"], "did you mean 'tpe'"),
+        (["pruner=medain"], "did you mean 'median'"),
+        (["design=seed"], "did you mean 'seeds'"),
+        (["trials=many"], "trials=many is not possible"),
+        (["rates=2"], "rates=2 is not possible"),
+        (["workers=0"], "workers=0 is not possible"),
+        (["name=a/b"], "cannot name a folder"),
+        (["trails=4"], "did you mean"),
+        (["evaluation.split=test"], "never sees the test split"),
+        (["data=mnist"], "how long a trial on mnist is"),
+        (["model.latnet=3"], "did you mean 'latent'"),
+    ],
+)
+def test_what_is_wrong_with_a_sweep_is_said_in_one_line(settings: list[str], words: str) -> None:
+    with pytest.raises(BadInput, match=words) as refused:
+        plan_of(settings)
+    assert len(str(refused.value).splitlines()) == 1
+
+
 # The command, with workers that train --------------------------------------------------------------------------------
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -472,3 +529,66 @@ def children(pid: int) -> list[int]:
     """Processes that any of its threads started."""
     files = Path(f"/proc/{pid}/task").glob("*/children")
     return [int(found) for file in files for found in file.read_text().split()]
+
+
+# A real server -------------------------------------------------------------------------------------------------------
+
+
+def server_binary(name: str) -> str | None:
+    """Debian keeps PostgreSQL's server outside the path."""
+    found = [shutil.which(name), *sorted(str(file) for file in Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))]
+    return next((file for file in reversed(found) if file), None)
+
+
+@pytest.fixture
+def postgresql() -> Iterator[str]:
+    """The URL of a server of our own, on a socket of its own; PostgreSQL refuses to run as root."""
+    initdb, postgres = server_binary("initdb"), server_binary("postgres")
+    if initdb is None or postgres is None:
+        pytest.skip("no PostgreSQL server is installed: apt-get install postgresql")
+    user = {"user": "nobody"} if os.geteuid() == 0 else {}
+    with tempfile.TemporaryDirectory(prefix="pg") as folder:
+        if user:
+            shutil.chown(folder, "nobody")
+        home = Path(folder) / "data"
+        options: dict[str, Any] = {"cwd": folder, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, **user}
+        subprocess.run([initdb, "-D", home, "-U", "optuna", "-A", "trust", "--no-sync"], check=True, **options)
+        server = subprocess.Popen([postgres, "-D", home, "-k", folder, "-c", "listen_addresses=", "-F"], **options)
+        try:
+            deadline = time.monotonic() + 60
+            while not list(Path(folder).glob(".s.PGSQL.*")) and time.monotonic() < deadline:
+                time.sleep(0.1)
+            yield f"postgresql+psycopg://optuna@/postgres?host={folder}"
+        finally:
+            server.send_signal(signal.SIGINT)
+            server.wait()
+
+
+@pytest.mark.slow
+def test_two_sweeps_share_a_study_in_postgresql(postgresql: str, tmp_path: Path) -> None:
+    settings = ["trials=4", "workers=1", "name=shared", f"storage={postgresql}", *TINY]
+    both = [
+        subprocess.Popen(
+            command(*settings), cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for _ in range(2)
+    ]
+    for sweep in both:
+        said, problems = sweep.communicate(timeout=500)
+        assert sweep.returncode == 0, problems
+        assert "shared: 5 complete" in said
+    records = read_records(tmp_path / "runs" / "studies" / "shared")
+    assert len(records) == 5
+    assert len({record.config_hash for record in records.values()}) == 5
+    study = optuna.load_study(study_name="shared", storage=open_storage(postgresql))
+    assert [trial.state.name for trial in study.get_trials()] == ["COMPLETE"] * 5
+    assert len({trial.user_attrs["run"] for trial in study.get_trials()}) == 5
+
+
+def test_a_storage_that_does_not_open_is_said_in_one_line() -> None:
+    with pytest.raises(BadInput, match="does not open") as refused:
+        open_storage("postgresql+psycopg://me:secret@/nothing?host=/nowhere")
+    assert "secret" not in str(refused.value)
+    assert len(str(refused.value).splitlines()) == 1
+    with pytest.raises(BadInput, match="does not open"):
+        open_storage("nosuchdatabase://here")

@@ -290,18 +290,20 @@ def command(study: Study) -> str:
     how = f"sampler={header.sampler} trials={len(study.proposed)}"
     if header.design != "space":
         how = f"design={header.design}"
-    return f"python -m benchmark sweep model={header.model} data={header.data} {how}"
+    usual = ("data=", "model=", "evaluation.split=")
+    own = [setting for setting in header.settings if not setting.startswith(usual)]
+    return " ".join([f"python -m benchmark sweep model={header.model} data={header.data} {how}", *own])
 
 
 def _agreements(study: Study, others: Sequence[Study]) -> list[str]:
     lines = []
     for short, long in combinations(
-        sorted((study, *others), key=lambda one: one.header.config["budget"]["minutes"]), 2
+        sorted((study, *others), key=lambda one: one.header.config["budget"]["examples"]), 2
     ):
-        names = [str(one.header.config["budget"]["name"]) for one in (short, long)]
-        if names[0] != names[1] and (found := agreement(short, long)) is not None:
+        lengths = [int(one.header.config["budget"]["examples"]) for one in (short, long)]
+        if lengths[0] != lengths[1] and (found := agreement(short, long)) is not None:
             lines.append(
-                f"budgets {escape(names[0])} and {escape(names[1])} rank {found.n} settings alike with Spearman's "
+                f"{lengths[0]:,} and {lengths[1]:,} training examples rank {found.n} settings alike with Spearman's "
                 f"ρ = {found.spearman:.2f} [{found.low:.2f}, {found.high:.2f}]"
             )
     return lines

@@ -76,11 +76,12 @@ def confirming(folder: Path, overrides: Sequence[str]) -> Command:
     content = dict(header.config)
     content["runtime"] = content["runtime"] | {"runs": str(runs)}
     base = from_container(content)
+    short = header.settings or space.base_settings(header.data, header.model, searched)
     plan = Plan(
         base,
         searched,
-        space.confirm(searched, base, best.params, int(given["seeds"])),
-        (f"data={header.data}", f"model={header.model}", "evaluation.split=validation", f"runtime.runs={runs}"),
+        space.confirm(short, base, best.params, int(given["seeds"])),
+        (),  # the design has all settings
         trials=0,
         name=f"{header.name}-confirm-{best.number}",
         confirms={"study": header.name, "trial": best.number, "value": best.value, "params": best.params},

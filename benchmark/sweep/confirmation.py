@@ -65,8 +65,7 @@ def confirmation(study: Study, confirm: Study) -> Confirmation | None:
     best = best_trial(study)
     if confirm.header.confirms.get("study") != study.header.name or best is None or best.value is None:
         return None
-    short = str(study.header.config["budget"]["name"])
-    again = _values(confirm, "best", short)
+    again = _values(confirm, "best", "study")
     if not again:
         return None
     long, tuned = _values(confirm, "best", "standard"), _values(confirm, "tuned", "standard")

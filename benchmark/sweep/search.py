@@ -147,7 +147,7 @@ class _Lock:
 def open_journal(file: Path) -> JournalStorage:
     """A study's journal. Half a line at its end, where a writer was killed, would stop every reader: it is cut off."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    lock = _Lock(file.with_name(f"{file.name}.lock"))
+    lock = _Lock(file.with_name(f"{file.name}.flock"))  # Optuna's own programs lock by a link named .lock
     lock.acquire()
     try:
         content = file.read_bytes() if file.is_file() else b""
@@ -239,7 +239,8 @@ class _Sweep:
             )
         study.sampler = make_sampler(plan.sampler, proposed)
         study.pruner = make_pruner(plan.pruned_by)
-        header = Header.of(plan.title, plan.base, plan.space, plan.design, plan.sampler, plan.pruned_by, plan.confirms)
+        how = (plan.sampler, plan.pruned_by, plan.settings, plan.confirms)
+        header = Header.of(plan.title, plan.base, plan.space, plan.design, *how)
         write_atomic(plan.folder / "study.yaml", yaml.safe_dump(header.model_dump(mode="json"), sort_keys=False))
         return study
 

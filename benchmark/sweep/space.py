@@ -119,10 +119,10 @@ def load_space(model: str) -> Space:
 def base_settings(data: str, model: str, space: Space, overrides: Sequence[str] = ()) -> list[str]:
     """What every trial starts from: the tuned setting, scored on validation, under the trial's budget.
 
-    Overrides of `budget` replace that budget.
+    `budget=standard` among the overrides trains as for the board instead.
     """
     names = [f"data={data}", f"model={model}", "evaluation.split=validation"]
-    if any(override.startswith("budget") for override in overrides):
+    if any(override.startswith("budget=") for override in overrides):
         return [*names, *overrides]
     return [*names, *space.settings, *_trial_budget(data, model, space), *overrides]
 
@@ -219,31 +219,28 @@ def initialisation_and_data(seeds: int) -> Design:
     )
 
 
-def confirm(space: Space, base: Experiment, best: Params, seeds: int) -> Design:
-    """A study's best setting on seeds that nothing was chosen by: under the study's budget, and under `standard` beside
-    the tuned setting. `base` is the study's; the other budget's settings are those of the board."""
+def confirm(short: Sequence[str], base: Experiment, best: Params, seeds: int) -> Design:
+    """A study's best setting on seeds that nothing was chosen by: as in the study, whose settings are `short` and make
+    `base`, and under the budget `standard` as for the board, beside the tuned setting."""
     from optuna.distributions import CategoricalDistribution, IntDistribution
 
-    budget = base.budget
-    short = ["budget=quick", f"budget.name={budget.name}", f"budget.examples={budget.examples}"]
-    short += [f"budget.minutes={budget.minutes}", *space.settings]
+    names = [f"data={base.data.name}", f"model={base.model.name}", "evaluation.split=validation", "budget=standard"]
 
     def settings(params: Params, number: int) -> list[str]:
         own = settings_of(best) if params["setting"] == "best" else []
-        return [*(["budget=standard"] if params["budget"] == "standard" else short), *own, f"seed={params['seed']}"]
+        common = names if params["budget"] == "standard" else short
+        return [*common, *own, f"seed={params['seed']}", f"runtime.runs={base.runtime.runs}"]
 
-    cases = (("best", budget.name), ("best", "standard"), ("tuned", "standard"))
+    cases = (("best", "study"), ("best", "standard"), ("tuned", "standard"))
     fresh = range(FRESH_SEED, FRESH_SEED + seeds)
     return Design(
         "confirm",
         {
             "setting": CategoricalDistribution(("best", "tuned")),
-            "budget": CategoricalDistribution(tuple(dict.fromkeys((budget.name, "standard")))),
+            "budget": CategoricalDistribution(("study", "standard")),
             "seed": IntDistribution(FRESH_SEED, FRESH_SEED + seeds - 1),
         },
-        tuple(
-            {"setting": which, "budget": name, "seed": seed} for which, name in dict.fromkeys(cases) for seed in fresh
-        ),
+        tuple({"setting": which, "budget": name, "seed": seed} for which, name in cases for seed in fresh),
         settings,
     )
 

@@ -40,7 +40,8 @@ class Header(_Strict):
     pruner: str
     options: dict[str, Option]  # the search space, fixed ones too; empty for grids
     tuned: dict[str, Any]  # what the options are at the tuned setting
-    config: dict[str, Any]  # that every trial starts from
+    config: dict[str, Any]  # that every trial starts from,
+    settings: tuple[str, ...] = ()  # and what composed it
     config_hash: str
     confirms: dict[str, Any] = {}  # of the design `confirm`: `study`, `trial` and `params` of the setting
     metric: str = ""  # by which trials are judged, lower is better; known from the first record
@@ -63,6 +64,7 @@ class Header(_Strict):
         design: Design,
         sampler: str,
         pruner: str,
+        settings: Sequence[str],
         confirms: dict[str, Any],
     ) -> Header:
         searched = design.name == "space"
@@ -77,6 +79,7 @@ class Header(_Strict):
             options=space.options if searched else {},
             tuned={key: lookup(base, key) for key in space.options} if searched else {},
             config=base.container(),
+            settings=tuple(setting for setting in settings if not setting.startswith("runtime.")),
             config_hash=base.config_hash,
             confirms=confirms,
         )
