@@ -292,6 +292,7 @@ def command(study: Study) -> str:
         how = f"design={header.design}"
     usual = ("data=", "model=", "evaluation.split=")
     own = [setting for setting in header.settings if not setting.startswith(usual)]
+    own = own or [f"budget.examples={header.config['budget']['examples']}"]
     return " ".join([f"python -m benchmark sweep model={header.model} data={header.data} {how}", *own])
 
 
