@@ -13,8 +13,8 @@ export MALLOC_TRIM_THRESHOLD_ := 17179869184
 export MALLOC_TOP_PAD_ := 134217728
 
 .DEFAULT_GOAL := help
-.PHONY: help setup benchmark reproduce report bench sweep optuna-dashboard truth list test test-all lint types \
-  leaderboards site lock clean
+.PHONY: help setup benchmark reproduce report dashboard sync bench sweep optuna-dashboard truth list test test-all \
+  lint types leaderboards site lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,6 +68,12 @@ reproduce: setup ## run RECORD=FILE again and say whether it comes back (exit co
 
 report: setup ## how reproducible the committed records are, or those of SUITES="digits mnist", as HTML and Markdown
 	$(BIN)/python -m benchmark report $(SUITES)
+
+dashboard: setup ## the project's views in Weights & Biases: written down, or saved with ENTITY=NAME
+	$(BIN)/python -m benchmark dashboard $(if $(ENTITY),--entity $(ENTITY))
+
+sync: setup ## upload the runs below runs/ that Weights & Biases logged offline
+	$(BIN)/python -m benchmark sync
 
 leaderboards: setup ## render leaderboards/*.md from the committed records
 	$(BIN)/python -m benchmark leaderboard

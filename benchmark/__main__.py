@@ -316,6 +316,36 @@ def report(names: tuple[str, ...], records: Path, runs: Path, target: Path) -> N
 
 
 @cli.command()
+@click.option("--entity", help="Whose W&B account saves the views; without it they are only written down.")
+@click.option("--to", "target", type=click.Path(path_type=Path), default=Path("runs/dashboard.json"), show_default=True)
+def dashboard(entity: str | None, target: Path) -> None:
+    """Build the project's views in Weights & Biases: by family and data, samples, cost against quality, stability."""
+    import os
+
+    from benchmark.config import choices, load_data
+    from benchmark.dashboard import as_json, read_dashboard, save, workspaces
+    from benchmark.record import write_atomic
+    from benchmark.tracking import PROJECT
+
+    data = {name: load_data(name).modality for name in choices("data")}
+    views = workspaces(read_dashboard(), data, entity or "ENTITY", os.environ.get("WANDB_PROJECT", PROJECT))
+    if entity is not None:
+        click.echo("\n".join(save(views)))
+        return
+    click.echo(write_atomic(target, as_json(views)))
+    click.echo("nothing was sent; save the views with: wandb login, then python -m benchmark dashboard --entity NAME")
+
+
+@cli.command()
+@click.argument("runs", type=click.Path(path_type=Path), default=Path("runs"))
+def sync(runs: Path) -> None:
+    """Upload the offline W&B runs below RUNS (runs/ by default)."""
+    from benchmark.tracking import sync
+
+    click.echo(f"{sync(runs)} uploaded")
+
+
+@cli.command()
 @click.argument("files", metavar="RECORD...", nargs=-1, required=True, type=click.Path(path_type=Path))
 def check(files: tuple[Path, ...]) -> None:
     """Say whether records that somebody hands in are well-formed; nothing that they name is imported."""

@@ -1,20 +1,24 @@
 """Weights & Biases: names, grids, artifacts. Offline unless configured otherwise; its failures never fail a run.
 
-Names are the same for every model: `train/...`, `val/...`, `test/...`, `cost/...`; the step counts examples seen.
+Names are the same for every model: `train/...`, `val/...`, `watch/...`, `test/...`, `cost/...`, `stability/...`; the
+step counts examples seen.
 """
 
 from __future__ import annotations
 
 import html
 import os
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+from benchmark.spec import BadInput, DataSpec, Score
 
-from benchmark.spec import DataSpec, Score
+if TYPE_CHECKING:
+    from torch import Tensor
 
 try:
     import wandb
@@ -79,9 +83,11 @@ class Tracker:
         else:
             self.log({name: wandb.Html(f"<pre>{html.escape(file.read_text())}</pre>")}, examples)
 
-    def summary(self, scores: Mapping[str, Score], split: str, cost: Mapping[str, Any]) -> None:
-        """The final scores as `<split>/...`, costs as `cost/...`."""
-        values: dict[str, Any] = {}
+    def summary(
+        self, scores: Mapping[str, Score], split: str, cost: Mapping[str, Any], stability: Mapping[str, float]
+    ) -> None:
+        """The final scores as `<split>/...`, costs as `cost/...`, how training went as `stability/...`."""
+        values: dict[str, Any] = {f"stability/{name}": value for name, value in stability.items()}
         for name, score in scores.items():
             prefix = "cost" if name in cost else split
             if score.value is not None:
@@ -102,6 +108,30 @@ class Tracker:
         except _FAILURES as error:
             warnings.warn(f"Weights & Biases failed ({error}): the run goes on without it", stacklevel=3)
             self._run = None
+
+
+def offline_runs(runs: Path) -> list[Path]:
+    """The W&B folders of runs that were logged offline and not uploaded yet."""
+    logged = sorted(file for file in runs.rglob("wandb/offline-run-*/run-*.wandb"))
+    return [file.parent for file in logged if not file.with_name(f"{file.name}.synced").exists()]
+
+
+def sync(runs: Path) -> int:
+    """Upload every offline run below `runs` by W&B's own tool, which remembers what it uploaded; returns how many.
+
+    Raises `BadInput` where there are none, or where W&B refuses.
+    """
+    folders = offline_runs(runs)
+    if not folders:
+        raise BadInput(f"no offline runs below {runs} that were not uploaded: run something, or name another folder")
+    command = [sys.executable, "-m", "wandb", "sync", "--yes", *map(str, folders)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    left = len(offline_runs(runs))
+    if done.returncode != 0 or left:
+        said = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+        reason = said[-1] if said else f"exit code {done.returncode}"
+        raise BadInput(f"W&B did not take {left} of {len(folders)} runs: {reason}; log in with `wandb login`")
+    return len(folders)
 
 
 def save_samples(x: Tensor, spec: DataSpec, decode: Callable[[Tensor], str], stem: Path) -> Path:

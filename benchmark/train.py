@@ -134,7 +134,7 @@ class _Run:
             group=self.errand.group or f"{experiment.data.name}/{experiment.model.name}/{experiment.budget.name}",
             job_type=self.errand.kind,
             tags=[experiment.family, experiment.data.name, experiment.budget.name],
-            config=experiment.container(),
+            config=experiment.container() | {"family": experiment.family},
         )
         loop = self._train()
         self.stability = stability(self.curves, self._selection_metric)
@@ -318,7 +318,7 @@ class _Run:
         experiment = self.experiment
         _write_curves(self.folder / "curves.csv", self.curves)
         if self.tracker is not None:
-            self.tracker.summary(self.scores, experiment.evaluation.split, COST)
+            self.tracker.summary(self.scores, experiment.evaluation.split, COST, self.stability)
             self.tracker.finish(exit_code=0 if status in ("finished", "truncated", "pruned") else 1)
         record = Record(
             schema=records.SCHEMA,

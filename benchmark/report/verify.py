@@ -152,7 +152,7 @@ def other_seeds(record: Record, records: Iterable[Record]) -> list[Record]:
     """One finished run for each other seed of the same configuration on the same data: with the same code if there is
     one, else the newest."""
     found: dict[tuple[int, int], Record] = {}
-    for one in sorted(records, key=lambda one: (one.code_hash == record.code_hash, one.started)):
+    for one in sorted(records, key=lambda one: (_trained_by(one) == _trained_by(record), one.started)):
         same = one.config_hash == record.config_hash and _other_splits(one, record) is None
         seed = one.seed["init"], one.seed["data"]
         if same and one.kind == "run" and one.status in _DONE and seed != (record.seed["init"], record.seed["data"]):
@@ -270,14 +270,20 @@ def compare_bits(run: Run, again: Run) -> Bits:
 
 def _apart(record: Record, other: Record) -> list[str]:
     """In what two runs differ that may cost equality of bits."""
-    found = []
-    if record.code_hash is None or record.code_hash != other.code_hash:
-        found.append(f"other code ({(record.code_hash or 'unknown')[:8]}, {(other.code_hash or 'unknown')[:8]})")
-    for mine, theirs in ((record.hardware, other.hardware), (record.environment, other.environment)):
-        for key in sorted({*mine, *theirs}):
-            if mine.get(key) != theirs.get(key):
-                found.append(f"{key} {mine.get(key, 'unknown')} and {theirs.get(key, 'unknown')}")
+    found: list[str] = []
+    for mine, theirs in ((_trained_by(record), _trained_by(other)), (record.code_hash, other.code_hash)):
+        if (mine is None or mine != theirs) and not found:
+            found.append(f"other code ({(mine or 'unknown')[:8]}, {(theirs or 'unknown')[:8]})")
+    for here, there in ((record.hardware, other.hardware), (record.environment, other.environment)):
+        for key in sorted({*here, *there}):
+            if here.get(key) != there.get(key):
+                found.append(f"{key} {here.get(key, 'unknown')} and {there.get(key, 'unknown')}")
     return found
+
+
+def _trained_by(record: Record) -> str | None:
+    """The code that trained: a renewed record has scores of later code."""
+    return record.code_hash if record.renewed is None else record.renewed.get("code_hash")
 
 
 def _numbers(record: Record) -> dict[str, tuple[float | None, float | None]]:

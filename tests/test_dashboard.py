@@ -1,0 +1,170 @@
+"""The dashboard in Weights & Biases: it charts what runs log, can be written without an account, and is saved and fed
+through the online paths, against a stub of the API on the loopback."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+from wandb_stub import KEY, Stub, running
+
+from benchmark import tracking, train
+from benchmark.config import choices, compose, load_data
+from benchmark.dashboard import Dashboard, as_json, read_dashboard, workspaces
+from benchmark.spec import BadInput
+
+SHORT = ["budget=smoke", "budget.minutes=9", "training.batch_size=16", "training.validations=2", "runtime.device=cpu"]
+SHORT += ["evaluation.importance_samples=2", "evaluation.elbo_draws=2", "evaluation.sample_draws=2"]
+SHORT += ["evaluation.validation_examples=64", "evaluation.stride=128", "runtime.threads=1"]
+
+LOG = """
+import sys
+from pathlib import Path
+from benchmark.spec import Score
+from benchmark.tracking import Tracker
+folder = Path(sys.argv[1])
+folder.mkdir(parents=True)
+config = {"data": {"name": "digits"}}
+tracker = Tracker(folder, folder.name, "vae on digits", "digits/vae/smoke", "run", ["vae"], config)
+tracker.log({"train/loss": 2.5}, 64)
+tracker.summary({"nll": Score("nats/example", 1, 91.5, 0.25, 180)}, "test", {}, {"loss_spikes": 3.0})
+tracker.finish()
+"""
+
+
+class _Run:
+    """What W&B's run object takes, kept by name."""
+
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+        self.summary: dict[str, Any] = {}
+
+    def log(self, values: dict[str, Any], step: int) -> None:
+        self.names |= set(values)
+
+    def finish(self, exit_code: int) -> None:
+        self.names |= set(self.summary)
+
+
+def test_every_name_that_is_charted_is_one_that_runs_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, configs = _Run(), []
+    monkeypatch.setattr(tracking.wandb, "init", lambda **given: configs.append(given["config"]) or run)
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    for model, data in (("vae", "digits"), ("sngan", "digits"), ("gpt", "pydocs")):
+        names = [f"model={model}", f"data={data}", "budget.examples=160", f"runtime.runs={tmp_path}"]
+        train.carry_out(train.prepare(compose([*names, *SHORT])), lambda progress: None)
+    dashboard = read_dashboard()
+    assert dashboard.names <= run.names, dashboard.names - run.names
+    for view in dashboard.views:  # and every group is a setting that runs carry
+        for key in view.group:
+            value: Any = configs[0]
+            for part in key.split("."):
+                value = value[part]
+            assert isinstance(value, str)
+    assert [config["family"] for config in configs] == ["vae", "gan", "transformer"]
+
+
+def test_views_show_what_their_data_has() -> None:
+    data = {"digits": "image", "text8": "text"}
+    made = {view.name: view for view in workspaces(read_dashboard(), data, "me", "p")}
+    assert list(made) == ["all runs", "by family", "by data", "data: digits", "data: text8"]
+    content = json.loads(as_json(list(made.values())))
+    charted = {name: json.dumps(view["section"]["panelBankConfig"]) for name, view in content.items()}
+    assert "test/bits_per_dim" in charted["data: digits"]
+    assert "test/nats_per_token" not in charted["data: digits"]
+    assert "test/nats_per_token" in charted["data: text8"]
+    assert all(name in charted["all runs"] for name in read_dashboard().names)
+    filters = content["data: digits"]["section"]["runSets"][0]["filters"]["filters"]
+    assert [(one["key"]["name"], one["value"]) for one in filters] == [
+        ("jobType", ["run"]),
+        ("data.value.name", ["digits"]),
+    ]
+    assert content["by family"]["section"]["runSets"][0]["grouping"] == [{"section": "config", "name": "family.value"}]
+
+
+def test_a_definition_with_a_typo_is_refused() -> None:
+    with pytest.raises(ValidationError, match="pannels"):
+        Dashboard.model_validate({"views": [], "sections": [{"name": "x", "pannels": []}]})
+
+
+def benchmark(cwd: Path, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    own = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
+    own |= {"HOME": str(cwd), "PYTHONPATH": str(Path(__file__).resolve().parent.parent)}
+    return subprocess.run(
+        [sys.executable, *command], capture_output=True, text=True, cwd=cwd, env={**own, **environment}, timeout=300
+    )
+
+
+def account(stub: Stub) -> dict[str, str]:
+    return {"WANDB_BASE_URL": stub.url, "WANDB_API_KEY": KEY}
+
+
+def test_without_an_account_the_views_are_written_down(tmp_path: Path) -> None:
+    done = benchmark(tmp_path, "-m", "benchmark", "dashboard")
+    assert done.returncode == 0, done.stderr
+    assert "nothing was sent" in done.stdout
+    assert "--entity NAME" in done.stdout
+    content = json.loads((tmp_path / "runs" / "dashboard.json").read_text())
+    assert {f"data: {name}" for name in choices("data")} <= set(content)
+    assert load_data("digits").modality == "image"
+
+
+def test_saving_again_replaces_the_views(tmp_path: Path) -> None:
+    with running() as stub:
+        for _ in range(2):
+            done = benchmark(tmp_path, "-m", "benchmark", "dashboard", "--entity", "me", **account(stub))
+            assert done.returncode == 0, done.stderr
+        names = {view["displayName"] for view in stub.views.values()}
+        assert len(names) == len(stub.views) == 3 + len(choices("data"))
+        assert {(view["entityName"], view["projectName"]) for view in stub.views.values()} == {("me", tracking.PROJECT)}
+        assert all(f"{stub.url}/me/" in line for line in done.stdout.splitlines())
+        assert stub.unknown == []
+
+
+def test_who_is_not_known_there_is_told_so_in_one_line(tmp_path: Path) -> None:
+    with running() as stub:
+        stub.knows_the_key = False
+        done = benchmark(tmp_path, "-m", "benchmark", "dashboard", "--entity", "me", **account(stub))
+    assert done.returncode == 2
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert "wandb login" in line
+    assert "Traceback" not in done.stderr
+    assert stub.views == {}
+
+
+def assert_run_arrived(stub: Stub, run_id: str) -> None:
+    run = stub.runs[run_id]
+    assert (run["displayName"], run["groupName"], run["jobType"]) == ("vae on digits", "digits/vae/smoke", "run")
+    assert json.loads(run["config"])["data"]["value"] == {"name": "digits"}
+    (history,) = [json.loads(line) for line in stub.streamed["wandb-history.jsonl"]]
+    assert (history["train/loss"], history["_step"]) == (2.5, 64)
+    summary = json.loads(stub.streamed["wandb-summary.json"][-1])
+    assert (summary["test/nll"], summary["test/nll_stderr"], summary["stability/loss_spikes"]) == (91.5, 0.25, 3)
+    assert stub.unknown == []
+
+
+def test_offline_runs_are_uploaded_once(tmp_path: Path) -> None:
+    logged = benchmark(tmp_path, "-c", LOG, "runs/digits/vae/0a1b2c3d")
+    assert logged.returncode == 0, logged.stderr
+    assert len(tracking.offline_runs(tmp_path / "runs")) == 1
+    with running() as stub:
+        done = benchmark(tmp_path, "-m", "benchmark", "sync", **account(stub))
+        assert (done.returncode, done.stdout) == (0, "1 uploaded\n"), done.stderr
+        assert_run_arrived(stub, "0a1b2c3d")
+    assert tracking.offline_runs(tmp_path / "runs") == []
+    with pytest.raises(BadInput, match="no offline runs below"):
+        tracking.sync(tmp_path / "runs")
+
+
+def test_a_run_that_is_logged_online_arrives(tmp_path: Path) -> None:
+    with running() as stub:
+        logged = benchmark(tmp_path, "-c", LOG, "runs/digits/vae/1a1b2c3d", WANDB_MODE="online", **account(stub))
+        assert logged.returncode == 0, logged.stderr
+        assert_run_arrived(stub, "1a1b2c3d")
+    assert tracking.offline_runs(tmp_path / "runs") == []
