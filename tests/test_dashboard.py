@@ -115,6 +115,7 @@ def test_without_an_account_the_views_are_written_down(tmp_path: Path) -> None:
     assert load_data("digits").modality == "image"
 
 
+@pytest.mark.slow
 def test_saving_again_replaces_the_views(tmp_path: Path) -> None:
     with running() as stub:
         for _ in range(2):
@@ -127,6 +128,7 @@ def test_saving_again_replaces_the_views(tmp_path: Path) -> None:
         assert stub.unknown == []
 
 
+@pytest.mark.slow
 def test_who_is_not_known_there_is_told_so_in_one_line(tmp_path: Path) -> None:
     with running() as stub:
         stub.knows_the_key = False
@@ -162,6 +164,7 @@ def test_offline_runs_are_uploaded_once(tmp_path: Path) -> None:
         tracking.sync(tmp_path / "runs")
 
 
+@pytest.mark.slow
 def test_a_run_that_is_logged_online_arrives(tmp_path: Path) -> None:
     with running() as stub:
         logged = benchmark(tmp_path, "-c", LOG, "runs/digits/vae/1a1b2c3d", WANDB_MODE="online", **account(stub))
