@@ -422,9 +422,11 @@ def site(folders: tuple[Path, ...], target: Path) -> None:
     from benchmark.catalogue import catalogue
     from benchmark.leaderboard.site.pages import site
     from benchmark.record import write_atomic
+    from benchmark.sweep.studies import read_studies
 
     found, current, published = _boards(folders, target.parent)
-    for name, content in site(found, catalogue()["models"], current, published, target).items():
+    studies = list(read_studies(folders[0].parent / "studies").values())
+    for name, content in site(found, catalogue()["models"], current, published, target, studies).items():
         write_atomic(target / name, content)
     click.echo(target / "index.html")
 

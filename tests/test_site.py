@@ -18,6 +18,7 @@ import pytest
 from builders import absent, cost, distance, likelihood, record
 from click.testing import CliRunner
 from PIL import Image
+from test_sensitivity import header, study, trial
 
 from benchmark.__main__ import cli
 from benchmark.leaderboard.site.pages import site
@@ -25,6 +26,7 @@ from benchmark.leaderboard.site.plots import Point, curve_plot, pareto_front, pa
 from benchmark.leaderboard.site.tables import linked
 from benchmark.record import Record, read_records
 from benchmark.spec import BadInput, Score
+from benchmark.sweep.studies import Study
 from benchmark.traces import traces
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -126,7 +128,12 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def pages(home: Path) -> dict[str, str]:
-    return site(read_records(home / "records"), MODELS, None, home / "published.yaml", home / "site")
+    grid = [
+        trial(number, {"factor": factor}, 2.0 + abs(np.log10(factor)) + number / 100)
+        for number, factor in enumerate((0.03, 0.1, 0.3, 1.0, 3.0, 10.0) * 2)
+    ]
+    studies = [study(64), Study(header=header("learning_rate"), trials=tuple(grid))]
+    return site(read_records(home / "records"), MODELS, None, home / "published.yaml", home / "site", studies)
 
 
 # What pages say ------------------------------------------------------------------------------------------------------
@@ -161,9 +168,19 @@ def test_a_model_shows_paper_promises_pictures_curves_and_its_command(home: Path
     for shown in ("1,000 examples", "validation: nll, 2 seeds", "git checkout dddddddd", "seed=2", "stability.md"):
         assert shown in page, shown
     assert "python -m benchmark run model=vae data=digits budget=standard seed=0" in page
+    assert f"python -m benchmark verify {home / 'records/digits/vae/0.json'}" in page
     other = (home / "site" / "model" / "vdm.html").read_text()
     assert "No picture was kept" in other
     assert "No curve was kept" in other
+
+
+def test_a_model_shows_what_studies_say_of_it(home: Path) -> None:
+    page = (home / "site" / "model" / "vae.html").read_text()
+    assert "64 settings, qmc" in page
+    assert page.index('row">model.learning_rate') < page.index('row">model.dropout'), "the most important stands first"
+    assert "learning rates, times the tuned ones" in page
+    assert "the search space" in page
+    assert "Sensitivity" not in (home / "site" / "model" / "vdm.html").read_text()
 
 
 def test_matrices_hold_probabilities_of_improvement(home: Path) -> None:

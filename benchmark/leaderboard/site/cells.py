@@ -68,7 +68,8 @@ def command(row: Row) -> str:
         settings |= {"runtime.threads": threads} if threads else {}
         given = " ".join(shlex.quote(f"{name}={value}") for name, value in settings.items())
         lines.append(f"python -m benchmark run {given}")
-    return "\n".join(lines)
+    again = [f"python -m benchmark verify {shlex.quote(run.path.as_posix())}" for run in row.runs]
+    return "\n".join([*lines, "", "# or from what its records hold, with a verdict", *again])
 
 
 def options(record: Record) -> list[tuple[str, list[tuple[str, str]]]]:

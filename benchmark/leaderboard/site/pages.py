@@ -50,10 +50,12 @@ from benchmark.leaderboard.site.cells import (
     value_cells,
 )
 from benchmark.leaderboard.site.plots import COLOURS, Point, curve_plot, interval_plot, pareto_plot
+from benchmark.leaderboard.site.studies import studied
 from benchmark.leaderboard.site.tables import Entry, Head, Matrix, Table, linked
 from benchmark.leaderboard.texts import absences, cell_text, conditions, machine, marked, seed, unit, words
 from benchmark.record import Record
 from benchmark.spec import CAPABILITIES, BadInput
+from benchmark.sweep.studies import Study
 from benchmark.traces import NEIGHBOURS, read_curves, read_picture, read_text
 
 #: What a row may cost, across which its quality is drawn.
@@ -74,14 +76,15 @@ def site(
     current: Current | None = None,
     published: Path | None = None,
     home: Path = Path("leaderboards/site"),
+    studies: Sequence[Study] = (),
 ) -> dict[str, str]:
     """The site's files, path below `home` → text: `index.html`, a page a dataset and a model, style and script.
 
     `models` are the catalogue's entries: name, family, capabilities, paper. `current` and `published` are those of
-    `boards`; links to records are relative to `home`. Raises `BadInput` where a record's traces, its references or
-    its names cannot be shown.
+    `boards`, `studies` the committed ones; links to records are relative to `home`. Raises `BadInput` where a record's
+    traces, its references or its names cannot be shown.
     """
-    return _Site(records, models, current, read_published(published) if published else (), home).files()
+    return _Site(records, models, current, read_published(published) if published else (), home, studies).files()
 
 
 @dataclass(frozen=True)
@@ -119,8 +122,9 @@ class _Site:
         current: Current | None,
         figures: Sequence[Published],
         home: Path,
+        studies: Sequence[Study],
     ) -> None:
-        self.records, self.figures, self.home = records, figures, home
+        self.records, self.figures, self.home, self.studies = records, figures, home, studies
         self.judge = Judge(records.values())
         rows, self.superseded = select(records, current)
         self.catalogue = {str(model["name"]): model for model in models}
@@ -491,6 +495,7 @@ class _Site:
             "neighbours": self._picture(row, NEIGHBOURS),
             "curves": list(self._curves(row)),
             "spread": self._spread(group, row),
+            "studied": studied(self.studies, group.data, record.model, self.colours[row.family]),
             "runs": self._runs_table(row),
             "command": command(row),
             "options": options(record),

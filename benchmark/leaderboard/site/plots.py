@@ -16,6 +16,7 @@ import numpy as np
 from markupsafe import Markup, escape
 
 from benchmark.leaderboard.columns import quantity
+from benchmark.sweep.sensitivity import LearningRates
 from benchmark.traces import Curve
 
 if TYPE_CHECKING:
@@ -139,6 +140,23 @@ def curve_plot(title: str, unit: str, curves: Sequence[Curve], colour: int) -> M
         axes.set_ylabel(unit)
         axes.xaxis.set_major_formatter(lambda value, _: quantity(value))
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+
+    return _svg(draw, title, 2.8)
+
+
+def rate_plot(title: str, unit: str, found: LearningRates, colour: int) -> Markup:
+    """Score against the factor on the tuned learning rates: a mark a seed, a line through means, the good window."""
+
+    def draw(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        axes.axvspan(*found.window, color=_FAMILY[colour], alpha=0.15, linewidth=0)
+        axes.axhline(found.initial, color=_MUTED, linewidth=1, linestyle=(0, (3, 3)))
+        axes.plot(found.factors, [sum(seeds) / len(seeds) for seeds in found.values], color=_FAMILY[colour])
+        for factor, seeds in zip(found.factors, found.values, strict=True):
+            axes.plot([factor] * len(seeds), seeds, "o", color=_FAMILY[colour], markersize=3.5)
+        axes.set_xlabel("learning rates, times the tuned ones")
+        axes.set_ylabel(f"validation, {unit}")
+        _scale(axes, "x", log=True)
 
     return _svg(draw, title, 2.8)
 
