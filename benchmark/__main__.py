@@ -377,11 +377,16 @@ _FOLDERS = click.option(
 @click.option("--to", "target", type=click.Path(path_type=Path), default=Path("leaderboards"), show_default=True)
 def leaderboard(folders: tuple[Path, ...], target: Path) -> None:
     """Render the boards from the committed records, and from your own beside them."""
+    from benchmark.catalogue import catalogue
     from benchmark.leaderboard.board import boards
+    from benchmark.leaderboard.choosing import advice, choosing_page
     from benchmark.record import write_atomic
+    from benchmark.sweep.studies import read_studies
 
     found, current, published = _boards(folders, target)
+    studies = list(read_studies(folders[0].parent / "studies").values())
     pages = boards(found, current, published, target)
+    pages["choosing.md"] = choosing_page(advice(found, catalogue()["models"], current, studies))
     for name, page in pages.items():
         click.echo(write_atomic(target / name, page))
     for file in _study_pages(folders[0].parent / "studies", found, current, target):

@@ -22,8 +22,9 @@ from test_sensitivity import header, study, trial
 
 from benchmark.__main__ import cli
 from benchmark.leaderboard.site.pages import site
-from benchmark.leaderboard.site.plots import Point, curve_plot, pareto_front, pareto_plot
+from benchmark.leaderboard.site.plots import Point, curve_plot, pareto_plot
 from benchmark.leaderboard.site.tables import linked
+from benchmark.leaderboard.statistics import pareto_front
 from benchmark.record import Record, read_records
 from benchmark.spec import BadInput, Score
 from benchmark.sweep.studies import Study
@@ -141,10 +142,8 @@ def pages(home: Path) -> dict[str, str]:
 
 def test_there_is_a_page_for_each_dataset_and_model(home: Path) -> None:
     found = {str(file.relative_to(home / "site")) for file in (home / "site").rglob("*") if file.is_file()}
-    models = {f"model/{name}.html" for name in (*FAMILIES, "lstm", "stranger")}
-    assert (
-        found == {"index.html", "assets/site.css", "assets/tables.js", "data/digits.html", "data/words.html"} | models
-    )
+    pages = {f"model/{name}.html" for name in (*FAMILIES, "lstm", "stranger")} | {"data/digits.html", "data/words.html"}
+    assert found == pages | {"index.html", "choosing.html", "assets/site.css", "assets/tables.js"}
 
 
 def test_the_same_records_give_the_same_bytes(home: Path) -> None:
@@ -435,7 +434,7 @@ CONTRAST = """() => {
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_is_legible_in_light_and_in_dark(browser: Any, address: str, scheme: str) -> None:
     with Visit(browser, color_scheme=scheme) as visit:
-        for name in ("index.html", "data/digits.html", "model/vae.html"):
+        for name in ("index.html", "choosing.html", "data/digits.html", "model/vae.html"):
             visit.page.goto(f"{address}{name}")
             ratio, words = visit.page.evaluate(CONTRAST)
             assert ratio >= 4.5, f"{name}: {words}"

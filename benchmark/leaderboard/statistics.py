@@ -90,3 +90,12 @@ def improvement(ours: Sequence[float], theirs: Sequence[float]) -> float:
     if not pairs:
         raise ValueError("a probability of improvement needs one value of each at least")
     return sum(1.0 if x < y else 0.5 if x == y else 0.0 for x, y in pairs) / len(pairs)
+
+
+def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Those of (cost, quality) that no other is better than in both, by rising cost; lower is better."""
+    front: list[tuple[float, float]] = []
+    for cost, quality in sorted(points):
+        if not front or quality < front[-1][1]:
+            front.append((cost, quality))
+    return front

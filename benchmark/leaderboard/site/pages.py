@@ -18,6 +18,7 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
+from benchmark.leaderboard.choosing import LEAD, advice
 from benchmark.leaderboard.columns import (
     BESIDE,
     COST,
@@ -125,6 +126,7 @@ class _Site:
         studies: Sequence[Study],
     ) -> None:
         self.records, self.figures, self.home, self.studies = records, figures, home, studies
+        self.current = current
         self.judge = Judge(records.values())
         rows, self.superseded = select(records, current)
         self.catalogue = {str(model["name"]): model for model in models}
@@ -159,6 +161,8 @@ class _Site:
             found[f"data/{data}.html"] = self._render("dataset.html", "../", **self._dataset(data))
         for model in self.models:
             found[f"model/{model}.html"] = self._render("model.html", "../", **self._model(model))
+        parts = advice(self.records, list(self.catalogue.values()), self.current, self.studies)
+        found["choosing.html"] = self._render("choosing.html", "", lead=LEAD, parts=parts)
         return found
 
     def _render(self, template: str, up: str, **content: Any) -> str:

@@ -16,6 +16,7 @@ import numpy as np
 from markupsafe import Markup, escape
 
 from benchmark.leaderboard.columns import quantity
+from benchmark.leaderboard.statistics import pareto_front
 from benchmark.sweep.sensitivity import LearningRates
 from benchmark.traces import Curve
 
@@ -159,15 +160,6 @@ def rate_plot(title: str, unit: str, found: LearningRates, colour: int) -> Marku
         _scale(axes, "x", log=True)
 
     return _svg(draw, title, 2.8)
-
-
-def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Those of (cost, quality) that no other is better than in both, by rising cost; lower is better."""
-    front: list[tuple[float, float]] = []
-    for cost, quality in sorted(points):
-        if not front or quality < front[-1][1]:
-            front.append((cost, quality))
-    return front
 
 
 # How they are drawn --------------------------------------------------------------------------------------------------
