@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from builders import cost, distance, likelihood, record
 from click.testing import CliRunner
-from test_leaderboard import cost, distance, likelihood, record
 
 from benchmark.__main__ import cli
 from benchmark.config import compose, overrides_of

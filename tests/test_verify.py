@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from builders import cost, distance, likelihood, record
 from click.testing import CliRunner, Result
-from test_leaderboard import cost, distance, likelihood, record
 
 from benchmark import train
 from benchmark.__main__ import cli, main
