@@ -317,7 +317,9 @@ def report(names: tuple[str, ...], records: Path, runs: Path, target: Path) -> N
 
 @cli.command()
 @click.option("--entity", help="Whose W&B account saves the views; without it they are only written down.")
-@click.option("--to", "target", type=click.Path(path_type=Path), default=Path("runs/dashboard.json"), show_default=True)
+@click.option(
+    "--to", "target", type=click.Path(path_type=Path), default=Path("build/dashboard.json"), show_default=True
+)
 def dashboard(entity: str | None, target: Path) -> None:
     """Build the project's views in Weights & Biases: by family and data, samples, cost against quality, stability."""
     import os

@@ -110,7 +110,7 @@ def test_without_an_account_the_views_are_written_down(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "nothing was sent" in done.stdout
     assert "--entity NAME" in done.stdout
-    content = json.loads((tmp_path / "runs" / "dashboard.json").read_text())
+    content = json.loads((tmp_path / "build" / "dashboard.json").read_text())
     assert {f"data: {name}" for name in choices("data")} <= set(content)
     assert load_data("digits").modality == "image"
 
