@@ -156,6 +156,8 @@ def test_what_may_cost_equality_of_bits_is_said() -> None:
         "not bit for bit the same (scores), not expected to be, with other code (11111111, 22222222); threads 1 and 2"
     )
     assert "although nothing else differs" in judged(record(), record(likelihood(1.91))).bits.text
+    renewed = {"run": "0a1b2c3d", "code_hash": "3" * 40, "git": None, "scores": ["nll"]}  # of a training by older code
+    assert judged(record(renewed=renewed), record()).bits.apart == ("other code (33333333, 11111111)",)
 
 
 # From end to end -----------------------------------------------------------------------------------------------------
