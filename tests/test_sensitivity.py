@@ -24,7 +24,7 @@ from benchmark.sweep.sensitivity import (
     learning_rates,
 )
 from benchmark.sweep.stability import rates, signs, sources, spread
-from benchmark.sweep.studies import Header, Study, Trial
+from benchmark.sweep.studies import Header, Study, Trial, by_model
 
 OPTIONS: dict[str, Any] = {
     "model.learning_rate": {"role": "studied", "low": 1e-4, "high": 1e-1, "scale": "log"},
@@ -209,6 +209,27 @@ def test_budgets_agree_where_ranks_do() -> None:
 
 
 # Stability -----------------------------------------------------------------------------------------------------------
+
+
+def test_what_trained_longer_is_never_pooled_with_what_trained_shorter() -> None:
+    """Of equally large searches the longer one counts, and grids of its length; a grid of another length stands apart."""
+    short, long = study(32), study(32, budget="standard")
+    few = study(16, budget="standard", name="few")
+    quick = rates_study([4.0, 2.0, 1.0, 1.0, 1.0, 5.0, 5.0])
+    slow = Study(header=header("learning_rate", "standard"), trials=quick.trials)
+    (of,) = by_model([short, few, quick, long, slow])
+    assert (of.search, of.rates) == (long, slow)
+    assert of.together == (long, slow)
+    assert {study.header.name for study in of.others} == {study.header.name for study in (short, few, quick)}
+    (alone,) = by_model([long, quick])
+    assert alone.rates == quick
+    assert alone.together == (long,)
+    page, _ = stability_page({Path("long"): long, Path("quick"): quick}, [])
+    assert "| vae on digits | tuned, short | 1 |" in page
+    assert (
+        "after 1,000 training examples the good window"
+        in sensitivity_page({Path(str(i)): one for i, one in enumerate((long, quick, slow))})[0]
+    )
 
 
 def test_rates_count_what_went_wrong() -> None:

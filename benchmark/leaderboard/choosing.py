@@ -20,7 +20,7 @@ from benchmark.leaderboard.texts import cell_text, marked, words
 from benchmark.record import Record
 from benchmark.sweep.sensitivity import learning_rates
 from benchmark.sweep.stability import rates
-from benchmark.sweep.studies import Study, largest_search
+from benchmark.sweep.studies import Study, by_model
 
 _GENERATED = "<!-- Generated from records by `python -m benchmark leaderboard`: never edited by hand. -->"
 LEAD = (
@@ -188,19 +188,16 @@ def _only_samples(capabilities: Sequence[str]) -> bool:
 def _robustness(studies: Sequence[Study]) -> Iterator[Advice]:
     """Who forgives settings that were not tuned; nothing where no study was made."""
     lines = []
-    for data, model in sorted({(study.header.data, study.header.model) for study in studies}):
-        of = [study for study in studies if (study.header.data, study.header.model) == (data, model)]
-        search = largest_search(of)
-        grids = [study for study in of if study.header.design == "learning_rate"]
-        window = next((found for grid in grids if (found := learning_rates(grid)) is not None), None)
-        if search is None and window is None:
+    for of in by_model(studies):
+        window = learning_rates(of.rates) if of.rates is not None else None
+        if of.search is None and window is None:
             continue
-        unstable = None if search is None else rates(search.proposed).unstable
+        unstable = None if of.search is None else rates(of.search.proposed).unstable
         lines.append(
             [
-                Entry(model, head=True),
-                Entry(of[0].header.family),
-                Entry(data),
+                Entry(of.model, head=True),
+                Entry(of.family),
+                Entry(of.data),
                 Entry("—") if unstable is None else Entry(f"{unstable:.0%}", unstable),
                 Entry("—") if window is None else Entry(f"{window.decades:.1f}", window.decades),
             ]

@@ -26,7 +26,7 @@ from benchmark.sweep.sensitivity import (
     learning_rates,
     scored,
 )
-from benchmark.sweep.studies import Study, Trial, largest_search
+from benchmark.sweep.studies import Studied, Study, Trial, by_model
 
 GENERATED = "<!-- Generated from studies by `python -m benchmark leaderboard`: never edited by hand. -->"
 
@@ -51,20 +51,16 @@ in `configs/sweep/`, each with a training seed of its own, so that what is seen 
 
 @dataclass(frozen=True)
 class _Model:
-    """All studies of one model on one dataset."""
+    """All studies of one model on one dataset, and what follows from them."""
 
-    data: str
-    model: str
-    family: str
-    search: Study | None  # the largest quasi-random or random one
+    of: Studied
     rates: LearningRates | None
     found: tuple[Importance, ...]
-    others: tuple[Study, ...]
     confirmed: Confirmation | None
 
     @property
-    def title(self) -> str:
-        return f"{self.model} on {self.data}"
+    def search(self) -> Study | None:
+        return self.of.search
 
 
 def sensitivity_page(studies: Mapping[Path, Study]) -> tuple[str, dict[str, bytes]]:
@@ -74,33 +70,30 @@ def sensitivity_page(studies: Mapping[Path, Study]) -> tuple[str, dict[str, byte
         return "", {}
     images: dict[str, bytes] = {}
     parts = ["# Which hyperparameters matter", GENERATED, _overview(models), _HOW_TO_READ.strip()]
-    for data in sorted({model.data for model in models}):
-        curves = {model.model: model.rates for model in models if model.data == data and model.rates is not None}
+    for data in sorted({model.of.data for model in models}):
+        curves = {model.of.model: model.rates for model in models if model.of.data == data and model.rates is not None}
         if curves:
             name = f"learning-rates-{data}.svg"
             images[name] = pictures.learning_rate_curves(curves)
             parts += [f"## Learning rates on {escape(data)}", _image(f"Learning rates on {data}", name)]
-            parts.append(_rates_table([model for model in models if model.data == data]))
+            parts.append(_rates_table([model for model in models if model.of.data == data]))
     for model in models:
         parts += _section(model, images)
     return page(parts), images
 
 
 def _models(studies: Sequence[Study]) -> list[_Model]:
-    keys = sorted({(study.header.data, study.header.family, study.header.model) for study in studies})
     found = []
-    for data, family, model in keys:
-        of = [study for study in studies if (study.header.data, study.header.model) == (data, model)]
-        grids = [study for study in of if study.header.design == "learning_rate"]
-        search = largest_search(of)
-        rates = next((rates for grid in grids if (rates := learning_rates(grid)) is not None), None)
-        if search is None and rates is None:
+    for of in by_model(studies):
+        rates = learning_rates(of.rates) if of.rates is not None else None
+        if of.search is None and rates is None:
             continue
-        important = tuple(importances(search)) if search is not None else ()
-        confirms = [study for study in of if study.header.design == "confirm"]
-        confirmed = next((c for study in confirms for parent in of if (c := confirmation(parent, study))), None)
-        others = tuple(study for study in of if study is not search and study.header.design == "space")
-        found.append(_Model(data, model, family, search, rates, important, others, confirmed))
+        important = tuple(importances(of.search)) if of.search is not None else ()
+        searches = [study for study in (of.search, *of.others) if study is not None]
+        confirmed = next(
+            (c for study in of.confirms for parent in searches if (c := confirmation(parent, study))), None
+        )
+        found.append(_Model(of, rates, important, confirmed))
     return found
 
 
@@ -111,16 +104,16 @@ def _overview(models: Sequence[_Model]) -> str:
     """A row a model, the most forgiving first: what to tune first, and how much room there is for mistakes."""
 
     def forgiving(model: _Model) -> tuple[float, str]:
-        return (-model.rates.decades if model.rates else 0.0, model.title)
+        return (-model.rates.decades if model.rates else 0.0, model.of.title)
 
     rows = []
     for model in sorted(models, key=forgiving):
         tune = [importance for importance in model.found if not importance.chance]
         rows.append(
             [
-                escape(model.model),
-                escape(model.family),
-                escape(model.data),
+                escape(model.of.model),
+                escape(model.of.family),
+                escape(model.of.data),
                 *[f"{code(_short(i.name))} {i.share:.0%}" for i in tune[:2]],
                 *["—"] * (2 - len(tune[:2])),
                 _decades(model.rates),
@@ -167,14 +160,12 @@ def _rates_table(models: Sequence[_Model]) -> str:
     for model in models:
         if (rates := model.rates) is None:
             continue
-        low, high = rates.window
-        below, beyond = rates.open_ends
         rows.append(
             [
-                escape(model.model),
+                escape(model.of.model),
                 f"{rates.sensitivity:.3g}",
                 "—" if math.isnan(rates.regret) else f"{rates.regret:.1%}",
-                f"{'≤ ' if below else ''}{low:.2g} to {'≥ ' if beyond else ''}{high:.2g}",
+                _window(rates),
                 _decades(rates),
                 f"{rates.diverged} of {rates.trials}",
                 f"{len(rates.factors)} × {max(len(values) for values in rates.values)}",
@@ -182,6 +173,11 @@ def _rates_table(models: Sequence[_Model]) -> str:
         )
     header = ["model", "sensitivity", "as a share", "good factors", "decades", "diverged", "factors × seeds"]
     return table(header, rows)
+
+
+def _window(rates: LearningRates) -> str:
+    (low, high), (below, beyond) = rates.window, rates.open_ends
+    return f"{'≤ ' if below else ''}{low:.2g} to {'≥ ' if beyond else ''}{high:.2g}"
 
 
 # A model -------------------------------------------------------------------------------------------------------------
@@ -192,12 +188,12 @@ def _section(model: _Model, images: dict[str, bytes]) -> list[str]:
     if study is None:
         return []
     name = f"{study.header.name}.svg"
-    parts = [f"## {escape(model.title)}"]
+    parts = [f"## {escape(model.of.title)}"]
     if model.found:
         order = [importance.name for importance in model.found]
         images[name] = pictures.slices(study, order)
-        parts += [_importances(study, model.found), _image(f"Slices and ranks of {model.title}", name)]
-    parts.append(bullets([*_facts(study, model), *_agreements(study, model.others)]))
+        parts += [_importances(study, model.found), _image(f"Slices and ranks of {model.of.title}", name)]
+    parts.append(bullets([*_facts(study, model), *_agreements(study, model.of.others), *_other_rates(model.of)]))
     return parts
 
 
@@ -297,15 +293,26 @@ def command(study: Study) -> str:
 
 
 def _agreements(study: Study, others: Sequence[Study]) -> list[str]:
+    searches = [study, *(other for other in others if other.header.design == "space")]
     lines = []
-    for short, long in combinations(
-        sorted((study, *others), key=lambda one: one.header.config["budget"]["examples"]), 2
-    ):
-        lengths = [int(one.header.config["budget"]["examples"]) for one in (short, long)]
-        if lengths[0] != lengths[1] and (found := agreement(short, long)) is not None:
+    for short, long in combinations(sorted(searches, key=lambda one: one.examples), 2):
+        if short.examples != long.examples and (found := agreement(short, long)) is not None:
             lines.append(
-                f"{lengths[0]:,} and {lengths[1]:,} training examples rank {found.n} settings alike with Spearman's "
-                f"ρ = {found.spearman:.2f} [{found.low:.2f}, {found.high:.2f}]"
+                f"{short.examples:,} and {long.examples:,} training examples rank {found.n} settings alike with "
+                f"Spearman's ρ = {found.spearman:.2f} [{found.low:.2f}, {found.high:.2f}]"
+            )
+    return lines
+
+
+def _other_rates(of: Studied) -> list[str]:
+    """Where the window of good rates was at other budgets."""
+    lines = []
+    for study in of.others:
+        rates = learning_rates(study) if study.header.design == "learning_rate" else None
+        if rates is not None:
+            lines.append(
+                f"after {study.examples:,} training examples the good window of learning rates was {_window(rates)} "
+                f"times the tuned ones, {_decades(rates)} decades"
             )
     return lines
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from benchmark.leaderboard import pictures
@@ -12,7 +11,7 @@ from benchmark.leaderboard.markdown import escape, page, table
 from benchmark.leaderboard.rows import Row
 from benchmark.leaderboard.sensitivity import GENERATED
 from benchmark.sweep.stability import Rates, Sign, Spread, rates, signs, sources, spread
-from benchmark.sweep.studies import Study, Trial, largest_search
+from benchmark.sweep.studies import Studied, Study, Trial, by_model
 
 _HOW_TO_READ = """\
 Every run is watched by one light callback: the norm of the gradient and the loss at 400 steps, evenly spaced, and at
@@ -35,25 +34,25 @@ each validation the score and whatever sign of collapse the model itself can giv
 """
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Model:
     """Everything that was run of one model on one dataset, in groups."""
 
-    data: str
-    model: str
-    family: str
-    unit: str = ""
-    groups: dict[str, list[Trial]] = field(default_factory=lambda: defaultdict(list))
-    crossed: list[Study] = field(default_factory=list)
-    board: list[float] = field(default_factory=list)
+    of: Studied
+    unit: str
+    groups: Mapping[str, Sequence[Trial]]
+    board: Sequence[float]
 
     @property
     def title(self) -> str:
-        return f"{self.model} on {self.data}"
+        return self.of.title
 
     @property
-    def everything(self) -> list[Trial]:
-        return [trial for name in ("space", "learning rates", "tuned, short") for trial in self.groups.get(name, ())]
+    def alike(self) -> Mapping[str, Sequence[Trial]]:
+        """The groups whose trials had the same length."""
+        rates = self.of.rates
+        apart = rates is not None and rates not in self.of.together
+        return {name: trials for name, trials in self.groups.items() if not (apart and name == "learning rates")}
 
 
 def stability_page(studies: Mapping[Path, Study], rows: Sequence[Row]) -> tuple[str, dict[str, bytes]]:
@@ -84,30 +83,38 @@ def stability_page(studies: Mapping[Path, Study], rows: Sequence[Row]) -> tuple[
 
 
 def _models(studies: Sequence[Study], rows: Sequence[Row]) -> list[_Model]:
-    found: dict[tuple[str, str], _Model] = {}
-    for study in sorted(studies, key=lambda study: study.header.name):
-        header = study.header
-        of = [s for s in studies if (s.header.data, s.header.model) == (header.data, header.model)]
-        if header.design == "confirm" or (header.design == "space" and study is not largest_search(of)):
+    found = []
+    for of in by_model(studies):
+        together = of.together
+        if not together:
             continue
-        model = found.setdefault((header.data, header.model), _Model(header.data, header.model, header.family))
-        model.unit = model.unit or header.measure
-        if header.design == "space":
-            model.groups["space"] += study.proposed
-            model.groups["tuned, short"] += [trial for trial in study.trials if trial.tuned]
-        elif header.design == "learning_rate":
-            model.groups["learning rates"] += study.trials
-            model.groups["tuned, short"] += [t for t in study.trials if abs(float(t.params["factor"]) - 1) < 1e-6]
-        else:
-            model.crossed.append(study)
-            model.groups["tuned, short"] += study.trials
-    for row in rows:
-        record = row.runs[0].record
-        if (record.data, record.model) in found and record.budget == "standard":
-            scores = [run.record.scores.get("selection") for run in row.scored]
-            board = found[record.data, record.model].board
-            board += [score.value for score in scores if score is not None and score.value is not None]
-    return [found[key] for key in sorted(found)]
+        groups = {
+            "space": of.search.proposed if of.search is not None else [],
+            "learning rates": of.rates.trials if of.rates is not None else [],
+            "tuned, short": [trial for study in together for trial in _at_the_tuned_setting(study)],
+        }
+        found.append(_Model(of, together[0].header.measure, groups, _of_the_board(of, rows)))
+    return found
+
+
+def _at_the_tuned_setting(study: Study) -> list[Trial]:
+    if study.header.design == "space":
+        return [trial for trial in study.trials if trial.tuned]
+    if study.header.design == "learning_rate":
+        return [trial for trial in study.trials if abs(float(trial.params["factor"]) - 1) < 1e-6]
+    return list(study.trials)
+
+
+def _of_the_board(of: Studied, rows: Sequence[Row]) -> list[float]:
+    """Validation scores of the board's seeds under budget standard."""
+    runs = [
+        run
+        for row in rows
+        if (row.runs[0].record.data, row.runs[0].record.model) == (of.data, of.model) and row.budget[1] == "standard"
+        for run in row.scored
+    ]
+    scores = [run.record.scores.get("selection") for run in runs]
+    return [score.value for score in scores if score is not None and score.value is not None]
 
 
 def _values(trials: Sequence[Trial]) -> list[float]:
@@ -116,15 +123,13 @@ def _values(trials: Sequence[Trial]) -> list[float]:
 
 def _shares(model: _Model) -> dict[str, list[float]]:
     """Scores of each group on one scale: 0 before training, 1 the best that was seen."""
-    caps = [trial.cap for trial in model.everything if trial.cap is not None]
-    if not caps:
-        return {}
-    start = sorted(caps)[len(caps) // 2]
-    best = min(_values(model.everything))
-    if best >= start:
+    everything = [trial for trials in model.alike.values() for trial in trials]
+    caps = sorted(trial.cap for trial in everything if trial.cap is not None)
+    values = _values(everything)
+    if not caps or not values or (best := min(values)) >= (start := caps[len(caps) // 2]):
         return {}
     return {
-        name: [(start - value) / (start - best) for value in _values(trials)] for name, trials in model.groups.items()
+        name: [(start - value) / (start - best) for value in _values(trials)] for name, trials in model.alike.items()
     }
 
 
@@ -140,13 +145,13 @@ def _overview(models: Sequence[_Model]) -> str:
 
     lines = []
     for model in sorted(models, key=lambda model: (-robust(model), model.title)):
-        space, rate = (rates(model.groups.get(name, ())) for name in ("space", "learning rates"))
-        seeds = spread(_values(model.groups.get("tuned, short", ())))
+        space, rate = (rates(model.groups[name]) for name in ("space", "learning rates"))
+        seeds = spread(_values(model.groups["tuned, short"]))
         lines.append(
             [
-                escape(model.model),
-                escape(model.family),
-                escape(model.data),
+                escape(model.of.model),
+                escape(model.of.family),
+                escape(model.of.data),
                 "—" if robust(model) < 0 else f"{robust(model):.0%}",
                 _share(space),
                 _share(rate),
@@ -165,7 +170,7 @@ def _share(found: Rates) -> str:
 def _spreads(models: Sequence[_Model]) -> str:
     lines = []
     for model in models:
-        for name, values in (("tuned, short", _values(model.groups.get("tuned, short", ()))), ("board", model.board)):
+        for name, values in (("tuned, short", _values(model.groups["tuned, short"])), ("board", model.board)):
             if (found := spread(values)) is not None:
                 lines.append([escape(model.title), name, *_spread(found), escape(model.unit)])
     return table(["model", "runs", "seeds", "median", "IQR", "worst", "unit"], lines, left=2)
@@ -178,18 +183,17 @@ def _spread(found: Spread) -> list[str]:
 def _sources(models: Sequence[_Model]) -> str:
     lines = []
     for model in models:
-        for study in model.crossed:
-            if (found := sources(study)) is not None:
-                lines.append(
-                    [
-                        escape(model.title),
-                        f"{found.initialisation:.2g}",
-                        f"{found.data:.2g}",
-                        f"{found.rest:.2g}",
-                        f"{found.inits} × {found.orders}",
-                        escape(model.unit),
-                    ]
-                )
+        if model.of.crossed is not None and (found := sources(model.of.crossed)) is not None:
+            lines.append(
+                [
+                    escape(model.title),
+                    f"{found.initialisation:.2g}",
+                    f"{found.data:.2g}",
+                    f"{found.rest:.2g}",
+                    f"{found.inits} × {found.orders}",
+                    escape(model.unit),
+                ]
+            )
     if not lines:
         return ""
     return table(["model", "initialisation, s.d.", "data order, s.d.", "the rest, s.d.", "runs", "unit"], lines)
@@ -198,7 +202,7 @@ def _sources(models: Sequence[_Model]) -> str:
 def _rates(models: Sequence[_Model]) -> str:
     lines = []
     for model in models:
-        for name in ("space", "learning rates", "tuned, short"):
+        for name in model.groups:
             if trials := model.groups.get(name):
                 found = rates(trials)
                 lines.append(
@@ -221,7 +225,7 @@ def _signs(models: Sequence[_Model]) -> str:
     lines = []
     for model in models:
         for name in ("tuned, short", "space"):
-            lines += [[escape(model.title), name, *_sign(sign)] for sign in signs(model.groups.get(name, ()))]
+            lines += [[escape(model.title), name, *_sign(sign)] for sign in signs(model.groups[name])]
     header = ["model", "runs", "sign", "before training", "lowest", "median", "highest"]
     return table(header, lines, left=3)
 

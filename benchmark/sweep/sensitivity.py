@@ -274,7 +274,9 @@ def agreement(short: Study, long: Study) -> Agreement | None:
     from scipy.stats import spearmanr
 
     other = {_key(trial): trial.value for trial in long.trials if trial.value is not None and trial.status != "pruned"}
-    pairs = [(trial.value, other[_key(trial)]) for trial in short.trials if trial.value and _key(trial) in other]
+    pairs = [
+        (trial.value, other[_key(trial)]) for trial in short.trials if trial.value is not None and _key(trial) in other
+    ]
     if len(pairs) < 5:
         return None
     rho = float(spearmanr([a for a, _ in pairs], [b for _, b in pairs]).statistic)

@@ -9,7 +9,9 @@ from __future__ import annotations
 import csv
 import json
 import math
+from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -126,21 +128,64 @@ class Study(_Strict):
     trials: tuple[Trial, ...]
 
     @property
+    def examples(self) -> int:
+        """Training examples of a trial."""
+        return int(self.header.config["budget"]["examples"])
+
+    @property
     def proposed(self) -> list[Trial]:
         """The trials of the design, without the tuned setting."""
         return [trial for trial in self.trials if not trial.tuned]
 
 
-def largest_search(studies: Sequence[Study]) -> Study | None:
-    """The quasi-random or random search with most trials, which importances may be read from; unpruned."""
-    searches = [
-        study
-        for study in studies
-        if study.header.design == "space"
-        and study.header.sampler in ("qmc", "random")
-        and study.header.pruner == "none"
-    ]
-    return min(searches, key=lambda study: (-len(study.trials), study.header.name), default=None)
+@dataclass(frozen=True)
+class Studied:
+    """All studies of one model on one dataset, and which of them may be seen as one: those under one budget."""
+
+    data: str
+    model: str
+    family: str
+    search: Study | None  # the largest quasi-random or random one, unpruned: importances may be read from it
+    rates: Study | None  # the design `learning_rate`
+    crossed: Study | None  # the design `seeds`
+    others: tuple[Study, ...]  # of other budgets or samplers
+    confirms: tuple[Study, ...]
+
+    @property
+    def title(self) -> str:
+        return f"{self.model} on {self.data}"
+
+    @property
+    def together(self) -> tuple[Study, ...]:
+        """Those whose trials had the same length, so that their scores may be set side by side."""
+        mine = [study for study in (self.search, self.rates, self.crossed) if study is not None]
+        return tuple(study for study in mine if study.examples == mine[0].examples)
+
+
+def by_model(studies: Sequence[Study]) -> list[Studied]:
+    """What was studied of each model. Of equally large searches the longer trials count; then grids of that length."""
+    groups: dict[tuple[str, str, str], list[Study]] = defaultdict(list)
+    for study in sorted(studies, key=lambda study: study.header.name):
+        groups[study.header.data, study.header.family, study.header.model].append(study)
+    return [_studied(key, of) for key, of in sorted(groups.items())]
+
+
+def _studied(key: tuple[str, str, str], studies: Sequence[Study]) -> Studied:
+    of: dict[str, list[Study]] = defaultdict(list)
+    for study in studies:
+        of[study.header.design].append(study)
+    searches = [s for s in of["space"] if s.header.sampler in ("qmc", "random") and s.header.pruner == "none"]
+    search = max(searches, key=lambda study: (len(study.trials), study.examples), default=None)
+
+    def fitting(grids: Sequence[Study]) -> Study | None:
+        same = [grid for grid in grids if search is not None and grid.examples == search.examples]
+        return max(same or grids, key=lambda study: study.examples, default=None)
+
+    rates, crossed = fitting(of["learning_rate"]), fitting(of["seeds"])
+    chosen = [study.header.name for study in (search, rates, crossed) if study is not None]
+    others = tuple(s for s in studies if s.header.design != "confirm" and s.header.name not in chosen)
+    data, family, model = key
+    return Studied(data, model, family, search, rates, crossed, others, tuple(of["confirm"]))
 
 
 def collect(folder: Path) -> Study:

@@ -11,7 +11,7 @@ from benchmark.leaderboard.site.plots import rate_plot
 from benchmark.leaderboard.site.tables import Entry, Head, Table
 from benchmark.sweep.sensitivity import LearningRates, good_values, importances, learning_rates
 from benchmark.sweep.stability import rates
-from benchmark.sweep.studies import Study, largest_search
+from benchmark.sweep.studies import Study, by_model
 
 
 @dataclass(frozen=True)
@@ -26,19 +26,18 @@ class Studied:
 
 def studied(studies: Sequence[Study], data: str, model: str, colour: int) -> Studied | None:
     """What `studies` say of `model` on `data`; `None` where they say nothing."""
-    of = [study for study in studies if (study.header.data, study.header.model) == (data, model)]
-    search = largest_search(of)
-    grids = [study for study in of if study.header.design == "learning_rate"]
-    found = next((found for grid in grids if (found := learning_rates(grid)) is not None), None)
-    if search is None and found is None:
+    of = next((of for of in by_model(studies) if (of.data, of.model) == (data, model)), None)
+    if of is None or (of.search is None and of.rates is None):
         return None
+    found = learning_rates(of.rates) if of.rates is not None else None
     plot = None
-    if found is not None:
-        plot = rate_plot(
-            f"{model} on {data}: validation score against learning rate", grids[0].header.measure, found, colour
-        )
-    runs = {"the search space": [] if search is None else search.proposed}
-    runs["learning rates"] = [trial for grid in grids for trial in grid.trials]
+    if of.rates is not None and found is not None:
+        title = f"{model} on {data}: validation score against learning rate"
+        plot = rate_plot(title, of.rates.header.measure, found, colour)
+    runs = {
+        "the search space": of.search.proposed if of.search is not None else (),
+        "learning rates": of.rates.trials if of.rates is not None else (),
+    }
     lines = []
     for where, trials in runs.items():
         if trials:
@@ -58,7 +57,7 @@ def studied(studies: Sequence[Study], data: str, model: str, colour: int) -> Stu
     stability = Table(
         "Stability over", [Head("over"), *(Head(title, number=True) for title in titles)], lines, titled=False
     )
-    return Studied(None if search is None else _importances(search), found, plot, stability)
+    return Studied(None if of.search is None else _importances(of.search), found, plot, stability)
 
 
 def _importances(study: Study) -> Table | None:
