@@ -212,7 +212,7 @@ def test_budgets_agree_where_ranks_do() -> None:
 
 
 def test_what_trained_longer_is_never_pooled_with_what_trained_shorter() -> None:
-    """Of equally large searches the longer one counts, and grids of its length; a grid of another length stands apart."""
+    """Of equally large searches the longer one counts, with grids of its length; another grid stands apart."""
     short, long = study(32), study(32, budget="standard")
     few = study(16, budget="standard", name="few")
     quick = rates_study([4.0, 2.0, 1.0, 1.0, 1.0, 5.0, 5.0])
