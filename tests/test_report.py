@@ -62,6 +62,14 @@ def test_the_same_run_and_its_published_record_are_one() -> None:
     assert "None of these runs was run again" in page_of([one], one)
 
 
+def test_a_renewed_record_is_of_the_same_training() -> None:
+    one = real("seed=0")
+    renewed = one.model_copy(update={"renewed": {"code_hash": one.code_hash}})
+    assert "None of these runs was run again" in page_of([one, renewed])
+    later = one.model_copy(update={"started": record(seed=9).started})
+    assert "run again: 1 time (1 agrees)" in section(page_of([one, renewed], later), "In short")
+
+
 def test_a_seed_that_was_run_twice_shows_determinism() -> None:
     one = real("seed=0")
     text = page_of([one], one.model_copy(update={"started": record(seed=9).started}))

@@ -10,6 +10,7 @@ import shlex
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -287,29 +288,29 @@ class _Report:
 def _pairs(runs: Sequence[Run], every: Mapping[Path, Record]) -> list[tuple[Run, Run]]:
     """Each run with those that repeat it later: the same configuration and seeds, another training."""
     by_experiment: dict[str, list[Run]] = defaultdict(list)
-    for path, record in sorted(every.items()):
-        if record.kind == "run" and record.status != "failed":
-            by_experiment[_experiment(record)].append(Run(path, record))
-    pairs = []
-    seen: set[tuple[str, str]] = set()
+    for again in _trainings(Run(path, record) for path, record in sorted(every.items())):
+        by_experiment[_experiment(again.record)].append(again)
+    return [
+        (run, again)
+        for run in _trainings(runs)
+        for again in by_experiment[_experiment(run.record)]
+        if again.record.started > run.record.started
+    ]
+
+
+def _trainings(runs: Iterable[Run]) -> list[Run]:
+    """One run for each training that ended: a run and its published record are one, a renewed record comes first."""
+    found: dict[tuple[str, datetime], Run] = {}
     for run in runs:
-        if run.record.status == "failed":
-            continue
-        for again in by_experiment[_experiment(run.record)]:
-            ids = _identity(run.record), _identity(again.record)
-            later = again.record.started > run.record.started
-            if later and ids[0] != ids[1] and ids not in seen:  # a run and its published record are one
-                seen.add(ids)
-                pairs.append((run, again))
-    return pairs
+        if run.record.kind == "run" and run.record.status != "failed":
+            key = _experiment(run.record), run.record.started
+            if key not in found or (found[key].record.renewed is None and run.record.renewed is not None):
+                found[key] = run
+    return list(found.values())
 
 
 def _experiment(record: Record) -> str:
     return f"{record.config_hash} {json.dumps(record.seed, sort_keys=True)}"
-
-
-def _identity(record: Record) -> str:
-    return record.model_dump_json()
 
 
 # Words and numbers ---------------------------------------------------------------------------------------------------
