@@ -18,7 +18,8 @@ from torchvision.utils import make_grid
 from benchmark.build import restore
 from benchmark.evaluate import draw_samples
 
-SIDE = 6  # images in a row and in a column
+SIDE = 6  # images in a row and in a column of a panel
+COLUMNS = 5  # panels in a row, at most
 
 
 def main(target: Path, runs: list[Path]) -> None:
@@ -27,8 +28,12 @@ def main(target: Path, runs: list[Path]) -> None:
         experiment, data, model = restore(run)
         panels.setdefault("real", data.split("test").x[: SIDE**2])
         panels[experiment.model.name] = draw_samples(model, SIDE**2, seed=0)
-    figure, axes = plt.subplots(1, len(panels), figsize=(1.8 * len(panels), 2.1), dpi=150)
-    for axis, (name, x) in zip(axes, panels.items(), strict=True):
+    rows = -(-len(panels) // COLUMNS)
+    columns = -(-len(panels) // rows)
+    figure, axes = plt.subplots(rows, columns, figsize=(1.8 * columns, 2.1 * rows), dpi=150, squeeze=False)
+    for axis in axes.flat[len(panels) :]:
+        axis.axis("off")
+    for axis, (name, x) in zip(axes.flat, panels.items(), strict=False):
         grid = make_grid(x.float(), nrow=SIDE, padding=1, pad_value=data.spec.levels / 2)
         axis.imshow(grid[0], cmap="gray", vmin=0, vmax=data.spec.levels - 1, interpolation="nearest")
         axis.set_title(name, fontsize=9)
