@@ -154,9 +154,11 @@ class Interaction:
 
 def interaction(study: Study, first: str, second: str) -> Interaction:
     """Least squares on ranks: how much better is a parabola in each with a product of the two than without."""
+    from scipy.stats import rankdata
+
     trials = scored(study)
     values = np.array([trial.value for trial in trials], dtype=float)
-    ranks = np.argsort(np.argsort(values)).astype(float)
+    ranks = rankdata(values)
     u, v = (np.array([2 * position(study, key, t.params[key]) - 1 for t in trials]) for key in (first, second))
     apart = np.stack([np.ones_like(u), u, u**2, v, v**2], 1)
     return Interaction(first, second, *_gain(apart, (u * v)[:, None], ranks))
