@@ -352,7 +352,7 @@ def test_the_page_of_sensitivity_answers_in_one_look() -> None:
     assert "beats the tuned setting" in page
     assert "1,000 and 8,000 training examples rank 17 settings alike with Spearman's ρ = 1.00" in page
     assert "best of n: 1: " in page
-    assert set(pictures) == {"learning-rates-digits.svg", "digits-vae-space-trial.svg"}
+    assert set(pictures) == {"learning-rates-digits.svg", "digits-vae.svg"}
     assert all(f"](pictures/{name})" in page for name in pictures)
     again, same = sensitivity_page(studies())
     assert (again, same) == (page, pictures), "the same studies give the same bytes"

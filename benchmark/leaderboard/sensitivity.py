@@ -11,6 +11,7 @@ from typing import Any
 
 from benchmark.leaderboard import pictures
 from benchmark.leaderboard.markdown import bullets, code, escape, page, table
+from benchmark.spec import BadInput
 from benchmark.sweep.confirmation import Confirmation, confirmation
 from benchmark.sweep.sensitivity import (
     EPSILON,
@@ -26,7 +27,8 @@ from benchmark.sweep.sensitivity import (
     learning_rates,
     scored,
 )
-from benchmark.sweep.studies import Studied, Study, Trial, by_model
+from benchmark.sweep.space import base_settings, load_space
+from benchmark.sweep.studies import Header, Studied, Study, Trial, by_model
 
 GENERATED = "<!-- Generated from studies by `python -m benchmark leaderboard`: never edited by hand. -->"
 
@@ -187,7 +189,7 @@ def _section(model: _Model, images: dict[str, bytes]) -> list[str]:
     study = model.search
     if study is None:
         return []
-    name = f"{study.header.name}.svg"
+    name = f"{model.of.data}-{model.of.model}.svg"  # not the study's: a newer one takes its place
     parts = [f"## {escape(model.of.title)}"]
     if model.found:
         order = [importance.name for importance in model.found]
@@ -286,10 +288,17 @@ def command(study: Study) -> str:
     how = f"sampler={header.sampler} trials={len(study.proposed)}"
     if header.design != "space":
         how = f"design={header.design}"
-    usual = ("data=", "model=", "evaluation.split=")
-    own = [setting for setting in header.settings if not setting.startswith(usual)]
-    own = own or [f"budget.examples={header.config['budget']['examples']}"]
+    own = [setting for setting in header.settings if setting not in _usual(header)]
+    own = own if header.settings else [f"budget.examples={study.examples}"]
     return " ".join([f"python -m benchmark sweep model={header.model} data={header.data} {how}", *own])
+
+
+def _usual(header: Header) -> list[str]:
+    """The settings that a sweep starts from unasked."""
+    try:
+        return base_settings(header.data, header.model, load_space(header.model))
+    except BadInput:  # a model, or data, that no search space of ours knows
+        return []
 
 
 def _agreements(study: Study, others: Sequence[Study]) -> list[str]:

@@ -263,9 +263,17 @@ def compare_bits(run: Run, again: Run) -> Bits:
         "curves": [_curves(one.path) for one in (run, again)],
         "weights": [_weights(one.path) for one in (run, again)],
     }
-    kept = {name: (mine, theirs) for name, (mine, theirs) in parts.items() if mine and theirs}
+    kept = {name: both for name, (mine, theirs) in parts.items() if all(both := _shared(mine, theirs))}
     different = tuple(name for name, (mine, theirs) in kept.items() if mine != theirs)
     return Bits(tuple(kept), different, tuple(_apart(run.record, again.record)))
+
+
+def _shared(mine: Any, theirs: Any) -> tuple[Any, Any]:
+    """What both have: a run of today may keep curves, or measure scores, that one of yesterday did not."""
+    if not isinstance(mine, dict):
+        return mine, theirs
+    names = mine.keys() & theirs.keys()
+    return {name: mine[name] for name in names}, {name: theirs[name] for name in names}
 
 
 def _apart(record: Record, other: Record) -> list[str]:
