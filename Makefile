@@ -79,7 +79,6 @@ leaderboards: setup ## render leaderboards/*.md from the committed records
 	$(BIN)/python -m benchmark leaderboard
 
 site: setup ## render the static site leaderboards/site/ from the committed records
-	rm -rf leaderboards/site
 	$(BIN)/python -m benchmark site
 
 lock: setup ## resolve the dependencies anew: exact versions with hashes, no addresses

@@ -427,15 +427,21 @@ def compare_(a: str, b: str, data: str | None, budget: str, metric: str | None, 
 def site(folders: tuple[Path, ...], target: Path) -> None:
     """Render the committed records, and your own beside them, as a static site."""
     from benchmark.catalogue import catalogue
+    from benchmark.leaderboard.published import read_published
+    from benchmark.leaderboard.site.folder import may_replace, write_site
     from benchmark.leaderboard.site.pages import site
-    from benchmark.record import write_atomic
+    from benchmark.report.parts import as_html
+    from benchmark.report.report import report
     from benchmark.sweep.studies import read_studies
 
+    may_replace(target)  # before the work
     found, current, published = _boards(folders, target.parent)
     studies = list(read_studies(folders[0].parent / "studies").values())
-    for name, content in site(found, catalogue()["models"], current, published, target, studies).items():
-        write_atomic(target / name, content)
-    click.echo(target / "index.html")
+    figures = read_published(published) if published else ()
+    page = report("Reproducibility of all records on the boards", found, {}, figures)
+    beside = {"reproducibility": as_html(page, home="index.html")}
+    content = site(found, catalogue()["models"], current, published, target, studies, beside)
+    click.echo(write_site(content, target))
 
 
 @cli.command()

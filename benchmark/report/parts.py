@@ -91,8 +91,11 @@ def _markdown_cell(cell: Cell) -> str:
     return markdown.code(cell) if isinstance(cell, Code) else markdown.escape(cell)
 
 
-def as_html(page: Page) -> str:
-    """The page as one file that asks nobody for anything: no script, no font, no picture from elsewhere."""
+def as_html(page: Page, home: str | None = None) -> str:
+    """The page as one file that asks nobody for anything: no script, no font, no picture from elsewhere.
+
+    `home` is the page of the boards, to which it leads back where it stands among them.
+    """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     loader = PackageLoader("benchmark.report", "templates")
@@ -106,4 +109,4 @@ def as_html(page: Page) -> str:
         "code": lambda cell: isinstance(cell, Code),
     }
     templates.tests.update(tests)
-    return templates.get_template("report.html").render(page=page) + "\n"
+    return templates.get_template("report.html").render(page=page, home=home) + "\n"

@@ -11,6 +11,7 @@ from functools import cached_property
 from importlib.resources import files
 from itertools import combinations
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote
 
@@ -78,14 +79,18 @@ def site(
     published: Path | None = None,
     home: Path = Path("leaderboards/site"),
     studies: Sequence[Study] = (),
+    beside: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, str]:
     """The site's files, path below `home` → text: `index.html`, a page a dataset and a model, style and script.
 
     `models` are the catalogue's entries: name, family, capabilities, paper. `current` and `published` are those of
-    `boards`, `studies` the committed ones; links to records are relative to `home`. Raises `BadInput` where a record's
-    traces, its references or its names cannot be shown.
+    `boards`, `studies` the committed ones; links to records are relative to `home`. `beside` are whole pages that
+    others make, name → HTML: each page links to them. Raises `BadInput` where a record's traces, its references or its
+    names cannot be shown.
     """
-    return _Site(records, models, current, read_published(published) if published else (), home, studies).files()
+    figures = read_published(published) if published else ()
+    pages = _Site(records, models, current, figures, home, studies, tuple(beside)).files()
+    return pages | {f"{name}.html": html for name, html in beside.items()}
 
 
 @dataclass(frozen=True)
@@ -124,8 +129,10 @@ class _Site:
         figures: Sequence[Published],
         home: Path,
         studies: Sequence[Study],
+        beside: Sequence[str],
     ) -> None:
         self.records, self.figures, self.home, self.studies = records, figures, home, studies
+        self.beside = beside
         self.current = current
         self.judge = Judge(records.values())
         rows, self.superseded = select(records, current)
@@ -167,7 +174,7 @@ class _Site:
 
     def _render(self, template: str, up: str, **content: Any) -> str:
         studies = {title: f"{up}../{name}" for name, title in _STUDIES.items() if (self.home.parent / name).is_file()}
-        shared = {"up": up, "datasets": self.datasets, "studies": studies}
+        shared = {"up": up, "datasets": self.datasets, "studies": studies, "beside": self.beside}
         return self.templates.get_template(template).render(**shared, **content)
 
     # The index -------------------------------------------------------------------------------------------------------
