@@ -1,33 +1,47 @@
-"""Boards to advice: what to take for likelihoods, for samples, for little time, and for what else a model may do.
+"""Boards to advice: what to take for likelihoods, samples, speed, codes, text, and where there is no time to tune.
 
 Prose says what holds of the question; every name and number comes from records and class headers.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmark.leaderboard.columns import COST, LIKELIHOOD, SAMPLES, Column, modality, quantity
-from benchmark.leaderboard.markdown import bullets, escape, page, table
+from benchmark.leaderboard.columns import (
+    COST,
+    LIKELIHOOD,
+    MORE_ON_LIKELIHOOD,
+    MORE_ON_SAMPLES,
+    SAMPLES,
+    Column,
+    modality,
+    quantity,
+)
+from benchmark.leaderboard.markdown import bullets, escape, page, rendered
 from benchmark.leaderboard.rows import Current, Judge, Ranking, Row, select
 from benchmark.leaderboard.rows import Entry as Ranked
+from benchmark.leaderboard.sensitivity import decades, sensitivities
 from benchmark.leaderboard.site.tables import Entry, Head, Table
+from benchmark.leaderboard.stability import MOST, Stability, stabilities
 from benchmark.leaderboard.statistics import pareto_front
-from benchmark.leaderboard.texts import cell_text, marked, words
+from benchmark.leaderboard.texts import cell_text, listed, marked, words
 from benchmark.record import Record
-from benchmark.sweep.sensitivity import learning_rates
-from benchmark.sweep.stability import rates
-from benchmark.sweep.studies import Study, by_model
+from benchmark.sweep.sensitivity import LearningRates
+from benchmark.sweep.studies import Study
 
 _GENERATED = "<!-- Generated from records by `python -m benchmark leaderboard`: never edited by hand. -->"
 LEAD = (
-    "What the boards say to somebody who has to choose, on each dataset under its largest budget. Ranks are shared "
-    "where intervals overlap: a shared first place is no reason to prefer one, so let cost or promises decide. All of "
-    "it is measured on small data with little training; who wins elsewhere may differ, and the same command tells."
+    "What the boards say to somebody who has to choose, on each dataset under its largest budget. Where intervals "
+    "overlap, places are shared: two models in a shared first place cannot be told apart, so let cost, speed or what "
+    "else they can do decide. All of it is measured on small data with little training: who wins elsewhere may differ, "
+    "and the same commands tell."
 )
+_COLUMNS = {column.metric: column for column in COST}
+_OF_CODES = ("psnr", "ssim", "interpolation_ratio")
 _COSTS = {"cpu_minutes": "CPU minutes of training", "sampling_seconds": "seconds per 1,000 samples"}
 
 #: What one may need of a model, and the promises that give it.
@@ -43,12 +57,13 @@ _NEEDS = {
 
 @dataclass(frozen=True)
 class Advice:
-    """One question: what to know about it, what the records answer, and the numbers."""
+    """One question: the answer in a line, what to know about it, what the records say, and the numbers."""
 
     title: str
     text: str
-    facts: Sequence[str]
-    table: Table | None
+    facts: Sequence[str] = ()
+    table: Table | None = None
+    short: str = ""
 
 
 def advice(
@@ -57,39 +72,24 @@ def advice(
     current: Current | None = None,
     studies: Sequence[Study] = (),
 ) -> list[Advice]:
-    """The questions in order; `models` are the catalogue's entries. Data whose entropy is known judges metrics, and is
-    left out."""
+    """The answers in short, then the questions in order; `models` are the catalogue's entries. Data whose entropy is
+    known judges metrics, and is left out."""
     real = {path: record for path, record in records.items() if "entropy" not in record.dataset}
     rows, _ = select(real, current)
     judge = Judge(records.values())
-    likelihoods = list(_rankings(judge, rows, lambda kind: LIKELIHOOD[kind]))
-    samples = list(_rankings(judge, rows, lambda kind: SAMPLES[0] if kind == "image" else None))
-    return [
-        Advice(
-            "How likely is an example?",
-            "For compression, comparison of models, and finding what does not belong. An exact number is the "
-            "likelihood itself; a bound (≤) may belong to a model that is better than it says.",
-            [fact for data, ranking in likelihoods for fact in _facts(judge, data, ranking)],
-            _table(judge, "Likelihoods", likelihoods, ()),
-        ),
-        Advice(
-            "Draw samples that look real",
-            "The Fréchet distance sees quality and variety at once, in units of its dataset's extractor; precision is "
-            "the share of samples that could be real, recall the share of real data that samples could reach. What "
-            "counts beside it is how long 1,000 samples take.",
-            [fact for data, ranking in samples for fact in _facts(judge, data, ranking)],
-            _table(
-                judge, "Samples", samples, [column for column in SAMPLES if column.metric in ("precision", "recall")]
-            ),
-        ),
-        Advice(
-            "More than numbers",
-            "What a class promises in its header, and the tests examine.",
-            [],
-            _promises(models),
-        ),
-        *_robustness(studies),
+    samples = list(_rankings(judge, rows, "image", SAMPLES[0]))
+    parts = [
+        _likelihoods(judge, list(_rankings(judge, rows, "image", LIKELIHOOD["image"]))),
+        _samples(judge, samples),
+        _speed(judge, samples),
+        _codes(judge, rows, models),
+        _text(judge, list(_rankings(judge, rows, "text", LIKELIHOOD["text"]))),
+        _robustness(studies, rows),
+        _promises(models),
     ]
+    parts = [part for part in parts if part.table is not None]
+    short = [f"{part.title}: {part.short}" for part in parts if part.short]
+    return [Advice("In short", "", short), *parts] if short else parts
 
 
 def choosing_page(parts: Sequence[Advice]) -> str:
@@ -97,21 +97,212 @@ def choosing_page(parts: Sequence[Advice]) -> str:
     sections = []
     for part in parts:
         sections += [f"## {escape(part.title)}", escape(part.text), bullets([escape(fact) for fact in part.facts])]
-        if part.table is not None:
-            rows = [[escape(entry.text) for entry in row] for row in part.table.rows]
-            left = sum(not head.number for head in part.table.heads)
-            sections.append(table([head.title for head in part.table.heads], rows, left))
+        sections.append("" if part.table is None else rendered(part.table))
     return page(["# Choosing a family", _GENERATED, LEAD, *sections])
 
 
-def _rankings(judge: Judge, rows: Sequence[Row], quality: Any) -> Iterator[tuple[str, Ranking]]:
-    """Those of each dataset under its largest budget, one a protocol."""
-    for data in sorted({row.runs[0].record.data for row in rows}):
-        here = [row for row in rows if row.runs[0].record.data == data]
-        column = quality(modality(here[0].runs[0].record))
-        budget = max(row.budget for row in here)
-        rankings = judge.rankings([row for row in here if row.budget == budget], column) if column else []
-        yield from ((data, ranking) for ranking in rankings)
+# The questions -------------------------------------------------------------------------------------------------------
+
+
+def _likelihoods(judge: Judge, found: Sequence[tuple[str, Ranking]]) -> Advice:
+    return Advice(
+        "Density estimation and compression",
+        "How likely is an image, and how many bits does it take? Lower is better. A plain number is the likelihood "
+        "itself; with a bound (≤) the model may be better than it says, and only a code that uses the bound is sure to "
+        "be as short.",
+        [fact for data, ranking in found for fact in _facts(judge, data, ranking)],
+        _table(judge, "Likelihoods", found, ()),
+        _winners(found),
+    )
+
+
+def _samples(judge: Judge, found: Sequence[tuple[str, Ranking]]) -> Advice:
+    return Advice(
+        "Samples that look real",
+        "The Fréchet distance (FID) sees quality and variety at once, in units of its dataset's extractor; lower is "
+        "better. Precision is the share of samples that could be real, recall the share of real data that samples "
+        "could reach: a low recall says that the model leaves things out.",
+        [fact for data, ranking in found for fact in _facts(judge, data, ranking)],
+        _table(judge, "Samples", found, [column for column in SAMPLES if column.metric in ("precision", "recall")]),
+        _winners(found),
+    )
+
+
+def _speed(judge: Judge, found: Sequence[tuple[str, Ranking]]) -> Advice:
+    """Models by the time that samples take, and how often each asks its network for one."""
+    column = _COLUMNS["sampling_seconds"]
+    lines, shorts = [], []
+    for data, ranking in found:
+        timed = [(cost, entry) for entry in ranking.entries if (cost := _cost(judge, entry, column)) is not None]
+        timed.sort(key=lambda pair: (pair[0], pair[1].row.name))
+        for cost, entry in timed:
+            evaluations = entry.cell.how.get("evaluations")
+            lines.append(
+                [
+                    Entry(marked(entry.row), head=True),
+                    Entry(entry.row.family),
+                    Entry(data),
+                    Entry("—") if evaluations is None else Entry(str(evaluations), float(evaluations)),
+                    Entry(quantity(cost), cost),
+                    Entry(cell_text(entry.cell, ranking.column), entry.cell.interval.centre),
+                ]
+            )
+        if timed:
+            cost, entry = timed[0]
+            short = f"{entry.row.name} on {data} ({quantity(cost)} s per 1,000 samples)"
+            best = next(((c, e) for c, e in timed if e.rank == 1), None)
+            if best is not None and best[1] is not entry:
+                short += f"; of those that are or share the first in {ranking.column.title}, {best[1].row.name} "
+                short += f"({quantity(best[0])} s)"
+            shorts.append(short)
+    heads = [Head("model"), Head("family", filter=True), Head("data", filter=True)]
+    heads += [Head(title, number=True) for title in ("network evaluations", "s per 1,000 samples", "FID")]
+    return Advice(
+        "Fast sampling",
+        "What sets the time is how often the network is asked for one sample: once by a GAN, a VAE or a flow, once a "
+        "pixel by an autoregressive model, once a step by diffusion and flow matching.",
+        (),
+        Table("Speed", heads, lines, titled=False) if lines else None,
+        "; ".join(shorts),
+    )
+
+
+def _codes(judge: Judge, rows: Sequence[Row], models: Sequence[Mapping[str, Any]]) -> Advice:
+    """Models that encode and decode or walk between samples, with how well they do."""
+    columns = [c for c in (*MORE_ON_LIKELIHOOD, *MORE_ON_SAMPLES) if c.metric in _OF_CODES]
+    encode, walk = _able(models, "Reconstructs"), _able(models, "Interpolates")
+    lines = []
+    for row in _largest(rows):
+        cells = [judge.cell(row.scored, column) for column in columns]
+        record = row.runs[0].record
+        if record.model in {*encode, *walk} and any(cells):
+            does = "encodes and decodes" if record.model in encode else "walks between samples"
+            numbers = [
+                Entry("—") if cell is None else Entry(cell_text(cell, column), cell.interval.centre)
+                for cell, column in zip(cells, columns, strict=True)
+            ]
+            lines.append([Entry(marked(row), head=True), Entry(row.family), Entry(record.data), Entry(does), *numbers])
+    heads = [Head("model"), Head("family", filter=True), Head("data", filter=True), Head("can", filter=True)]
+    heads += [Head(column.title, number=True) for column in columns]
+    return Advice(
+        "Latent codes",
+        "A model that encodes gives each example a code, from which it is decoded again: PSNR and SSIM say how well. "
+        "Others only walk between the latents of two samples; the interpolation ratio says how straight the walk is, "
+        "as features of the images see it (1: no detour; lower is better).",
+        (),
+        Table("Codes", heads, lines, titled=False) if lines else None,
+        f"{listed(encode, 'or')}: {'it encodes and decodes' if len(encode) == 1 else 'they encode and decode'}"
+        if encode
+        else "",
+    )
+
+
+def _text(judge: Judge, found: Sequence[tuple[str, Ranking]]) -> Advice:
+    return Advice(
+        "Text",
+        "How well the next token is foretold, in nats; lower is better. How much context a model sees is part of the "
+        "protocol: a recurrent model carries its state through the whole text, a transformer looks back over a window. "
+        "Numbers under different protocols stand side by side and are not ranked.",
+        [fact for data, ranking in found for fact in _facts(judge, data, ranking)],
+        _table(judge, "Text", found, ()),
+        _winners(found),
+    )
+
+
+def _robustness(studies: Sequence[Study], rows: Sequence[Row]) -> Advice:
+    """Who forgives settings that were not tuned; no table where no study was made."""
+    windows = {model.of.title: model.rates for model in sensitivities(studies)}
+    stable = [model for model in stabilities(studies, rows) if model.of.search or windows.get(model.title)]
+    lines, first = [], {}
+    for model in stable:
+        window = windows.get(model.title)
+        unstable = model.rates("space").unstable if model.of.search is not None else None
+        lines.append(
+            [
+                Entry(model.of.model, head=True),
+                Entry(model.of.family),
+                Entry(model.of.data),
+                Entry("—") if model.robust is None else Entry(f"{model.robust:.0%}", model.robust),
+                Entry("—") if unstable is None else Entry(f"{unstable:.0%}", unstable),
+                Entry("—") if window is None else Entry(decades(window), window.decades),
+            ]
+        )
+        if model.robust is not None:
+            first.setdefault(model.of.data, model)
+    heads = [Head("model"), Head("family", filter=True), Head("data", filter=True)]
+    titles = ("settings that work", "unstable settings", "decades of good learning rates")
+    heads += [Head(title, number=True) for title in titles]
+    return Advice(
+        "No time to tune",
+        f"Settings were drawn from each model's search space without looking. Those work that learn {MOST:.0%} of what "
+        "the best of them learns; unstable ones diverged, or ended worse than before training. The last column says "
+        "over how many factors of ten the learning rate may be wrong at little loss.",
+        (),
+        Table("Robustness", heads, lines, titled=False) if lines else None,
+        "; ".join(_most_robust(model, windows.get(model.title)) for model in first.values()),
+    )
+
+
+def _most_robust(model: Stability, window: LearningRates | None) -> str:
+    rates = "" if window is None else f", and {decades(window)} decades of learning rates are good"
+    return f"{model.of.model} on {model.of.data} ({model.robust:.0%} of its settings work{rates})"
+
+
+def _promises(models: Sequence[Mapping[str, Any]]) -> Advice:
+    lines = []
+    for need, promises in _NEEDS.items():
+        able = _able(models, *promises) if promises else [str(m["name"]) for m in models if _only_samples(m)]
+        lines.append([Entry(need, head=True), Entry(", ".join(able) or "none yet")])
+    heads = [Head("need"), Head("models", wide=True)]
+    return Advice(
+        "What else a model can do",
+        "What a class promises in its header, and the tests examine.",
+        (),
+        Table("What models promise", heads, lines, titled=False),
+    )
+
+
+def _able(models: Sequence[Mapping[str, Any]], *promises: str) -> list[str]:
+    """Models that promise one of these."""
+    return [str(model["name"]) for model in models if set(model["capabilities"]) & set(promises)]
+
+
+def _only_samples(model: Mapping[str, Any]) -> bool:
+    likelihoods = {promise for need, promises in _NEEDS.items() if "likelihood" in need for promise in promises}
+    return not likelihoods & set(model["capabilities"])
+
+
+# Rankings, in words and as a table -----------------------------------------------------------------------------------
+
+
+def _largest(rows: Sequence[Row]) -> list[Row]:
+    """The rows of each dataset under its largest budget."""
+    budgets: dict[str, tuple[float, str]] = {}
+    for row in rows:
+        data = row.runs[0].record.data
+        budgets[data] = max(budgets.get(data, row.budget), row.budget)
+    return [row for row in rows if row.budget == budgets[row.runs[0].record.data]]
+
+
+def _rankings(judge: Judge, rows: Sequence[Row], kind: str, column: Column) -> Iterator[tuple[str, Ranking]]:
+    """Those of each dataset of a modality, one a protocol."""
+    fitting = [row for row in _largest(rows) if modality(row.runs[0].record) == kind]
+    for data in sorted({row.runs[0].record.data for row in fitting}):
+        here = [row for row in fitting if row.runs[0].record.data == data]
+        yield from ((data, ranking) for ranking in judge.rankings(here, column))
+
+
+def _winners(found: Sequence[tuple[str, Ranking]]) -> str:
+    """`a or b on digits; c on words`: who is first, or may be."""
+    by_data: dict[str, list[Ranking]] = defaultdict(list)
+    for data, ranking in found:
+        by_data[data].append(ranking)
+    shorts = []
+    for data, rankings in by_data.items():
+        names = [f"{e.row.name} ({cell_text(e.cell, r.column)})" for r in rankings for e in r.entries if e.rank == 1]
+        apart = ", not ranked against each other" if len(rankings) > 1 else ""
+        shorts.append(f"{listed(names, 'or')}, in {rankings[0].column.title} on {data}{apart}")
+    return "; ".join(shorts)
 
 
 def _facts(judge: Judge, data: str, ranking: Ranking) -> Iterator[str]:
@@ -119,16 +310,16 @@ def _facts(judge: Judge, data: str, ranking: Ranking) -> Iterator[str]:
     if len(ranking.entries) < 2:
         return
     first = [entry for entry in ranking.entries if entry.rank == 1]
-    names = ", ".join(f"{entry.row.name} ({cell_text(entry.cell, ranking.column)})" for entry in first)
-    shared = "a first place that intervals do not settle" if len(first) > 1 else "first"
-    yield f"{data}, {ranking.column.title}: {shared}: {names}"
+    names = listed([f"{entry.row.name} ({cell_text(entry.cell, ranking.column)})" for entry in first])
+    place = "share the first place, since their intervals overlap" if len(first) > 1 else "is first"
+    yield f"{data}: {names} {place} in {ranking.column.title}"
     for metric, title in _COSTS.items():
-        column = next(column for column in COST if column.metric == metric)
+        column = _COLUMNS[metric]
         costs = {_point(entry, cost): entry for entry in ranking.entries if (cost := _cost(judge, entry, column))}
         front = [costs[point] for point in pareto_front(list(costs))]
         if front:
-            shown = ", ".join(f"{e.row.name} ({quantity(_cost(judge, e, column) or 0)})" for e in front)
-            yield f"{data}: nothing beats these in both {ranking.column.title} and {title}: {shown}"
+            shown = listed([f"{e.row.name} ({quantity(_cost(judge, e, column) or 0)})" for e in front], "or")
+            yield f"{data}: by {title}, no other is both cheaper and better than {shown}"
 
 
 def _point(entry: Ranked, cost: float) -> tuple[float, float]:
@@ -166,49 +357,3 @@ def _table(judge: Judge, caption: str, found: Sequence[tuple[str, Ranking]], bes
 
 def _quantity(value: float | None) -> Entry:
     return Entry("—") if value is None else Entry(quantity(value), value)
-
-
-def _promises(models: Sequence[Mapping[str, Any]]) -> Table:
-    lines = []
-    for need, promises in _NEEDS.items():
-        able = [
-            str(model["name"])
-            for model in models
-            if (set(model["capabilities"]) & set(promises) if promises else _only_samples(model["capabilities"]))
-        ]
-        lines.append([Entry(need, head=True), Entry(", ".join(able) or "none yet")])
-    return Table("What models promise", [Head("need"), Head("models", wide=True)], lines, titled=False)
-
-
-def _only_samples(capabilities: Sequence[str]) -> bool:
-    likelihoods = {promise for need, promises in _NEEDS.items() if "likelihood" in need for promise in promises}
-    return not likelihoods & set(capabilities)
-
-
-def _robustness(studies: Sequence[Study]) -> Iterator[Advice]:
-    """Who forgives settings that were not tuned; nothing where no study was made."""
-    lines = []
-    for of in by_model(studies):
-        window = learning_rates(of.rates) if of.rates is not None else None
-        if of.search is None and window is None:
-            continue
-        unstable = None if of.search is None else rates(of.search.proposed).unstable
-        lines.append(
-            [
-                Entry(of.model, head=True),
-                Entry(of.family),
-                Entry(of.data),
-                Entry("—") if unstable is None else Entry(f"{unstable:.0%}", unstable),
-                Entry("—") if window is None else Entry(f"{window.decades:.1f}", window.decades),
-            ]
-        )
-    if lines:
-        heads = [Head("model"), Head("family", filter=True), Head("data", filter=True)]
-        heads += [Head("unstable over the space", number=True), Head("decades of good learning rates", number=True)]
-        yield Advice(
-            "No time to tune",
-            "How often a setting drawn from the search space diverged or was worse than no training, and over how many "
-            "decades the learning rate may be wrong at little loss.",
-            [],
-            Table("Robustness", heads, lines, titled=False),
-        )

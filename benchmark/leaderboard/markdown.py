@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import PurePath
 from urllib.parse import quote
 
+from benchmark.leaderboard.site.tables import Entry, Table
+
 _SPECIAL = re.compile(r"[\\`*\[\]|~$]|(?<!\w)_|_(?!\w)")
 _HTML = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 
@@ -31,6 +33,21 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -
     """A table of cells that are escaped already; the first `left` columns are text, the others numbers."""
     rule = ["---" if index < left else "---:" for index in range(len(header))]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, rule, *rows))
+
+
+def rendered(content: Table) -> str:
+    """A table of the site with its notes; columns of text stand before those of numbers. Empty without rows."""
+    if not content.rows:
+        return ""
+    rows = [[_cell(entry) for entry in row] for row in content.rows]
+    left = sum(not head.number for head in content.heads)
+    lines = table([escape(head.title) for head in content.heads], rows, left)
+    return page([lines, bullets([escape(note) for note in content.notes])]).rstrip()
+
+
+def _cell(entry: Entry) -> str:
+    text = code(entry.text) if entry.code else escape(entry.text)
+    return f"{text} {escape(entry.more)}" if entry.more else text
 
 
 def bullets(lines: Sequence[str]) -> str:

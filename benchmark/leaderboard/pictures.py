@@ -75,10 +75,9 @@ def learning_rate_curves(found: Mapping[str, LearningRates]) -> bytes:
     """Share of what there is to learn that is lost, against the factor on the tuned learning rates, a line a model."""
     with _figure(1, 1, width=7.5, height=3.6) as (figure, axes):
         for index, (name, rates) in enumerate(sorted(found.items())):
-            best = min(float(np.mean(values)) for values in rates.values)
-            lost = [(np.array(values) - best) / (rates.initial - best) for values in rates.values]
-            line = axes[0].plot(rates.factors, [part.mean() for part in lost], label=name, marker="osD^vPX"[index % 7])
-            low, high = ([float(end(part)) for part in lost] for end in (np.min, np.max))
+            means = [float(np.mean(seeds)) for seeds in rates.lost]
+            line = axes[0].plot(rates.factors, means, label=name, marker="osD^vPX"[index % 7])
+            low, high = ([end(seeds) for seeds in rates.lost] for end in (min, max))
             axes[0].fill_between(rates.factors, low, high, alpha=0.12, color=line[0].get_color())
         axes[0].set_xscale("log")
         axes[0].set_yscale("symlog", linthresh=EPSILON)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from benchmark.leaderboard import pictures
-from benchmark.leaderboard.markdown import bullets, code, escape, page, table
+from benchmark.leaderboard.markdown import bullets, code, escape, page, rendered, table
+from benchmark.leaderboard.site.tables import Entry, Head, Table
+from benchmark.leaderboard.texts import listed
 from benchmark.spec import BadInput
 from benchmark.sweep.confirmation import Confirmation, confirmation
 from benchmark.sweep.sensitivity import (
@@ -52,129 +56,174 @@ in `configs/sweep/`, each with a training seed of its own, so that what is seen 
 
 
 @dataclass(frozen=True)
-class _Model:
+class Sensitivity:
     """All studies of one model on one dataset, and what follows from them."""
 
     of: Studied
-    rates: LearningRates | None
-    found: tuple[Importance, ...]
-    confirmed: Confirmation | None
 
     @property
     def search(self) -> Study | None:
         return self.of.search
 
+    @cached_property
+    def rates(self) -> LearningRates | None:
+        return learning_rates(self.of.rates) if self.of.rates is not None else None
+
+    @cached_property
+    def found(self) -> tuple[Importance, ...]:
+        return tuple(importances(self.search)) if self.search is not None else ()
+
+    @property
+    def tune(self) -> list[Importance]:
+        """What is worth tuning, first things first: all that matters more than chance would have it."""
+        return [importance for importance in self.found if not importance.chance]
+
+    @cached_property
+    def confirmed(self) -> Confirmation | None:
+        searches = [study for study in (self.search, *self.of.others) if study is not None]
+        pairs = ((parent, study) for study in self.of.confirms for parent in searches)
+        return next((found for pair in pairs if (found := confirmation(*pair))), None)
+
+
+def sensitivities(studies: Sequence[Study]) -> list[Sensitivity]:
+    """Each model whose space or learning rates were studied, the one that forgives wrong rates most first."""
+    found = [Sensitivity(of) for of in by_model(studies)]
+    studied = [model for model in found if model.search is not None or model.rates is not None]
+    return sorted(studied, key=lambda model: (-model.rates.decades if model.rates else 0.0, model.of.title))
+
 
 def sensitivity_page(studies: Mapping[Path, Study]) -> tuple[str, dict[str, bytes]]:
     """The page, and its pictures by file name below `pictures/`. Empty where no study searched a space or rates."""
-    models = _models(list(studies.values()))
+    models = sensitivities(list(studies.values()))
     if not models:
         return "", {}
     images: dict[str, bytes] = {}
-    parts = ["# Which hyperparameters matter", GENERATED, _overview(models), _HOW_TO_READ.strip()]
+    parts = ["# Which hyperparameters matter", GENERATED, bullets([escape(answer) for answer in answers(models)])]
+    parts += [rendered(overview(models)), _HOW_TO_READ.strip()]
     for data in sorted({model.of.data for model in models}):
-        curves = {model.of.model: model.rates for model in models if model.of.data == data and model.rates is not None}
+        here = [model for model in models if model.of.data == data]
+        curves = {model.of.model: model.rates for model in here if model.rates is not None}
         if curves:
             name = f"learning-rates-{data}.svg"
             images[name] = pictures.learning_rate_curves(curves)
             parts += [f"## Learning rates on {escape(data)}", _image(f"Learning rates on {data}", name)]
-            parts.append(_rates_table([model for model in models if model.of.data == data]))
-    for model in models:
+            parts.append(rendered(rates_table(here)))
+    for model in sorted(models, key=lambda model: (model.of.data, model.of.family, model.of.model)):
         parts += _section(model, images)
     return page(parts), images
-
-
-def _models(studies: Sequence[Study]) -> list[_Model]:
-    found = []
-    for of in by_model(studies):
-        rates = learning_rates(of.rates) if of.rates is not None else None
-        if of.search is None and rates is None:
-            continue
-        important = tuple(importances(of.search)) if of.search is not None else ()
-        searches = [study for study in (of.search, *of.others) if study is not None]
-        confirmed = next(
-            (c for study in of.confirms for parent in searches if (c := confirmation(parent, study))), None
-        )
-        found.append(_Model(of, rates, important, confirmed))
-    return found
 
 
 # At one look ---------------------------------------------------------------------------------------------------------
 
 
-def _overview(models: Sequence[_Model]) -> str:
-    """A row a model, the most forgiving first: what to tune first, and how much room there is for mistakes."""
+def answers(models: Sequence[Sensitivity]) -> list[str]:
+    """What to tune first, and who forgives wrong learning rates: a sentence each for a dataset."""
+    lines = []
+    for data in sorted({model.of.data for model in models}):
+        here = [model for model in models if model.of.data == data]
+        first: dict[str, list[str]] = defaultdict(list)
+        for model in here:
+            if model.tune:
+                name = _short(model.tune[0].name)
+                first["the learning rate" if "learning_rate" in name else name].append(model.of.model)
+        if first:
+            order = sorted(first.items(), key=lambda item: (-len(item[1]), item[0]))
+            lines.append(f"{data}: tune first {'; '.join(f'{name} of {listed(who)}' for name, who in order)}")
+        rated = [(model.of.model, model.rates) for model in here if model.rates is not None]
+        if len(rated) > 1:
+            (most, wide), (least, narrow) = rated[0], rated[-1]
+            lines.append(
+                f"{data}: {most} forgives a wrong learning rate most, over {decades(wide)} decades ({_window(wide)} "
+                f"times the tuned one); {least} least, over {decades(narrow)}"
+            )
+    return lines
 
-    def forgiving(model: _Model) -> tuple[float, str]:
-        return (-model.rates.decades if model.rates else 0.0, model.of.title)
 
-    rows = []
-    for model in sorted(models, key=forgiving):
-        tune = [importance for importance in model.found if not importance.chance]
-        rows.append(
+def overview(models: Sequence[Sensitivity]) -> Table:
+    """A row a model: what to tune first, and how much room there is for mistakes."""
+    lines = []
+    for model in models:
+        tune = [Entry(_short(one.name), one.share, code=True, more=f"{one.share:.0%}") for one in model.tune[:2]]
+        lines.append(
             [
-                escape(model.of.model),
-                escape(model.of.family),
-                escape(model.of.data),
-                *[f"{code(_short(i.name))} {i.share:.0%}" for i in tune[:2]],
-                *["—"] * (2 - len(tune[:2])),
-                _decades(model.rates),
-                "—" if model.rates is None or math.isnan(model.rates.regret) else f"{model.rates.regret:.1%}",
+                Entry(model.of.model, head=True),
+                Entry(model.of.family),
+                Entry(model.of.data),
+                *tune,
+                *[Entry("—")] * (2 - len(tune)),
+                *_room(model.rates),
                 _lost(model.search),
                 _tuned_rank(model.search),
             ]
         )
-    header = ["model", "family", "data", "tune first", "then", "good window, decades", "lost to wrong rates"]
-    return table([*header, "diverged", "tuned setting's place"], rows, left=5)
+    heads = [Head("model"), Head("family", filter=True), Head("data", filter=True), Head("tune first"), Head("then")]
+    titles = ("good window, decades", "lost to wrong rates", "diverged", "tuned setting's place")
+    heads += [Head(title, number=True) for title in titles]
+    lengths = ", ".join(
+        f"{model.of.model} {of.examples:,}" for model in models if (of := model.search or model.of.rates)
+    )
+    note = f"examples that a trial trained on, which makes models comparable only roughly: {lengths}"
+    return Table("What to tune first", heads, lines, notes=[note], titled=False)
 
 
 def _short(name: str) -> str:
     return name.partition(".")[2]
 
 
-def _decades(rates: LearningRates | None) -> str:
+def _room(rates: LearningRates | None) -> list[Entry]:
+    """The width of the good window, and what wrong rates cost."""
     if rates is None:
-        return "—"
+        return [Entry("—"), Entry("—")]
+    share = Entry("—") if math.isnan(rates.regret) else Entry(f"{rates.regret:.1%}", rates.regret)
+    return [Entry(decades(rates), rates.decades), share]
+
+
+def decades(rates: LearningRates) -> str:
+    """The width of the good window, with `≥` where it may go on beyond what was tried."""
     return f"{'≥ ' if any(rates.open_ends) else ''}{rates.decades:.1f}"
 
 
-def _lost(study: Study | None) -> str:
+def _lost(study: Study | None) -> Entry:
     if study is None:
-        return "—"
+        return Entry("—")
     trials = [trial for trial in study.proposed if trial.status not in ("failed", "refused")]
-    return f"{sum(trial.diverged for trial in trials)} of {len(trials)}"
+    lost = sum(trial.diverged for trial in trials)
+    return Entry(f"{lost} of {len(trials)}", lost / max(1, len(trials)))
 
 
-def _tuned_rank(study: Study | None) -> str:
+def _tuned_rank(study: Study | None) -> Entry:
     """How many of the design's settings beat the tuned one under the trial's budget."""
     tuned = next((trial for trial in study.trials if trial.tuned), None) if study else None
     if study is None or tuned is None or tuned.value is None:
-        return "—"
+        return Entry("—")
     better = sum(trial.value < tuned.value for trial in scored(study) if trial.value is not None)
-    return f"{better + 1} of {len(scored(study)) + 1}"
+    return Entry(f"{better + 1} of {len(scored(study)) + 1}", better)
 
 
 # Learning rates ------------------------------------------------------------------------------------------------------
 
 
-def _rates_table(models: Sequence[_Model]) -> str:
-    rows = []
+def rates_table(models: Sequence[Sensitivity]) -> Table:
+    """A row a model of one dataset: what wrong learning rates cost, and which are good."""
+    lines = []
     for model in models:
         if (rates := model.rates) is None:
             continue
-        rows.append(
+        width, share = _room(rates)
+        lines.append(
             [
-                escape(model.of.model),
-                f"{rates.sensitivity:.3g}",
-                "—" if math.isnan(rates.regret) else f"{rates.regret:.1%}",
-                _window(rates),
-                _decades(rates),
-                f"{rates.diverged} of {rates.trials}",
-                f"{len(rates.factors)} × {max(len(values) for values in rates.values)}",
+                Entry(model.of.model, head=True),
+                Entry(f"{rates.sensitivity:.3g}", rates.sensitivity),
+                share,
+                Entry(_window(rates), rates.window[0]),
+                width,
+                Entry(f"{rates.diverged} of {rates.trials}", rates.diverged / rates.trials),
+                Entry(f"{len(rates.factors)} × {max(len(values) for values in rates.values)}"),
             ]
         )
-    header = ["model", "sensitivity", "as a share", "good factors", "decades", "diverged", "factors × seeds"]
-    return table(header, rows)
+    titles = ("sensitivity", "as a share", "good factors", "decades", "diverged", "factors × seeds")
+    heads = [Head("model"), *(Head(title, number=True) for title in titles)]
+    return Table("Learning rates", heads, lines, titled=False)
 
 
 def _window(rates: LearningRates) -> str:
@@ -185,7 +234,7 @@ def _window(rates: LearningRates) -> str:
 # A model -------------------------------------------------------------------------------------------------------------
 
 
-def _section(model: _Model, images: dict[str, bytes]) -> list[str]:
+def _section(model: Sensitivity, images: dict[str, bytes]) -> list[str]:
     study = model.search
     if study is None:
         return []
@@ -229,7 +278,7 @@ def _value(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def _facts(study: Study, model: _Model) -> list[str]:
+def _facts(study: Study, model: Sensitivity) -> list[str]:
     header, budget = study.header, study.header.config["budget"]
     trials = scored(study)
     counts = {status: sum(trial.status == status for trial in study.proposed) for status in _STATUSES}
@@ -321,7 +370,7 @@ def _other_rates(of: Studied) -> list[str]:
         if rates is not None:
             lines.append(
                 f"after {study.examples:,} training examples the good window of learning rates was {_window(rates)} "
-                f"times the tuned ones, {_decades(rates)} decades"
+                f"times the tuned ones, {decades(rates)} decades"
             )
     return lines
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from benchmark.leaderboard import pictures
-from benchmark.leaderboard.markdown import escape, page, table
+from benchmark.leaderboard.markdown import bullets, escape, page, rendered
 from benchmark.leaderboard.rows import Row
 from benchmark.leaderboard.sensitivity import GENERATED
+from benchmark.leaderboard.site.tables import Entry, Head, Table
 from benchmark.sweep.stability import Rates, Sign, Spread, rates, signs, sources, spread
 from benchmark.sweep.studies import Studied, Study, Trial, by_model
+
+MOST = 0.95  # of what the best setting learns: a setting that gets as far works
 
 _HOW_TO_READ = """\
 Every run is watched by one light callback: the norm of the gradient and the loss at 400 steps, evenly spaced, and at
@@ -35,13 +39,13 @@ each validation the score and whatever sign of collapse the model itself can giv
 
 
 @dataclass(frozen=True)
-class _Model:
+class Stability:
     """Everything that was run of one model on one dataset, in groups."""
 
     of: Studied
     unit: str
     groups: Mapping[str, Sequence[Trial]]
-    board: Sequence[float]
+    board: Sequence[float]  # validation scores of the board's seeds
 
     @property
     def title(self) -> str:
@@ -54,35 +58,58 @@ class _Model:
         apart = rates is not None and rates not in self.of.together
         return {name: trials for name, trials in self.groups.items() if not (apart and name == "learning rates")}
 
+    @cached_property
+    def shares(self) -> dict[str, list[float]]:
+        """Scores of each group on one scale: 0 before training, 1 the best that was seen."""
+        everything = [trial for trials in self.alike.values() for trial in trials]
+        caps = sorted(trial.cap for trial in everything if trial.cap is not None)
+        values = _values(everything)
+        if not caps or not values or (best := min(values)) >= (start := caps[len(caps) // 2]):
+            return {}
+        return {
+            name: [(start - value) / (start - best) for value in _values(trials)] for name, trials in self.alike.items()
+        }
+
+    @property
+    def robust(self) -> float | None:
+        """The share of the space's settings that work: that learn `MOST` of what the best one learns."""
+        found = self.shares.get("space")
+        return sum(share >= MOST for share in found) / len(found) if found else None
+
+    def rates(self, group: str) -> Rates:
+        return rates(self.groups[group])
+
 
 def stability_page(studies: Mapping[Path, Study], rows: Sequence[Row]) -> tuple[str, dict[str, bytes]]:
     """The page, and its picture by file name below `pictures/`. Empty where there is no study.
 
     `rows` are the board's: the spread over their seeds stands beside the studies'.
     """
-    models = _models(list(studies.values()), rows)
+    models = stabilities(list(studies.values()), rows)
     if not models:
         return "", {}
     name = "stability.svg"
-    images = {name: pictures.seeds_and_space({model.title: shares for model in models if (shares := _shares(model))})}
+    images = {name: pictures.seeds_and_space({model.title: model.shares for model in models if model.shares})}
     parts = [
         "# Which models are stable",
         GENERATED,
-        _overview(models),
+        bullets([escape(answer) for answer in answers(models)]),
+        rendered(overview(models)),
         f"![Scores over seeds, learning rates and the search space]({PurePosixPath('pictures', name)})",
         _HOW_TO_READ.strip(),
         "## Spread over seeds",
-        _spreads(models),
-        _sources(models),
+        rendered(spread_table(models)),
+        rendered(sources_table(models)),
         "## What goes wrong, and how often",
-        _rates(models),
+        rendered(rates_table(models)),
         "## Signs of collapse",
-        _signs(models),
+        rendered(signs_table(models)),
     ]
     return page(parts), images
 
 
-def _models(studies: Sequence[Study], rows: Sequence[Row]) -> list[_Model]:
+def stabilities(studies: Sequence[Study], rows: Sequence[Row]) -> list[Stability]:
+    """Each model that was studied, the most robust first; `rows` are the board's."""
     found = []
     for of in by_model(studies):
         together = of.together
@@ -93,8 +120,8 @@ def _models(studies: Sequence[Study], rows: Sequence[Row]) -> list[_Model]:
             "learning rates": of.rates.trials if of.rates is not None else [],
             "tuned, short": [trial for study in together for trial in _at_the_tuned_setting(study)],
         }
-        found.append(_Model(of, together[0].header.measure, groups, _of_the_board(of, rows)))
-    return found
+        found.append(Stability(of, together[0].header.measure, groups, _of_the_board(of, rows)))
+    return sorted(found, key=lambda model: (1.0 if model.robust is None else -model.robust, model.title))
 
 
 def _at_the_tuned_setting(study: Study) -> list[Trial]:
@@ -121,115 +148,138 @@ def _values(trials: Sequence[Trial]) -> list[float]:
     return [trial.value for trial in trials if trial.value is not None]
 
 
-def _shares(model: _Model) -> dict[str, list[float]]:
-    """Scores of each group on one scale: 0 before training, 1 the best that was seen."""
-    everything = [trial for trials in model.alike.values() for trial in trials]
-    caps = sorted(trial.cap for trial in everything if trial.cap is not None)
-    values = _values(everything)
-    if not caps or not values or (best := min(values)) >= (start := caps[len(caps) // 2]):
-        return {}
-    return {
-        name: [(start - value) / (start - best) for value in _values(trials)] for name, trials in model.alike.items()
-    }
+# At one look ---------------------------------------------------------------------------------------------------------
 
 
-# Tables --------------------------------------------------------------------------------------------------------------
-
-
-def _overview(models: Sequence[_Model]) -> str:
-    """A row a model, the most robust first: the share of settings that get most of what there is to learn."""
-
-    def robust(model: _Model) -> float:
-        shares = _shares(model).get("space", [])
-        return sum(share >= 0.95 for share in shares) / len(shares) if shares else -1.0
-
+def answers(models: Sequence[Stability]) -> list[str]:
+    """Whose settings work, and whose runs break: a sentence each for a dataset."""
     lines = []
-    for model in sorted(models, key=lambda model: (-robust(model), model.title)):
-        space, rate = (rates(model.groups[name]) for name in ("space", "learning rates"))
+    for data in sorted({model.of.data for model in models}):
+        here = [model for model in models if model.of.data == data]
+        known = [(model.of.model, model.robust) for model in here if model.robust is not None]
+        if len(known) > 1:
+            (most, high), (least, low) = known[0], known[-1]
+            lines.append(
+                f"{data}: {most} is the most robust, {high:.0%} of its settings learn at least {MOST:.0%} of what the "
+                f"best one learns; {least} the least, {low:.0%} do"
+            )
+        unstable = {model.of.model: model.rates("space").unstable for model in here if model.groups["space"]}
+        broken = sorted((name for name, share in unstable.items() if share), key=lambda name: (-unstable[name], name))
+        if unstable:
+            shown = ", ".join(f"{name} ({unstable[name]:.0%})" for name in broken)
+            never = "no setting of any model" if not broken else f"some settings of {shown}, none of the others"
+            lines.append(f"{data}: diverged, or ended worse than before training: {never}")
+    return lines
+
+
+def overview(models: Sequence[Stability]) -> Table:
+    """A row a model: how many of its settings get most of what there is to learn, and what goes wrong."""
+    lines = []
+    for model in models:
+        space, rate = model.rates("space"), model.rates("learning rates")
         seeds = spread(_values(model.groups["tuned, short"]))
         lines.append(
             [
-                escape(model.of.model),
-                escape(model.of.family),
-                escape(model.of.data),
-                "—" if robust(model) < 0 else f"{robust(model):.0%}",
-                _share(space),
-                _share(rate),
-                "—" if seeds is None or seeds.n < 2 else f"{seeds.iqr:.2g} {escape(model.unit)}",
-                "—" if space.tail is None else f"{space.tail:.1f}",
+                Entry(model.of.model, head=True),
+                Entry(model.of.family),
+                Entry(model.of.data),
+                _percent(model.robust),
+                _unstable(space),
+                _unstable(rate),
+                Entry("—") if seeds is None or seeds.n < 2 else Entry(f"{seeds.iqr:.2g} {model.unit}"),
+                _tenths(space.tail),
             ]
         )
-    header = ["model", "family", "data", "settings that learn 95 % of the best", "unstable over the space"]
-    return table([*header, "over learning rates", "IQR over seeds", "gradient tail"], lines, left=3)
+    titles = (f"settings that learn {MOST:.0%} of the best", "unstable over the space", "over learning rates")
+    titles += ("IQR over seeds", "gradient tail")
+    heads = [Head("model"), Head("family", filter=True), Head("data", filter=True)]
+    return Table("Stability", [*heads, *(Head(title, number=True) for title in titles)], lines, titled=False)
 
 
-def _share(found: Rates) -> str:
-    return f"{found.unstable:.0%} of {found.trials - found.failed}" if found.trials else "—"
+def _percent(share: float | None) -> Entry:
+    return Entry("—") if share is None else Entry(f"{share:.0%}", share)
 
 
-def _spreads(models: Sequence[_Model]) -> str:
+def _unstable(found: Rates) -> Entry:
+    if not found.trials:
+        return Entry("—")
+    return Entry(f"{found.unstable:.0%} of {found.trials - found.failed}", found.unstable)
+
+
+def _tenths(value: float | None) -> Entry:
+    return Entry("—") if value is None else Entry(f"{value:.1f}", value)
+
+
+# In full -------------------------------------------------------------------------------------------------------------
+
+
+def spread_table(models: Sequence[Stability]) -> Table:
+    """Scores of the tuned setting over seeds, under the trial's budget and the board's."""
     lines = []
     for model in models:
         for name, values in (("tuned, short", _values(model.groups["tuned, short"])), ("board", model.board)):
             if (found := spread(values)) is not None:
-                lines.append([escape(model.title), name, *_spread(found), escape(model.unit)])
-    return table(["model", "runs", "seeds", "median", "IQR", "worst", "unit"], lines, left=2)
+                lines.append([*_who(model), Entry(name), Entry(model.unit), *_spread(found)])
+    heads = [*_WHO, Head("runs", filter=True), Head("unit")]
+    heads += [Head(title, number=True) for title in ("seeds", "median", "IQR", "worst")]
+    return Table("Spread over seeds", heads, lines, titled=False)
 
 
-def _spread(found: Spread) -> list[str]:
-    return [str(found.n), f"{found.median:.4g}", f"{found.iqr:.2g}" if found.n > 1 else "—", f"{found.worst:.4g}"]
+_WHO = (Head("model", filter=True), Head("data", filter=True))
 
 
-def _sources(models: Sequence[_Model]) -> str:
+def _who(model: Stability) -> list[Entry]:
+    return [Entry(model.of.model, head=True), Entry(model.of.data)]
+
+
+def _spread(found: Spread) -> list[Entry]:
+    iqr = Entry(f"{found.iqr:.2g}", found.iqr) if found.n > 1 else Entry("—")
+    median, worst = (Entry(f"{value:.4g}", value) for value in (found.median, found.worst))
+    return [Entry(str(found.n), found.n), median, iqr, worst]
+
+
+def sources_table(models: Sequence[Stability]) -> Table:
+    """Where the spread over seeds comes from, of each model whose seeds were crossed."""
     lines = []
     for model in models:
         if model.of.crossed is not None and (found := sources(model.of.crossed)) is not None:
-            lines.append(
-                [
-                    escape(model.title),
-                    f"{found.initialisation:.2g}",
-                    f"{found.data:.2g}",
-                    f"{found.rest:.2g}",
-                    f"{found.inits} × {found.orders}",
-                    escape(model.unit),
-                ]
-            )
-    if not lines:
-        return ""
-    return table(["model", "initialisation, s.d.", "data order, s.d.", "the rest, s.d.", "runs", "unit"], lines)
+            deviations = (found.initialisation, found.data, found.rest)
+            parts = [Entry(f"{deviation:.2g}", deviation) for deviation in deviations]
+            lines.append([*_who(model), Entry(model.unit), *parts, Entry(f"{found.inits} × {found.orders}")])
+    titles = ("initialisation, s.d.", "data order, s.d.", "the rest, s.d.", "runs")
+    heads = [*_WHO, Head("unit"), *(Head(title, number=True) for title in titles)]
+    return Table("Initialisation against data order", heads, lines, titled=False)
 
 
-def _rates(models: Sequence[_Model]) -> str:
+def rates_table(models: Sequence[Stability]) -> Table:
+    """What went wrong, how often, in each group of runs."""
     lines = []
     for model in models:
-        for name in model.groups:
-            if trials := model.groups.get(name):
+        for name, trials in model.groups.items():
+            if trials:
                 found = rates(trials)
-                lines.append(
-                    [
-                        escape(model.title),
-                        name,
-                        str(found.trials),
-                        str(found.diverged),
-                        str(found.worse),
-                        str(found.failed),
-                        "—" if found.spikes is None else f"{found.spikes:.1f}",
-                        "—" if found.tail is None else f"{found.tail:.1f}",
-                    ]
-                )
-    header = ["model", "runs", "n", "not finite", "worse than at the start", "failed", "spikes", "gradient tail"]
-    return table(header, lines, left=2)
+                counts = (found.trials, found.diverged, found.worse, found.failed)
+                numbers = [*(Entry(str(n), n) for n in counts), _tenths(found.spikes), _tenths(found.tail)]
+                lines.append([*_who(model), Entry(name), *numbers])
+    titles = ("n", "not finite", "worse than at the start", "failed", "spikes", "gradient tail")
+    heads = [*_WHO, Head("runs", filter=True), *(Head(title, number=True) for title in titles)]
+    return Table("What goes wrong", heads, lines, titled=False)
 
 
-def _signs(models: Sequence[_Model]) -> str:
-    lines = []
-    for model in models:
-        for name in ("tuned, short", "space"):
-            lines += [[escape(model.title), name, *_sign(sign)] for sign in signs(model.groups[name])]
-    header = ["model", "runs", "sign", "before training", "lowest", "median", "highest"]
-    return table(header, lines, left=3)
+def signs_table(models: Sequence[Stability]) -> Table:
+    """Every sign of collapse at the end of training, of the tuned setting and over the space."""
+    lines = [
+        [*_who(model), Entry(name), *_sign(sign)]
+        for model in models
+        for name in ("tuned, short", "space")
+        for sign in signs(model.groups[name])
+    ]
+    heads = [*_WHO, Head("runs", filter=True), Head("sign", filter=True)]
+    heads += [Head(title, number=True) for title in ("before training", "lowest", "median", "highest")]
+    return Table("Signs of collapse", heads, lines, titled=False)
 
 
-def _sign(found: Sign) -> list[str]:
+def _sign(found: Sign) -> list[Entry]:
     values = (found.start, found.low, found.median, found.high)
-    return [escape(found.name.replace("_", " ")), *("—" if value is None else f"{value:.3g}" for value in values)]
+    shown = (Entry("—") if value is None else Entry(f"{value:.3g}", value) for value in values)
+    return [Entry(found.name.replace("_", " ")), *shown]

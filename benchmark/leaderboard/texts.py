@@ -27,6 +27,12 @@ def cell_text(cell: Cell | None, column: Column) -> str:
     return "—" if cell is None else mark(cell.how) + column.text(cell.interval)
 
 
+def listed(names: Sequence[str], last: str = "and") -> str:
+    """`a, b and c`."""
+    *others, final = names
+    return f"{', '.join(others)} {last} {final}" if others else final
+
+
 def seeds(row: Row, runs: Sequence[Run]) -> str:
     """`3`, or `2 of 3` where a run diverged, failed, or stands under another protocol."""
     return str(len(runs)) if len(runs) == len(row.runs) else f"{len(runs)} of {len(row.runs)}"

@@ -187,6 +187,20 @@ def expected_best(values: Sequence[float]) -> list[float]:
     return [float((ordered * (at_least**k - above**k)).sum()) for k in range(1, n + 1)]
 
 
+def expected_loss(study: Study) -> list[float]:
+    """What the best of n = 1, 2, ... settings is expected to lose, as a share of what there is to learn: 0 the best
+    setting of all, 1 the score before training. Empty where nothing was scored."""
+    trials = scored(study)
+    values = [trial.value for trial in trials if trial.value is not None]
+    caps = [trial.cap for trial in trials if trial.cap is not None]
+    return list(_lost(expected_best(values), min(values), float(np.mean(caps)))) if values and caps else []
+
+
+def _lost(values: Sequence[float], best: float, initial: float) -> tuple[float, ...]:
+    """Shares of the way from `initial` down to `best` that `values` lack; nan where there is no way."""
+    return tuple((value - best) / (initial - best) if initial > best else math.nan for value in values)
+
+
 # Learning rates ------------------------------------------------------------------------------------------------------
 
 
@@ -207,6 +221,12 @@ class LearningRates:
     @property
     def decades(self) -> float:
         return math.log10(self.window[1] / self.window[0])
+
+    @property
+    def lost(self) -> tuple[tuple[float, ...], ...]:
+        """`values` as shares of what there is to learn: 0 the best factor's mean, 1 the score before training."""
+        best = min(float(np.mean(values)) for values in self.values)
+        return tuple(_lost(values, best, self.initial) for values in self.values)
 
 
 def learning_rates(study: Study) -> LearningRates | None:

@@ -39,6 +39,7 @@ from benchmark.leaderboard.compare import Side, compare
 from benchmark.leaderboard.published import Published, read_published
 from benchmark.leaderboard.rows import Current, Judge, Ranking, Row, Run, Superseded, select
 from benchmark.leaderboard.rows import Entry as Ranked
+from benchmark.leaderboard.sensitivity import sensitivities
 from benchmark.leaderboard.site.cells import (
     DASH,
     command,
@@ -52,8 +53,9 @@ from benchmark.leaderboard.site.cells import (
     value_cells,
 )
 from benchmark.leaderboard.site.plots import COLOURS, Point, curve_plot, interval_plot, pareto_plot
-from benchmark.leaderboard.site.studies import studied
+from benchmark.leaderboard.site.studies import studied, studies_page
 from benchmark.leaderboard.site.tables import Entry, Head, Matrix, Table, linked
+from benchmark.leaderboard.stability import stabilities
 from benchmark.leaderboard.texts import absences, cell_text, conditions, machine, marked, seed, unit, words
 from benchmark.record import Record
 from benchmark.spec import CAPABILITIES, BadInput
@@ -67,7 +69,10 @@ _COSTS = {
     "flops_per_example": "FLOPs per training example",
     "sampling_seconds": "seconds per 1,000 samples",
 }
-_STUDIES = {"sensitivity.md": "Which hyperparameters matter", "stability.md": "Which models are stable"}
+_STUDIES = {
+    "sensitivity.md": "Which hyperparameters matter, in full",
+    "stability.md": "Which models are stable, in full",
+}
 
 Models = Sequence[Mapping[str, Any]]
 
@@ -132,10 +137,12 @@ class _Site:
         beside: Sequence[str],
     ) -> None:
         self.records, self.figures, self.home, self.studies = records, figures, home, studies
+        self.sensitive = sensitivities(studies)
         self.beside = beside
         self.current = current
         self.judge = Judge(records.values())
         rows, self.superseded = select(records, current)
+        self.stable = stabilities(studies, rows)
         self.catalogue = {str(model["name"]): model for model in models}
         self.datasets = sorted({record.data for record in records.values()})
         self.models = sorted({*self.catalogue, *(record.model for record in records.values())})
@@ -145,6 +152,7 @@ class _Site:
                     f"a record says {what}={name!r}, which cannot name a page: letters, digits, '_', '-' can"
                 )
         families = {str(model["family"]) for model in models} | {record.family for record in records.values()}
+        families |= {study.header.family for study in studies}
         self.colours = {family: index % COLOURS for index, family in enumerate(sorted(families))}
         by_budget: dict[tuple[str, tuple[float, str]], list[Row]] = defaultdict(list)
         for row in rows:
@@ -169,12 +177,17 @@ class _Site:
         for model in self.models:
             found[f"model/{model}.html"] = self._render("model.html", "../", **self._model(model))
         parts = advice(self.records, list(self.catalogue.values()), self.current, self.studies)
+        if self.stable:
+            pages = {name: f"model/{name}.html" for name in self.models}
+            content = studies_page(self.sensitive, self.stable, self.colours, pages)
+            found["studies.html"] = self._render("studies.html", "", **content)
         found["choosing.html"] = self._render("choosing.html", "", lead=LEAD, parts=parts)
         return found
 
     def _render(self, template: str, up: str, **content: Any) -> str:
         studies = {title: f"{up}../{name}" for name, title in _STUDIES.items() if (self.home.parent / name).is_file()}
-        shared = {"up": up, "datasets": self.datasets, "studies": studies, "beside": self.beside}
+        others = ("choosing", *(["studies"] if self.stable else []), *self.beside)
+        shared = {"up": up, "datasets": self.datasets, "studies": studies, "others": others}
         return self.templates.get_template(template).render(**shared, **content)
 
     # The index -------------------------------------------------------------------------------------------------------
@@ -210,6 +223,7 @@ class _Site:
                 "rows": sum(len(group.rows) for group in self.groups if group.data == data),
                 "runs": sum(len(row.runs) for group in self.groups if group.data == data for row in group.rows),
                 "leaders": list(self._leaders(data)),
+                "published": sum(len(group.figures) for group in self.figures if group.data == data),
             }
             for data in self.datasets
             if any(group.data == data for group in self.groups)
@@ -424,6 +438,7 @@ class _Site:
                 Entry(figure.model, head=True),
                 Entry(f"{MARKS[figure.likelihood]}{figure.value:g}", figure.value),
                 Entry(unit(group)),
+                Entry(self._ours(data, group.metric)),
                 Entry("yes" if group.comparable else "no"),
                 Entry(f"{group.protocol}{f'; {figure.note}' if figure.note else ''}"),
                 Entry(group.why),
@@ -433,7 +448,7 @@ class _Site:
             if group.data == data
             for figure in group.figures
         ]
-        heads = [Head("model"), Head("reported", number=True), Head("unit", filter=True)]
+        heads = [Head("model"), Head("reported", number=True), Head("unit", filter=True), Head("ours", wide=True)]
         heads += [
             Head("comparable", filter=True),
             Head("protocol", filter=True, wide=True),
@@ -441,6 +456,17 @@ class _Site:
             Head("source"),
         ]
         return Table("Published figures, not ranked", heads, lines, titled=False) if lines else None
+
+    def _ours(self, data: str, metric: str) -> str:
+        """The rows under the largest budget that have this metric, best first: `lstm 1.680, gpt 1.685`."""
+        group = next((group for group in self.groups if group.data == data), None)
+        columns = () if group is None else (LIKELIHOOD[group.modality], *BESIDE[group.modality], *SAMPLES)
+        column = next((column for column in columns if column.metric == metric), None)
+        if group is None or column is None:
+            return "—"
+        entries = [entry for ranking in self.judge.rankings(group.rows, column) for entry in ranking.entries]
+        entries.sort(key=lambda entry: entry.cell.interval.centre)
+        return ", ".join(f"{marked(entry.row)} {cell_text(entry.cell, column)}" for entry in entries) or "—"
 
     def _records(self, groups: Sequence[_Group]) -> Table | None:
         lines = [
@@ -497,6 +523,7 @@ class _Site:
     def _section(self, group: _Group, row: Row) -> dict[str, Any]:
         """One row of a board, with all that is known of its runs."""
         record = row.runs[0].record
+        studies = [one for one in self.sensitive if (one.of.data, one.of.model) == (group.data, record.model)]
         return {
             "title": f"{group.data}, {row.budget[1]}{'' if row.name == record.model else f', {row.name}'}",
             "anchor": self._anchor(group, row),
@@ -506,7 +533,7 @@ class _Site:
             "neighbours": self._picture(row, NEIGHBOURS),
             "curves": list(self._curves(row)),
             "spread": self._spread(group, row),
-            "studied": studied(self.studies, group.data, record.model, self.colours[row.family]),
+            "studied": studied(studies[0], self.colours[row.family]) if studies else None,
             "runs": self._runs_table(row),
             "command": command(row),
             "options": options(record),

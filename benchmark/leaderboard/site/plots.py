@@ -17,7 +17,7 @@ from markupsafe import Markup, escape
 
 from benchmark.leaderboard.columns import quantity
 from benchmark.leaderboard.statistics import pareto_front
-from benchmark.sweep.sensitivity import LearningRates
+from benchmark.sweep.sensitivity import EPSILON, LearningRates
 from benchmark.traces import Curve
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ _STYLE: Any = {
     "ytick.labelcolor": _MUTED,
     "figure.dpi": 72,
 }
+_MARKERS = "osD^vPX"  # models of one family differ by them
 _WIDTH = 5.0  # inches of 72 units
 
 #: Where a label may stand beside its point, in points, the best place first.
@@ -73,6 +74,17 @@ class Point:
     exact: bool = True
     cost: float = 0.0
     seeds: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Line:
+    """A model in a figure of many: `y` over `x`, with the ends of its seeds where there are some."""
+
+    name: str
+    colour: int
+    x: Sequence[float]
+    y: Sequence[float]
+    ends: tuple[Sequence[float], Sequence[float]] | None = None
 
 
 def interval_plot(title: str, unit: str, points: Sequence[Point], floors: Mapping[str, float], log: bool) -> Markup:
@@ -112,7 +124,7 @@ def pareto_plot(title: str, quality: str, cost: str, points: Sequence[Point], lo
             _marker(axes, point.cost, point.value, point)
         axes.set_xlabel(cost)
         axes.set_ylabel(quality)
-        axes.margins(0.12, 0.12)
+        axes.margins(0.18, 0.12)
         _scale(axes, "x", log=True)
         _scale(axes, "y", log)
         _label(figure, axes, points, front)
@@ -160,6 +172,29 @@ def rate_plot(title: str, unit: str, found: LearningRates, colour: int) -> Marku
         _scale(axes, "x", log=True)
 
     return _svg(draw, title, 2.8)
+
+
+def loss_plot(title: str, what: str, lines: Sequence[Line]) -> Markup:
+    """Share of what there is to learn that each line loses, over a log scale; below the dotted line is good."""
+
+    def draw(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        for index, line in enumerate(lines):
+            colour, marker = _FAMILY[line.colour], _MARKERS[index % len(_MARKERS)]
+            axes.plot(line.x, line.y, color=colour, marker=marker, markersize=4.5, linewidth=1.4, label=line.name)
+            if line.ends is not None:
+                axes.fill_between(line.x, *line.ends, color=colour, alpha=0.12, linewidth=0)
+        axes.axhline(EPSILON, color=_MUTED, linewidth=1, linestyle=(0, (1, 2)))
+        axes.set_yscale("symlog", linthresh=EPSILON)
+        axes.set_ylim(-EPSILON / 4, 1.3)
+        axes.set_yticks([0, EPSILON, 0.1, 1], ["0", f"{EPSILON:.0%}", "10%", "100%"])
+        axes.set_yticks([], minor=True)
+        axes.set_xlabel(what)
+        axes.set_ylabel("lost of what there is to learn")
+        _scale(axes, "x", log=True)
+        figure.legend(loc="outside upper left", ncols=3, frameon=False, fontsize=9.5, handlelength=1.6)
+
+    return _svg(draw, title, 3.5 + 0.22 * -(-len(lines) // 3))
 
 
 # How they are drawn --------------------------------------------------------------------------------------------------

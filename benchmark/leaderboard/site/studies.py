@@ -1,17 +1,92 @@
-"""What committed studies say of one model on one dataset: tables and a figure for its page."""
+"""What committed studies say, of all models for a page of their own, and of one model for its page."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
+import numpy as np
 from markupsafe import Markup
 
-from benchmark.leaderboard.site.plots import rate_plot
+from benchmark.leaderboard import sensitivity, stability
+from benchmark.leaderboard.sensitivity import Sensitivity
+from benchmark.leaderboard.site.plots import Line, loss_plot, rate_plot
 from benchmark.leaderboard.site.tables import Entry, Head, Table
-from benchmark.sweep.sensitivity import LearningRates, good_values, importances, learning_rates
+from benchmark.leaderboard.stability import Stability
+from benchmark.sweep.sensitivity import expected_loss, good_values
 from benchmark.sweep.stability import rates
-from benchmark.sweep.studies import Study, by_model
+from benchmark.sweep.studies import Study
+
+# All models ----------------------------------------------------------------------------------------------------------
+
+
+def studies_page(
+    sensitive: Sequence[Sensitivity], stable: Sequence[Stability], colours: Mapping[str, int], pages: Mapping[str, str]
+) -> dict[str, Any]:
+    """What the page shows; `colours` are those of families, `pages` the links of models."""
+
+    def dressed(table: Table) -> Table:
+        """Models link to their pages, families have their colours."""
+        family = next((index for index, head in enumerate(table.heads) if head.title == "family"), None)
+        rows = []
+        for name, *others in table.rows:
+            row = [replace(name, href=pages.get(name.text)), *others]
+            if family is not None:
+                row[family] = replace(row[family], colour=colours[row[family].text])
+            rows.append(row)
+        return replace(table, rows=rows)
+
+    return {
+        "answers": [*sensitivity.answers(sensitive), *stability.answers(stable)],
+        "tune": dressed(sensitivity.overview(sensitive)),
+        "robust": dressed(stability.overview(stable)),
+        "sources": dressed(stability.sources_table(stable)),
+        "data": [
+            {
+                "name": data,
+                "plots": list(_plots(data, [one for one in sensitive if one.of.data == data], colours)),
+                "rates": dressed(sensitivity.rates_table([one for one in sensitive if one.of.data == data])),
+            }
+            for data in sorted({one.of.data for one in sensitive})
+        ],
+        "spread": dressed(stability.spread_table(stable)),
+        "wrong": dressed(stability.rates_table(stable)),
+        "signs": dressed(stability.signs_table(stable)),
+    }
+
+
+def _plots(data: str, models: Sequence[Sensitivity], colours: Mapping[str, int]) -> Iterator[dict[str, Any]]:
+    """What all models of a dataset lose by wrong learning rates, and by trying few settings."""
+    models = sorted(models, key=lambda model: model.of.model)  # a model has the same mark in both
+    wrong = [
+        Line(
+            model.of.model,
+            colours[model.of.family],
+            found.factors,
+            [float(np.mean(seeds)) for seeds in found.lost],
+            ([min(seeds) for seeds in found.lost], [max(seeds) for seeds in found.lost]),
+        )
+        for model in models
+        if (found := model.rates) is not None
+    ]
+    few = [
+        Line(model.of.model, colours[model.of.family], range(1, len(lost) + 1), lost)
+        for model in models
+        if model.search is not None and (lost := expected_loss(model.search))
+    ]
+    if wrong:
+        plot = loss_plot(f"Learning rates on {data}", "learning rates, times the tuned ones", wrong)
+        yield {
+            "caption": "A wrong learning rate: the mean over seeds, the band from the best to the worst",
+            "plot": plot,
+        }
+    if few:
+        plot = loss_plot(f"Best of n settings on {data}", "settings tried, n", few)
+        yield {"caption": "Few settings: what the best of n is expected to lose against the best of all", "plot": plot}
+
+
+# One model -----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -19,21 +94,16 @@ class Studied:
     """Parts are `None` where no study speaks of them."""
 
     importances: Table | None
-    rates: LearningRates | None
     rate_plot: Markup | None
     stability: Table
 
 
-def studied(studies: Sequence[Study], data: str, model: str, colour: int) -> Studied | None:
-    """What `studies` say of `model` on `data`; `None` where they say nothing."""
-    of = next((of for of in by_model(studies) if (of.data, of.model) == (data, model)), None)
-    if of is None or (of.search is None and of.rates is None):
-        return None
-    found = learning_rates(of.rates) if of.rates is not None else None
-    plot = None
-    if of.rates is not None and found is not None:
-        title = f"{model} on {data}: validation score against learning rate"
-        plot = rate_plot(title, of.rates.header.measure, found, colour)
+def studied(model: Sensitivity, colour: int) -> Studied:
+    """What studies say of one model on one dataset."""
+    of, plot = model.of, None
+    if of.rates is not None and model.rates is not None:
+        title = f"{of.title}: validation score against learning rate"
+        plot = rate_plot(title, of.rates.header.measure, model.rates, colour)
     runs = {
         "the search space": of.search.proposed if of.search is not None else (),
         "learning rates": of.rates.trials if of.rates is not None else (),
@@ -54,15 +124,15 @@ def studied(studies: Sequence[Study], data: str, model: str, colour: int) -> Stu
         "spikes a 1,000 steps",
         "gradient tail",
     )
-    stability = Table(
+    table = Table(
         "Stability over", [Head("over"), *(Head(title, number=True) for title in titles)], lines, titled=False
     )
-    return Studied(None if of.search is None else _importances(of.search), found, plot, stability)
+    return Studied(None if of.search is None else _importances(model, of.search), plot, table)
 
 
-def _importances(study: Study) -> Table | None:
+def _importances(model: Sensitivity, study: Study) -> Table | None:
     lines = []
-    for importance in importances(study):
+    for importance in model.found:
         low, high = good_values(study, importance.name)
         good = _value(low) if low == high else f"{_value(low)} to {_value(high)}"
         share = f"{importance.share:.0%} [{importance.low:.0%}, {importance.high:.0%}]"

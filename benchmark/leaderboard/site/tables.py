@@ -29,6 +29,7 @@ class Entry:
     colour: int | None = None
     code: bool = False
     head: bool = False  # names the row
+    more: str = ""  # follows the text, less loud
 
 
 @dataclass(frozen=True)
