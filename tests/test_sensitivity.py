@@ -18,10 +18,12 @@ from benchmark.sweep.sensitivity import (
     agreement,
     at_the_edge,
     expected_best,
+    expected_loss,
     good_values,
     importances,
     interaction,
     learning_rates,
+    scored,
 )
 from benchmark.sweep.stability import rates, signs, sources, spread
 from benchmark.sweep.studies import Header, Study, Trial, by_model
@@ -171,6 +173,17 @@ def test_the_expected_best_of_n_is_the_mean_over_all_draws() -> None:
 FACTORS = [10 ** (i / 2 - 1.5) for i in range(7)]
 
 
+def test_what_the_best_of_n_loses_falls_from_the_mean_to_nothing() -> None:
+    found = expected_loss(study(64))
+    values = [one.value for one in scored(study(64)) if one.value is not None]
+    caps = [one.cap for one in scored(study(64)) if one.cap is not None]
+    assert len(found) == 64
+    assert found == sorted(found, reverse=True)
+    way = np.mean(caps) - min(values)
+    assert found[0] == pytest.approx((np.mean(values) - min(values)) / way)
+    assert found[-1] < 0.01
+
+
 def rates_study(values: list[float], seeds: int = 3) -> Study:
     trials = [
         trial(seed * 7 + i, {"factor": factor, "seed": seed}, values[i])
@@ -225,7 +238,7 @@ def test_what_trained_longer_is_never_pooled_with_what_trained_shorter() -> None
     assert alone.rates == quick
     assert alone.together == (long,)
     page, _ = stability_page({Path("long"): long, Path("quick"): quick}, [])
-    assert "| vae on digits | tuned, short | 1 |" in page
+    assert "| vae | digits | tuned, short | nats/example | 1 |" in page
     assert (
         "after 1,000 training examples the good window"
         in sensitivity_page({Path(str(i)): one for i, one in enumerate((long, quick, slow))})[0]
@@ -345,7 +358,8 @@ def studies() -> dict[Path, Study]:
 
 def test_the_page_of_sensitivity_answers_in_one_look() -> None:
     page, pictures = sensitivity_page(studies())
-    first = page.splitlines()[6]
+    assert page.splitlines()[4] == "- digits: tune first the learning rate of vae"
+    first = next(line for line in page.splitlines() if line.startswith("| vae |"))
     assert first.startswith("| vae | vae | digits | `learning_rate` ")
     assert "`dropout`" in first
     assert "winner's curse" in page
@@ -361,8 +375,9 @@ def test_the_page_of_sensitivity_answers_in_one_look() -> None:
 
 def test_the_page_of_stability_has_every_group_of_runs() -> None:
     page, pictures = stability_page(studies(), [])
-    assert "| vae on digits | tuned, short | 13 |" in page
-    assert "| vae on digits | learning rates | 21 | 0 | 6 | 0 |" in page
+    assert "- digits: diverged, or ended worse than before training: no setting of any model" in page
+    assert "| vae | digits | tuned, short | nats/example | 13 |" in page
+    assert "| vae | digits | learning rates | 21 | 0 | 6 | 0 |" in page
     assert "3 × 3" in page
     assert "active units" in page
     assert set(pictures) == {"stability.svg"}

@@ -21,11 +21,15 @@ from PIL import Image
 from test_sensitivity import header, study, trial
 
 from benchmark.__main__ import cli
+from benchmark.leaderboard.published import read_published
+from benchmark.leaderboard.site.folder import write_site
 from benchmark.leaderboard.site.pages import site
 from benchmark.leaderboard.site.plots import Point, curve_plot, pareto_plot
 from benchmark.leaderboard.site.tables import linked
 from benchmark.leaderboard.statistics import pareto_front
 from benchmark.record import Record, read_records
+from benchmark.report.parts import as_html
+from benchmark.report.report import report
 from benchmark.spec import BadInput, Score
 from benchmark.sweep.studies import Study
 from benchmark.traces import traces
@@ -121,10 +125,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (home / "records" / "words" / "gpt" / "0.txt").write_text(f"=== end\n\n{HOSTILE}")
     (home / "stability.md").write_text("# Stability\n")
     shutil.copy(REPOSITORY / "leaderboards" / "published.yaml", home)
-    for name, content in pages(home).items():
-        file = home / "site" / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(content)
+    write_site(pages(home), home / "site")
     return home
 
 
@@ -133,8 +134,17 @@ def pages(home: Path) -> dict[str, str]:
         trial(number, {"factor": factor}, 2.0 + abs(np.log10(factor)) + number / 100)
         for number, factor in enumerate((0.03, 0.1, 0.3, 1.0, 3.0, 10.0) * 2)
     ]
-    studies = [study(64), Study(header=header("learning_rate"), trials=tuple(grid))]
-    return site(read_records(home / "records"), MODELS, None, home / "published.yaml", home / "site", studies)
+    seeds = [trial(3 * i + j, {"seed.init": i, "seed.data": j}, 1 + 0.1 * i) for i in range(3) for j in range(3)]
+    studies = [
+        study(64),
+        Study(header=header("learning_rate"), trials=tuple(grid)),
+        Study(header=header("seeds"), trials=tuple(seeds)),
+        study(32, model="flow_matching", family="diffusion", name="second"),
+    ]
+    records = read_records(home / "records")
+    page = report("Reproducibility", records, {}, read_published(home / "published.yaml"))
+    beside = {"reproducibility": as_html(page, home="index.html")}
+    return site(records, MODELS, None, home / "published.yaml", home / "site", studies, beside)
 
 
 # What pages say ------------------------------------------------------------------------------------------------------
@@ -143,7 +153,8 @@ def pages(home: Path) -> dict[str, str]:
 def test_there_is_a_page_for_each_dataset_and_model(home: Path) -> None:
     found = {str(file.relative_to(home / "site")) for file in (home / "site").rglob("*") if file.is_file()}
     pages = {f"model/{name}.html" for name in (*FAMILIES, "lstm", "stranger")} | {"data/digits.html", "data/words.html"}
-    assert found == pages | {"index.html", "choosing.html", "assets/site.css", "assets/tables.js"}
+    pages |= {"index.html", "choosing.html", "studies.html", "reproducibility.html"}
+    assert found == pages | {"assets/site.css", "assets/tables.js"}
 
 
 def test_the_same_records_give_the_same_bytes(home: Path) -> None:
@@ -180,6 +191,46 @@ def test_a_model_shows_what_studies_say_of_it(home: Path) -> None:
     assert "learning rates, times the tuned ones" in page
     assert "the search space" in page
     assert "Sensitivity" not in (home / "site" / "model" / "vdm.html").read_text()
+
+
+def test_studies_say_at_one_look_who_is_robust_and_what_to_tune(home: Path) -> None:
+    page = (home / "site" / "studies.html").read_text()
+    for shown in (
+        "digits: tune first the learning rate of vae and flow_matching",
+        "is the most robust",
+        '<a href="model/flow_matching.html">flow_matching</a>',
+        "Learning rates on digits",
+        "Best of n settings on digits",
+        "active units",
+        "initialisation, s.d.",
+        'href="../stability.md"',
+    ):
+        assert shown in page, shown
+    assert 'href="../sensitivity.md"' not in page, "it does not exist here"
+    assert "studies.html" in (home / "site" / "index.html").read_text()
+
+
+def test_without_studies_there_is_no_page_of_them() -> None:
+    found = site({Path("x.json"): record()}, MODELS)
+    assert "studies.html" not in found
+    assert "studies.html" not in found["index.html"] + found["choosing.html"] + found["model/vae.html"]
+
+
+def test_published_figures_stand_beside_ours(tmp_path: Path) -> None:
+    figure = "{model: other, value: 1.5, citation: Somebody}"
+    file = tmp_path / "published.yaml"
+    file.write_text(
+        "- {data: digits, metric: bits_per_dim, unit: bits/dim, protocol: theirs, comparable: true, why: same,\n"
+        f"   figures: [{figure}]}}\n"
+    )
+    found = site({Path("x.json"): record(likelihood(1.9, "bound"))}, MODELS, None, file)
+    assert '<td class="wide">vae ≤ 1.900</td>' in found["data/digits.html"]
+    assert '<a href="data/digits.html#published">1 published figure</a>' in found["index.html"]
+
+
+def test_the_report_leads_back_only_where_it_stands_among_the_boards(home: Path) -> None:
+    assert '<a href="index.html">← Back to the boards</a>' in (home / "site" / "reproducibility.html").read_text()
+    assert "Back to the boards" not in as_html(report("Alone", read_records(home / "records"), {}))
 
 
 def test_matrices_hold_probabilities_of_improvement(home: Path) -> None:
@@ -235,10 +286,86 @@ def test_figures_are_deterministic_and_take_their_colours_from_the_page() -> Non
 def test_the_verb_writes_the_site_of_the_committed_records(tmp_path: Path) -> None:
     done = CliRunner().invoke(cli, ["site", "--to", str(tmp_path / "site")], catch_exceptions=False)
     assert done.exit_code == 0
-    assert (tmp_path / "site" / "index.html").is_file()
+    names = {"index.html", "choosing.html", "studies.html", "reproducibility.html"}
+    assert names == {file.name for file in (tmp_path / "site").glob("*.html")}
     assert "No row on a board yet" not in (tmp_path / "site" / "model" / "vae.html").read_text()
     with pytest.raises(BadInput, match="no records below"):
         CliRunner().invoke(cli, ["site", "--records", str(tmp_path)], catch_exceptions=False, standalone_mode=False)
+
+
+# The folder ----------------------------------------------------------------------------------------------------------
+
+SITE = {"index.html": "by python -m benchmark site", "assets/site.css": "", "model/old.html": "old"}
+
+
+def files_in(folder: Path) -> list[str]:
+    return sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if not file.is_dir())
+
+
+def test_a_site_replaces_a_site_as_a_whole(tmp_path: Path) -> None:
+    target = tmp_path / "deep" / "site"
+    assert write_site(SITE, target) == target / "index.html"
+    write_site(SITE | {"model/new.html": "new"}, target)
+    new = {name: text for name, text in SITE.items() if name != "model/old.html"}
+    write_site(new, target)
+    assert files_in(tmp_path) == ["deep/site/assets/site.css", "deep/site/index.html"], "nothing old, nothing beside"
+    (tmp_path / "link").symlink_to(target)
+    write_site(SITE, tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert (target / "model" / "old.html").read_text() == "old"
+
+
+@pytest.mark.parametrize("stranger", ["thesis.tex", ".bashrc", "data/raw.npz", "other/page.html", "data/more/a.html"])
+def test_a_folder_that_holds_anything_else_is_left_alone(stranger: str, tmp_path: Path) -> None:
+    write_site(SITE, tmp_path / "site")
+    file = tmp_path / "site" / stranger
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("mine")
+    before = files_in(tmp_path)
+    with pytest.raises(BadInput, match="not made by the verb site"):
+        write_site(SITE, tmp_path / "site")
+    assert files_in(tmp_path) == before
+    assert file.read_text() == "mine"
+
+
+def test_pages_of_somebody_else_and_files_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "index.html").write_text("my home page")
+    with pytest.raises(BadInput, match=r"no index\.html of a site"):
+        write_site(SITE, tmp_path)
+    with pytest.raises(BadInput, match="it is a file"):
+        write_site(SITE, tmp_path / "index.html")
+    assert (tmp_path / "index.html").read_text() == "my home page"
+
+
+def test_what_existed_survives_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_site(SITE, tmp_path / "site")
+    with pytest.raises(OSError, match=r"index\.html"):  # a page that cannot be written
+        write_site({"index.html": "", "index.html/x.html": ""}, tmp_path / "site")
+    real, moves = os.replace, []
+
+    def once(source: Path, target: Path) -> None:
+        moves.append(target)
+        if len(moves) == 2:
+            raise OSError("no space")
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", once)
+    with pytest.raises(OSError, match="no space"):  # the new one cannot take its place
+        write_site(SITE | {"index.html": "new"}, tmp_path / "site")
+    assert len(moves) == 3
+    assert files_in(tmp_path) == sorted(f"site/{name}" for name in SITE)
+    assert (tmp_path / "site" / "index.html").read_text() == SITE["index.html"]
+
+
+def test_the_verb_refuses_before_any_work_and_keeps_what_it_cannot_rebuild(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(BadInput, match="thesis"):
+        CliRunner().invoke(cli, ["site", "--to", str(tmp_path)], catch_exceptions=False, standalone_mode=False)
+    write_site(SITE, tmp_path / "site")
+    nothing = ["site", "--records", str(tmp_path), "--to", str(tmp_path / "site")]
+    with pytest.raises(BadInput, match="no records below"):
+        CliRunner().invoke(cli, nothing, catch_exceptions=False, standalone_mode=False)
+    assert files_in(tmp_path / "site") == sorted(SITE)
 
 
 # In a browser --------------------------------------------------------------------------------------------------------
@@ -332,6 +459,11 @@ def test_heads_sort_by_click_and_by_keyboard(browser: Any, address: str) -> None
             assert bits.get_attribute("aria-sort") == expected
             assert visit.column(1)[-1] == "sngan"
         assert visit.page.locator("tbody.below").first.inner_text().count("uniform") == 1
+        visit.page.goto(f"{address}studies.html")
+        window = visit.page.locator("th", has_text="tuned setting's place").first
+        window.get_by_role("button").click()
+        places = [int(text.split(" of ")[0]) for text in visit.column(8)]
+        assert places == sorted(places)
         assert visit.problems == []
 
 
@@ -386,7 +518,7 @@ def test_every_page_works_without_a_network_and_every_link_resolves(browser: Any
 @pytest.mark.slow
 def test_pages_work_from_the_disk(browser: Any, home: Path) -> None:
     with Visit(browser) as visit:
-        for name in ("index.html", "data/digits.html", "model/vae.html"):
+        for name in ("index.html", "studies.html", "data/digits.html", "model/vae.html"):
             visit.page.goto((home / "site" / name).as_uri())
             assert visit.page.locator("th button").count() > 0, "the script did not run"
             assert visit.page.evaluate("getComputedStyle(document.body).margin") == "0px", "the style is missing"
@@ -434,7 +566,14 @@ CONTRAST = """() => {
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_is_legible_in_light_and_in_dark(browser: Any, address: str, scheme: str) -> None:
     with Visit(browser, color_scheme=scheme) as visit:
-        for name in ("index.html", "choosing.html", "data/digits.html", "model/vae.html"):
+        for name in (
+            "index.html",
+            "choosing.html",
+            "studies.html",
+            "reproducibility.html",
+            "data/digits.html",
+            "model/vae.html",
+        ):
             visit.page.goto(f"{address}{name}")
             ratio, words = visit.page.evaluate(CONTRAST)
             assert ratio >= 4.5, f"{name}: {words}"
@@ -453,7 +592,7 @@ def test_no_words_in_figures_overlap(browser: Any, address: str, width: int) -> 
         .map(([b]) => `${plot.getAttribute("aria-label")}: ${a} over ${b}`));
     })"""
     with Visit(browser, viewport={"width": width, "height": 900}) as visit:
-        for name in ("data/digits.html", "model/vae.html"):
+        for name in ("data/digits.html", "model/vae.html", "studies.html"):
             visit.page.goto(f"{address}{name}")
             assert visit.page.locator("svg.plot").count() > 0
             assert visit.page.evaluate(overlaps) == []

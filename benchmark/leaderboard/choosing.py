@@ -213,7 +213,8 @@ def _robustness(studies: Sequence[Study], rows: Sequence[Row]) -> Advice:
     """Who forgives settings that were not tuned; no table where no study was made."""
     windows = {model.of.title: model.rates for model in sensitivities(studies)}
     stable = [model for model in stabilities(studies, rows) if model.of.search or windows.get(model.title)]
-    lines, first = [], {}
+    lines: list[list[Entry]] = []
+    first: dict[str, Stability] = {}
     for model in stable:
         window = windows.get(model.title)
         unstable = model.rates("space").unstable if model.of.search is not None else None

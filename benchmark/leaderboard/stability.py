@@ -190,8 +190,8 @@ def overview(models: Sequence[Stability]) -> Table:
                 _tenths(space.tail),
             ]
         )
-    titles = (f"settings that learn {MOST:.0%} of the best", "unstable over the space", "over learning rates")
-    titles += ("IQR over seeds", "gradient tail")
+    works = f"settings that learn {MOST:.0%} of the best"
+    titles = (works, "unstable over the space", "over learning rates", "IQR over seeds", "gradient tail")
     heads = [Head("model"), Head("family", filter=True), Head("data", filter=True)]
     return Table("Stability", [*heads, *(Head(title, number=True) for title in titles)], lines, titled=False)
 

@@ -6,7 +6,7 @@ import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.resources import files
 from itertools import combinations
@@ -54,7 +54,7 @@ from benchmark.leaderboard.site.cells import (
 )
 from benchmark.leaderboard.site.plots import COLOURS, Point, curve_plot, interval_plot, pareto_plot
 from benchmark.leaderboard.site.studies import studied, studies_page
-from benchmark.leaderboard.site.tables import Entry, Head, Matrix, Table, linked
+from benchmark.leaderboard.site.tables import Entry, Head, Matrix, Table, dressed, linked
 from benchmark.leaderboard.stability import stabilities
 from benchmark.leaderboard.texts import absences, cell_text, conditions, machine, marked, seed, unit, words
 from benchmark.record import Record
@@ -176,11 +176,14 @@ class _Site:
             found[f"data/{data}.html"] = self._render("dataset.html", "../", **self._dataset(data))
         for model in self.models:
             found[f"model/{model}.html"] = self._render("model.html", "../", **self._model(model))
-        parts = advice(self.records, list(self.catalogue.values()), self.current, self.studies)
+        pages = {name: f"model/{name}.html" for name in self.models}
         if self.stable:
-            pages = {name: f"model/{name}.html" for name in self.models}
-            content = studies_page(self.sensitive, self.stable, self.colours, pages)
+            content = studies_page(self.sensitive, self.stable, pages, self.colours)
             found["studies.html"] = self._render("studies.html", "", **content)
+        parts = [
+            replace(part, table=part.table and dressed(part.table, pages, self.colours))
+            for part in advice(self.records, list(self.catalogue.values()), self.current, self.studies)
+        ]
         found["choosing.html"] = self._render("choosing.html", "", lead=LEAD, parts=parts)
         return found
 

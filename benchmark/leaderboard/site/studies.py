@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from markupsafe import Markup
 from benchmark.leaderboard import sensitivity, stability
 from benchmark.leaderboard.sensitivity import Sensitivity
 from benchmark.leaderboard.site.plots import Line, loss_plot, rate_plot
-from benchmark.leaderboard.site.tables import Entry, Head, Table
+from benchmark.leaderboard.site.tables import Entry, Head, Table, dressed
 from benchmark.leaderboard.stability import Stability
 from benchmark.sweep.sensitivity import expected_loss, good_values
 from benchmark.sweep.stability import rates
@@ -22,37 +22,29 @@ from benchmark.sweep.studies import Study
 
 
 def studies_page(
-    sensitive: Sequence[Sensitivity], stable: Sequence[Stability], colours: Mapping[str, int], pages: Mapping[str, str]
+    sensitive: Sequence[Sensitivity], stable: Sequence[Stability], pages: Mapping[str, str], colours: Mapping[str, int]
 ) -> dict[str, Any]:
-    """What the page shows; `colours` are those of families, `pages` the links of models."""
+    """What the page shows; `pages` are the links of models, `colours` those of families."""
 
-    def dressed(table: Table) -> Table:
-        """Models link to their pages, families have their colours."""
-        family = next((index for index, head in enumerate(table.heads) if head.title == "family"), None)
-        rows = []
-        for name, *others in table.rows:
-            row = [replace(name, href=pages.get(name.text)), *others]
-            if family is not None:
-                row[family] = replace(row[family], colour=colours[row[family].text])
-            rows.append(row)
-        return replace(table, rows=rows)
+    def shown(table: Table) -> Table:
+        return dressed(table, pages, colours)
 
     return {
         "answers": [*sensitivity.answers(sensitive), *stability.answers(stable)],
-        "tune": dressed(sensitivity.overview(sensitive)),
-        "robust": dressed(stability.overview(stable)),
-        "sources": dressed(stability.sources_table(stable)),
+        "tune": shown(sensitivity.overview(sensitive)),
+        "robust": shown(stability.overview(stable)),
+        "sources": shown(stability.sources_table(stable)),
         "data": [
             {
                 "name": data,
                 "plots": list(_plots(data, [one for one in sensitive if one.of.data == data], colours)),
-                "rates": dressed(sensitivity.rates_table([one for one in sensitive if one.of.data == data])),
+                "rates": shown(sensitivity.rates_table([one for one in sensitive if one.of.data == data])),
             }
             for data in sorted({one.of.data for one in sensitive})
         ],
-        "spread": dressed(stability.spread_table(stable)),
-        "wrong": dressed(stability.rates_table(stable)),
-        "signs": dressed(stability.signs_table(stable)),
+        "spread": shown(stability.spread_table(stable)),
+        "wrong": shown(stability.rates_table(stable)),
+        "signs": shown(stability.signs_table(stable)),
     }
 
 
@@ -70,11 +62,13 @@ def _plots(data: str, models: Sequence[Sensitivity], colours: Mapping[str, int])
         for model in models
         if (found := model.rates) is not None
     ]
-    few = [
-        Line(model.of.model, colours[model.of.family], range(1, len(lost) + 1), lost)
-        for model in models
-        if model.search is not None and (lost := expected_loss(model.search))
-    ]
+    few = []
+    for model in models:
+        lost = expected_loss(model.search) if model.search is not None else []
+        if lost:
+            tried = [2**k for k in range(len(lost).bit_length())]
+            values = [lost[n - 1] for n in tried]
+            few.append(Line(model.of.model, colours[model.of.family], tried, values))
     if wrong:
         plot = loss_plot(f"Learning rates on {data}", "learning rates, times the tuned ones", wrong)
         yield {

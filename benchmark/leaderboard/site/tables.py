@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from markupsafe import Markup, escape
 
@@ -42,6 +42,18 @@ class Table:
     below: Sequence[Sequence[Entry]] = ()
     notes: Sequence[str] = ()
     titled: bool = True  # whether the caption is shown: a heading of the page may say it already
+
+
+def dressed(content: Table, pages: Mapping[str, str], colours: Mapping[str, int]) -> Table:
+    """The table with models' names as links to their `pages`, and with the `colours` of families."""
+    family = next((index for index, head in enumerate(content.heads) if head.title == "family"), None)
+    rows = []
+    for name, *others in content.rows:
+        row = [replace(name, href=pages.get(name.text)), *others]
+        if family is not None:
+            row[family] = replace(row[family], colour=colours.get(row[family].text))
+        rows.append(row)
+    return replace(content, rows=rows)
 
 
 @dataclass(frozen=True)
