@@ -83,7 +83,7 @@ def test_codes_are_of_models_that_encode_or_walk() -> None:
     psnr = {"psnr": Score("dB", 1, 20.0)}
     found = parts(RECORDS | {Path("0.json"): record(likelihood(1.9, "bound") | psnr)}, MODELS)["Latent codes"]
     assert cells(found) == [["vae", "family", "digits", "encodes and decodes", "20.00", "—", "—"]]
-    assert found.short == "vae: it encodes and decodes"
+    assert found.short == "vae, which encodes and decodes"
 
 
 def test_texts_under_different_protocols_are_not_ranked() -> None:

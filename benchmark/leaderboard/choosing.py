@@ -191,7 +191,7 @@ def _codes(judge: Judge, rows: Sequence[Row], models: Sequence[Mapping[str, Any]
         "as features of the images see it (1: no detour; lower is better).",
         (),
         Table("Codes", heads, lines, titled=False) if lines else None,
-        f"{listed(encode, 'or')}: {'it encodes and decodes' if len(encode) == 1 else 'they encode and decode'}"
+        f"{listed(encode, 'or')}, {'which encodes and decodes' if len(encode) == 1 else 'which encode and decode'}"
         if encode
         else "",
     )
