@@ -47,6 +47,9 @@ in `configs/sweep/`, each with a training seed of its own, so that what is seen 
   asks about; nuisance ones were varied since the answer depends on them.
 - **Good values** are the range over the best {TOP:.0%}. An optimum *at the edge* says that the space should be wider.
 - **Diverged** trials (not finite, or worse at the end than before training) count with the score before training.
+- **Tuned setting's place** is among the trials, under their short budget. It was tuned for a longer one, which forgives
+  lower rates and wants more dropout and averaging: a place far down says that short trials tell good from bad, and not
+  the best. Where settings were trained under two budgets, the agreement of their ranks is given.
 - **Learning-rate sensitivity** (Wortsman and others 2023): all learning rates times one factor from 0.03 to 32; the
   mean of the score, capped at that before training, less the best. The **good window** is where the mean over seeds
   has lost at most {EPSILON:.0%} of what there is to learn (the way from the score before training to the best), in
