@@ -24,7 +24,7 @@ from benchmark.__main__ import cli
 from benchmark.leaderboard.published import read_published
 from benchmark.leaderboard.site.folder import write_site
 from benchmark.leaderboard.site.pages import site
-from benchmark.leaderboard.site.plots import Point, curve_plot, pareto_plot
+from benchmark.leaderboard.site.plots import Line, Point, curve_plot, loss_plot, pareto_plot
 from benchmark.leaderboard.site.tables import linked
 from benchmark.leaderboard.statistics import pareto_front
 from benchmark.record import Record, read_records
@@ -279,6 +279,8 @@ def test_figures_are_deterministic_and_take_their_colours_from_the_page() -> Non
     assert "var(--c0)" in figure
     assert "#00f" not in figure
     assert "<style" not in figure
+    apart = [loss_plot("l", "n", [Line("a", 0, mark, (1, 2, 4), (0.5, 0.1, 0.01))]) for mark in (0, 1)]
+    assert apart[0] != apart[1], "models of one family differ by their marks"
     assert "start cut off" in curve_plot("c", "loss", [tuple((i, 9.0 / i**2) for i in range(1, 50))], 0)
 
 

@@ -82,6 +82,7 @@ class Line:
 
     name: str
     colour: int
+    mark: int  # its number among the models of all figures
     x: Sequence[float]
     y: Sequence[float]
     ends: tuple[Sequence[float], Sequence[float]] | None = None
@@ -179,8 +180,8 @@ def loss_plot(title: str, what: str, lines: Sequence[Line]) -> Markup:
 
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
-        for index, line in enumerate(lines):
-            colour, marker = _FAMILY[line.colour], _MARKERS[index % len(_MARKERS)]
+        for line in lines:
+            colour, marker = _FAMILY[line.colour], _MARKERS[line.mark % len(_MARKERS)]
             axes.plot(line.x, line.y, color=colour, marker=marker, markersize=4.5, linewidth=1.4, label=line.name)
             if line.ends is not None:
                 axes.fill_between(line.x, *line.ends, color=colour, alpha=0.12, linewidth=0)

@@ -50,25 +50,16 @@ def studies_page(
 
 def _plots(data: str, models: Sequence[Sensitivity], colours: Mapping[str, int]) -> Iterator[dict[str, Any]]:
     """What all models of a dataset lose by wrong learning rates, and by trying few settings."""
-    models = sorted(models, key=lambda model: model.of.model)  # a model has the same mark in both
-    wrong = [
-        Line(
-            model.of.model,
-            colours[model.of.family],
-            found.factors,
-            [float(np.mean(seeds)) for seeds in found.lost],
-            ([min(seeds) for seeds in found.lost], [max(seeds) for seeds in found.lost]),
-        )
-        for model in models
-        if (found := model.rates) is not None
-    ]
-    few = []
-    for model in models:
-        lost = expected_loss(model.search) if model.search is not None else []
-        if lost:
+    wrong, few = [], []
+    for mark, model in enumerate(sorted(models, key=lambda model: model.of.model)):
+        name, colour = model.of.model, colours[model.of.family]
+        if (found := model.rates) is not None:
+            means = [float(np.mean(seeds)) for seeds in found.lost]
+            ends = [min(seeds) for seeds in found.lost], [max(seeds) for seeds in found.lost]
+            wrong.append(Line(name, colour, mark, found.factors, means, ends))
+        if model.search is not None and (lost := expected_loss(model.search)):
             tried = [2**k for k in range(len(lost).bit_length())]
-            values = [lost[n - 1] for n in tried]
-            few.append(Line(model.of.model, colours[model.of.family], tried, values))
+            few.append(Line(name, colour, mark, tried, [lost[n - 1] for n in tried]))
     if wrong:
         plot = loss_plot(f"Learning rates on {data}", "learning rates, times the tuned ones", wrong)
         yield {
