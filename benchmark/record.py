@@ -16,10 +16,10 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
 from benchmark.spec import BadInput, Score
 from benchmark.traces import traces
@@ -46,6 +46,92 @@ _PACKAGES = (
 )
 
 
+def _holds(shape: Any) -> AfterValidator:
+    """What every reader of a mapping takes for granted; the mapping stays as it is, with whatever else it holds."""
+    adapter: TypeAdapter[Any] = TypeAdapter(shape)
+
+    def checked(content: Any) -> Any:
+        try:
+            adapter.validate_python(content, strict=True)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        return content
+
+    return AfterValidator(checked)
+
+
+class _Seeds(BaseModel):
+    init: int
+    data: int
+    eval: int
+
+
+class _DataConfig(BaseModel):
+    modality: str
+
+
+class _ModelConfig(BaseModel):
+    target: str
+
+
+class _BudgetConfig(BaseModel):
+    minutes: float
+
+
+class _EvaluationConfig(BaseModel):
+    split: str
+
+
+class _Config(BaseModel):
+    data: _DataConfig
+    model: _ModelConfig
+    budget: _BudgetConfig
+    evaluation: _EvaluationConfig
+
+
+class _Git(BaseModel):
+    commit: str
+    dirty: bool
+
+
+class _Split(BaseModel):
+    n: int
+    sha256: str
+
+
+class _Dataset(BaseModel):  # empty where a run failed before it had its data
+    name: str = ""
+    source: str = ""
+    licence: str = ""
+    citation: str = ""
+    note: str = ""
+    publishable: bool = True
+    splits: dict[str, _Split] = {}
+
+
+class _Hardware(BaseModel):
+    cpu: str = ""
+    cores: int | None = None
+    device: str = ""
+    threads: int = 0
+
+
+class _Renewed(BaseModel):
+    run: str
+    code_hash: str | None
+    git: _Git | None
+    scores: list[str]
+
+
+class _How(BaseModel):
+    likelihood: Literal["exact", "bound", "approximate"] = "exact"
+
+
+class _Protocol(BaseModel):
+    how: _How = _How()
+
+
 class Record(BaseModel):
     """What one run leaves behind. All that a reader sees is a pure function of these."""
 
@@ -58,19 +144,20 @@ class Record(BaseModel):
     model: str
     data: str
     budget: str
-    seed: dict[str, int]
-    config: dict[str, Any]
+    seed: Annotated[dict[str, int], _holds(_Seeds)]
+    config: Annotated[dict[str, Any], _holds(_Config)]
     config_hash: str
     code_hash: str | None
-    git: dict[str, Any] | None
-    dataset: dict[str, Any]
+    git: Annotated[dict[str, Any], _holds(_Git)] | None
+    dataset: Annotated[dict[str, Any], _holds(_Dataset)]
     environment: dict[str, str]
-    hardware: dict[str, Any]
+    hardware: Annotated[dict[str, Any], _holds(_Hardware)]
     started: datetime
     seconds: float
     scores: dict[str, Score]
     stability: dict[str, float] = {}  # how training went (`benchmark.watch`); older records have none
-    renewed: dict[str, Any] | None = None  # run, code and git of the training, and the scores that are of today's code
+    #: Run, code and git of the training, and the scores that are of today's code.
+    renewed: Annotated[dict[str, Any], _holds(_Renewed)] | None = None
 
     @field_validator("stability")
     @classmethod
@@ -89,6 +176,11 @@ class Record(BaseModel):
                 raise ValueError(f"score {name!r} holds a number that is not finite")
             if (score.value is None) == (score.absent is None):
                 raise ValueError(f"score {name!r} must have a value or say why it has none")
+            try:
+                _PROTOCOL.validate_python(score.protocol)
+            except ValidationError as error:
+                place = ".".join(map(str, error.errors()[0]["loc"]))
+                raise ValueError(f"score {name!r}, protocol.{place}: {error.errors()[0]['msg']}") from error
         return scores
 
     @property
@@ -101,6 +193,9 @@ class Record(BaseModel):
         return bool(self.dataset.get("publishable", True))
 
 
+_PROTOCOL: TypeAdapter[_Protocol] = TypeAdapter(_Protocol)
+
+
 def read_record(path: Path) -> Record:
     """The validated record in `path`, a file or a run's folder. Raises `BadInput` when it is missing or malformed."""
     file = path / "record.json" if path.is_dir() else path
@@ -111,7 +206,8 @@ def read_record(path: Path) -> Record:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise BadInput(f"{file} is no valid record: {place}: {first['msg']}") from error
+        message = first["msg"].removeprefix("Value error, ")
+        raise BadInput(f"{file} is no valid record: {place}: {message}") from error
 
 
 def read_records(folder: Path) -> dict[Path, Record]:

@@ -92,6 +92,17 @@ def test_what_a_run_publishes_is_well_formed(published: Path) -> None:
         ("dataset.source", "javascript:alert(1)", "dataset.source holds 'javascript:'"),
         ("dataset.note", "x" * 3000, "3,000 characters"),
         ("colour", "red", "no valid record: colour"),
+        ("scores.fid.protocol", {}, "fid does not say its extractor"),
+        ("scores.nll.protocol", {"split": "test"}, "nll does not say its how"),
+        ("scores.nll.protocol.how.likelihood", "exact", "nll is called exact, but"),
+        ("scores.nll.protocol.how.likelihood", "perfect", "score 'nll', protocol.how.likelihood"),
+        ("scores.nll.protocol.how", "well", "score 'nll', protocol.how"),
+        ("dataset.splits.test.sha256", None, "dataset: splits.test.sha256"),
+        ("dataset.splits", [], "dataset: splits"),
+        ("hardware.threads", "two", "hardware: threads"),
+        ("git.commit", 7, "git: commit"),
+        ("config.evaluation", None, "config: evaluation"),
+        ("renewed", {"run": "a", "code_hash": 1, "git": None, "scores": []}, "renewed: code_hash"),
     ],
 )
 def test_tampering_is_named(record: Path, path: str, value: Any, words: str) -> None:

@@ -24,6 +24,22 @@ MOST_LIKELIHOODS = 2**28  # bytes of per-example likelihoods, unpacked
 MOST_CHARACTERS = 2000  # in one string
 CLOSE = 1e-4  # relative: likelihoods of examples are float32
 
+#: Part of the evidence that a metric needs -> what its protocol must say.
+_DRAWN = ("split", "generated", "held_out", "reference", "how")
+_SAID: Mapping[str, Sequence[str]] = {
+    "log_prob": ("split", "how"),
+    "elbo": ("split", "how"),
+    "importance_bound": ("split", "how"),
+    "token_log_prob": ("split", "how"),
+    "samples": (*_DRAWN, "extractor"),
+    "images": _DRAWN,
+    "classes": (*_DRAWN, "judge"),
+    "labelled": (*_DRAWN, "judge"),
+    "anomalies": ("split", "outliers"),
+    "reconstructions": ("split",),
+    "interpolations": ("extractor",),
+}
+
 _MARKUP = re.compile(r"<\s*[a-z/!?]|&#?\w+;|(javascript|data|vbscript):|[\x00-\x08\x0b-\x1f\x7f]", re.IGNORECASE)
 _NAME = re.compile(r"[\w-]+")
 
@@ -57,7 +73,7 @@ def problems(file: Path, known: Known) -> list[str]:
     found = [
         *_texts(record.model_dump(mode="json")),
         *_identity(file, record),
-        *(line for name, score in record.scores.items() for line in _score(name, score, record, known)),
+        *_scores(record, known),
         *_likelihoods(per_example_file(file), record),
         *_traces(file),
     ]
@@ -111,6 +127,11 @@ def _identity(file: Path, record: Record) -> Iterator[str]:
         yield why
 
 
+def _scores(record: Record, known: Known) -> Iterator[str]:
+    for name, score in record.scores.items():
+        yield from _score(name, score, record, known)
+
+
 def _score(name: str, score: Score, record: Record, known: Known) -> Iterator[str]:
     """Whether a score is of a metric, version, unit and protocol that are measured today."""
     metric = next((metric for metric in known.metrics if metric.name == name), None)
@@ -121,6 +142,9 @@ def _score(name: str, score: Score, record: Record, known: Known) -> Iterator[st
         if score.unit != metric.unit:
             yield f"{name} has unit {score.unit!r}, must be {metric.unit!r}"
         if score.value is not None:
+            for key in _SAID[metric.needs[0]]:
+                if key not in protocol:
+                    yield f"{name} does not say its {key.replace('_', ' ')}: a score without its protocol means nothing"
             for key, value in metric.protocol.items():
                 if protocol.get(key) != value:
                     yield f"{name} has {key} {protocol.get(key)!r} in its protocol, must be {value!r}"
@@ -136,17 +160,13 @@ def _score(name: str, score: Score, record: Record, known: Known) -> Iterator[st
         network = str(protocol.get(key, ""))
         if network and network not in known.networks and not network.startswith("inception-v3@"):
             yield f"{name} has {key} {network!r}, which is not shipped (allowed: {', '.join(sorted(known.networks))})"
-    for key, value in {**protocol, **_mapping(protocol.get("how", {}))}.items():
+    for key, value in {**protocol, **protocol.get("how", {})}.items():
         if key != "how" and not isinstance(value, (str, int, float, bool)):
             yield f"{name} has a {type(value).__name__} as {key} in its protocol: text and numbers are allowed"
     if score.stderr is not None and score.stderr < 0:
         yield f"{name} has a negative standard error"
     if score.n is not None and score.n < 1:
         yield f"{name} was computed from {score.n} examples"
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {"how": value}
 
 
 def _likelihoods(file: Path, record: Record) -> Iterator[str]:
@@ -180,6 +200,8 @@ def _likelihoods(file: Path, record: Record) -> Iterator[str]:
             if score is None or score.value is None or (metric == "nll" and name == "elbo" and "log_prob" in arrays):
                 continue
             mean = sign * float(array.astype(np.float64).mean())
+            if name == "elbo" and score.protocol.get("how", {}).get("likelihood") == "exact":
+                yield f"{metric} is called exact, but {file.name} holds bounds"
             if score.n != len(array):
                 yield f"{metric} was computed from {score.n} examples, {file.name} holds {len(array)}"
             elif not math.isclose(mean, score.value, rel_tol=CLOSE, abs_tol=CLOSE):
