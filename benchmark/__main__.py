@@ -164,10 +164,12 @@ def sweep(overrides: tuple[str, ...]) -> None:
     from benchmark.sweep.command import plan_of
 
     summary = _carry_out(*plan_of(overrides))
-    if summary.best is not None:
-        click.echo(f"best: {summary.best:.6g}, {summary.trial}")
-        for key, value in summary.params.items():
-            click.echo(f"  {key}={value:.6g}" if isinstance(value, float) else f"  {key}={value}")
+    if summary.best is None:
+        click.echo("no trial has a score: all of them failed", err=True)
+        sys.exit(1)
+    click.echo(f"best: {summary.best:.6g}, {summary.trial}")
+    for key, value in summary.params.items():
+        click.echo(f"  {key}={value:.6g}" if isinstance(value, float) else f"  {key}={value}")
     click.echo(f"publish it with: python -m benchmark publish {summary.folder}")
 
 
@@ -624,6 +626,10 @@ def main() -> None:
     except click.UsageError as error:
         where = error.ctx.command_path if error.ctx else "python -m benchmark"
         click.echo(f"error: {error.format_message()} See `{where} --help`.", err=True)
+        sys.exit(2)
+    except OSError as error:  # a full disk, a folder that is read-only or a file
+        where = f"{error.filename}: " if error.filename else ""
+        click.echo(f"error: {where}{error.strerror or error}: make room there, or name another place", err=True)
         sys.exit(2)
     except (Stopped, click.Abort) as stop:
         click.echo(f"stopped; {stop}".rstrip("; "), err=True)

@@ -100,6 +100,23 @@ def test_what_is_wrong_is_said_in_one_line(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("verb", ["leaderboard", "sweep"])
+def test_a_place_that_cannot_be_written_is_named_in_one_line(
+    verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file stands where a folder is needed: as good as a read-only one, for root too."""
+    (tmp_path / "file").touch()
+    place = str(tmp_path / "file" / "folder")
+    more = {"leaderboard": ["--to", place], "sweep": ["trials=1", f"runtime.runs={place}"]}
+    monkeypatch.setattr("sys.argv", ["benchmark", verb, *more[verb]])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert str(tmp_path / "file") in line
+    assert "name another place" in line
+
+
 def test_a_mistake_ends_the_process_with_2() -> None:
     done = benchmark("run", "model=vea")
     assert done.returncode == 2
