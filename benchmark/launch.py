@@ -89,6 +89,12 @@ class Display:
         """One more will run, for so long at most."""
         self._rows[title] = _Row(kind, seconds=seconds)
 
+    def begin(self, title: str) -> None:
+        """`title` runs from now on; nothing is printed yet."""
+        with self._lock:
+            row = self._rows.setdefault(title, _Row())
+            row.event, row.started = {"phase": "starting", "examples": 0, "total": 1}, time.monotonic()
+
     def show(self, title: str, event: Event) -> None:
         """What `title` is doing now."""
         with self._lock:

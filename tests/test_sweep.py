@@ -29,7 +29,7 @@ from benchmark.sweep.confirmation import confirmation
 from benchmark.sweep.search import Plan, Summary, open_journal, open_storage
 from benchmark.sweep.studies import collect, publish_study, read_study
 
-TINY = ["budget.examples=64", "budget.minutes=5", "training.validations=2", "training.batch_size=16"]
+TINY = ["budget.examples=64", "budget.minutes=5", "training.validations=2"]
 
 
 # Spaces --------------------------------------------------------------------------------------------------------------
@@ -278,17 +278,36 @@ def test_a_worker_that_always_dies_fails_the_trial(tmp_path: Path, fake: type[Fa
     assert failed.reason == f"its worker died {search.ATTEMPTS} times: killed"
 
 
-def test_a_setting_that_cannot_be_is_counted_as_refused(tmp_path: Path, fake: type[Fake]) -> None:
-    def refuse(self: Fake, message: dict[str, Any]) -> None:
-        self.script = [{"refused": "width=7 is odd"}]
+def test_a_setting_that_cannot_be_is_counted_as_refused(
+    tmp_path: Path, fake: type[Fake], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send = Fake.send
 
-    fake_send, Fake.send = Fake.send, refuse  # type: ignore[method-assign]
-    try:
-        one = plan(tmp_path, trials=1)
-        assert run(one).counts["fail"] == 2
-    finally:
-        Fake.send = fake_send  # type: ignore[method-assign]
-    assert {trial.reason for trial in collect(one.folder).trials} == {"width=7 is odd"}
+    def refuse(self: Fake, message: dict[str, Any]) -> None:
+        if message.get("folder", "").endswith("-0001"):
+            self.script = [{"refused": "width=7 is odd"}]
+        else:
+            send(self, message)
+
+    monkeypatch.setattr(Fake, "send", refuse)
+    one = plan(tmp_path, trials=2)
+    assert run(one).counts == {"complete": 2, "fail": 1, "diverged": 0}
+    assert [trial.reason for trial in collect(one.folder).trials if trial.status == "refused"] == ["width=7 is odd"]
+
+
+def test_a_study_ends_at_once_where_what_it_starts_from_cannot_be(
+    tmp_path: Path, fake: type[Fake], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: Fake, message: dict[str, Any]) -> None:
+        self.script = [{"refused": "model.depth='abc' is no number"}]
+
+    monkeypatch.setattr(Fake, "send", refuse)
+    one = plan(tmp_path, trials=9)
+    with pytest.raises(BadInput, match=r"model\.depth='abc'"):
+        run(one, workers=2)
+    assert len(study_of(one).get_trials()) < 9
+    with pytest.raises(BadInput, match="no trial with a score"):
+        publish_study(one.folder, tmp_path / "published")
 
 
 def test_a_trial_whose_sweep_died_is_taken_up_again(tmp_path: Path, fake: type[Fake]) -> None:
@@ -436,6 +455,16 @@ def test_a_best_setting_is_confirmed_on_fresh_seeds(tmp_path: Path, fake: type[F
         (["evaluation.split=test"], "never sees the test split"),
         (["data=mnist"], "how long a trial on mnist is"),
         (["model.latnet=3"], "did you mean 'latent'"),
+        (["model.latent=3"], "model.latent is what the study varies"),
+        (["seed=3"], "seed is what the study varies"),
+        (["design=seeds", "seed.init=3"], "seed.init is what the study varies"),
+        (["design=seeds", "seeds=1"], "crosses nothing"),
+        (["design=learning_rate", "model.learning_rate=fast"], "is no rate"),
+        (["data=digit"], "did you mean 'digits'"),
+        (["trials"], "'trials' is no setting"),
+        (["model"], "'model' is no setting"),
+        (["trial=3"], "did you mean 'trials'"),
+        (["name=.."], "cannot name a folder"),
     ],
 )
 def test_what_is_wrong_with_a_sweep_is_said_in_one_line(settings: list[str], words: str) -> None:
@@ -472,7 +501,7 @@ def test_a_sweep_from_the_command_line(tmp_path: Path) -> None:
     assert not list((tmp_path / "runs" / "studies").rglob("last.ckpt"))
 
 
-LONG = ["budget.examples=6000", "budget.minutes=10", "training.validations=30", "training.batch_size=16"]
+LONG = ["budget.examples=6000", "budget.minutes=10", "training.validations=30"]
 
 
 @pytest.mark.slow
@@ -486,7 +515,7 @@ def test_killed_workers_and_killed_sweeps_lose_nothing(tmp_path: Path) -> None:
         )
 
     def wait_for_checkpoint(but: set[Path]) -> set[Path]:
-        deadline = time.monotonic() + 300
+        deadline = time.monotonic() + 900  # a loaded machine takes its time
         while time.monotonic() < deadline:
             if found := set(tmp_path.glob("runs/studies/killed/*/last.ckpt")) - but:
                 return found
@@ -506,7 +535,7 @@ def test_killed_workers_and_killed_sweeps_lose_nothing(tmp_path: Path) -> None:
     second = start()
     wait_for_checkpoint(seen)
     second.send_signal(signal.SIGINT)
-    _, said = second.communicate(timeout=60)
+    _, said = second.communicate(timeout=300)
     assert second.returncode == 130
     assert "the same command goes on" in said
     assert "Traceback" not in said
@@ -574,7 +603,7 @@ def test_two_sweeps_share_a_study_in_postgresql(postgresql: str, tmp_path: Path)
         for _ in range(2)
     ]
     for sweep in both:
-        said, problems = sweep.communicate(timeout=500)
+        said, problems = sweep.communicate(timeout=900)
         assert sweep.returncode == 0, problems
         assert "shared: 5 complete" in said
     records = read_records(tmp_path / "runs" / "studies" / "shared")

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from benchmark.config import from_container
+from benchmark.config import Experiment, choices, from_container
 from benchmark.launch import default_jobs
 from benchmark.spec import BadInput, unknown
 from benchmark.sweep import space
@@ -35,12 +35,22 @@ _LEAST = {"trials": 1, "workers": 1, "rates": 3, "seeds": 1}
 def plan_of(overrides: Sequence[str]) -> Command:
     """What `benchmark sweep` was asked for. Settings that are not its own apply to every trial."""
     keys = {override: override.partition("=")[0] for override in overrides}
+    known = {*SWEEP, *Experiment.model_fields}
+    for override, key in keys.items():
+        if "=" not in override:
+            raise BadInput(f"{override!r} is no setting: write key=value, as in trials=64 or model=vae")
+        if key.partition(".")[0] not in known:
+            raise unknown("setting", key, known)
     given = _given([override for override in overrides if keys[override] in SWEEP], SWEEP)
     names = {"data": "digits", "model": "vae"}
     names |= {keys[override]: override.partition("=")[2] for override in overrides if keys[override] in names}
     others = [override for override in overrides if keys[override] not in {*SWEEP, *names}]
-    if given["name"] and not re.fullmatch(r"[\w.-]+", given["name"]):
-        raise BadInput(f"name={given['name']} cannot name a folder: letters, digits, '_', '.' and '-' can")
+    if given["name"] and not re.fullmatch(r"[\w-]+", given["name"]):
+        raise BadInput(f"name={given['name']} cannot name a folder: letters, digits, '_' and '-' can")
+    if given["design"] == "seeds" and int(given["seeds"]) < 2:
+        raise BadInput(f"seeds={given['seeds']} with design=seeds crosses nothing: give 2 or more")
+    if names["data"] not in choices("data"):
+        raise unknown("data", names["data"], choices("data"))
     searched = space.load_space(names["model"])
     settings = space.base_settings(names["data"], names["model"], searched, others)
     base = space.base_experiment(searched, settings)
@@ -51,10 +61,16 @@ def plan_of(overrides: Sequence[str]) -> Command:
     }
     if given["design"] not in designs:
         raise unknown("design", given["design"], designs)
+    design = designs[given["design"]]()
+    for key in (keys[override] for override in others):
+        if key in design.distributions or key in ("seed", "seed.init", "seed.data"):
+            raise BadInput(
+                f"{key} is what the study varies: drop it, or fix it in a configs/sweep/{names['model']}.yaml of yours"
+            )
     plan = Plan(
         base,
         searched,
-        designs[given["design"]](),
+        design,
         tuple(settings),
         int(given["trials"]),
         given["sampler"],

@@ -11,7 +11,7 @@ import threading
 import time
 import warnings
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -208,8 +208,9 @@ class _Sweep:
         pool = ThreadPoolExecutor(self.workers)
         threading.Thread(target=self._beat, daemon=True).start()
         try:
-            for done in [pool.submit(self._work, slot) for slot in range(self.workers)]:
-                done.result()
+            ended, _ = wait([pool.submit(self._work, slot) for slot in range(self.workers)], None, FIRST_EXCEPTION)
+            for one in ended:
+                one.result()
         finally:
             self.stopping.set()
             for worker in list(self.crew.values()):
@@ -330,12 +331,15 @@ class _Sweep:
         while (trial := self._next()) is not None and self._carry_out(trial, slot):
             with self.lock:
                 del self.mine[trial.number]
-                self.display.note = _note(self.summary())
 
     def _carry_out(self, trial: optuna.Trial, slot: int) -> bool:
-        """Train, and tell Optuna what came of it. False where the sweep was stopped before that."""
+        """Train, and tell Optuna what came of it. False where the sweep was stopped before that.
+
+        Raises `BadInput` where a point of the design, such as the tuned setting, is refused.
+        """
         run = _run_of(trial)
         folder = self.plan.folder / self._name(run)
+        self.display.begin(_title(run))
         refused = None
         if not (folder / "record.json").is_file():  # else a sweep died between the record and telling Optuna of it
             tuned = self.plan.design.name == "space" and run < len(self.plan.design.points)
@@ -346,6 +350,8 @@ class _Sweep:
                     experiment = compose([*self.plan.settings, *self.plan.design.settings(trial.params, run)])
                 refused = self._train(trial, experiment, folder, slot)
             except BadInput as error:
+                if run < len(self.plan.design.points):  # no proposal: what was asked for is itself impossible
+                    raise
                 refused = str(error)
         if self.stopping.is_set():
             return False
@@ -354,11 +360,15 @@ class _Sweep:
             write_atomic(folder / "refused.txt", f"{refused}\n")
         with self.lock:
             ended = self._tell(trial, record, refused)
+            self.display.note = _note(self.summary())
         self.display.show(_title(run), {"phase": ended, "examples": 1, "total": 1})
         return True
 
     def _train(self, trial: optuna.Trial, experiment: Experiment, folder: Path, slot: int) -> str | None:
-        """Have a worker train until there is a record; one that dies is replaced. Returns why there is no record."""
+        """Have a worker train until there is a record; one that dies is replaced. Returns why there is no record.
+
+        Raises `BadInput` where the worker refuses the experiment.
+        """
         content = experiment.container()
         content["runtime"]["threads"] = content["runtime"]["threads"] or 1  # several fight where a machine is shared
         task = {"config": content, "folder": str(folder), "group": self.plan.title}
@@ -374,7 +384,7 @@ class _Sweep:
                 if "score" in event:
                     worker.send({"go_on": self._judge(trial, experiment, event)})
                 elif "refused" in event:
-                    return str(event["refused"])
+                    raise BadInput(str(event["refused"]))
                 elif "done" in event:
                     return None
                 elif self.display.console.is_terminal and event["phase"] not in _ENDS:

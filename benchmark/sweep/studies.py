@@ -248,8 +248,8 @@ def publish_study(folder: Path, target: Path) -> Path:
     """Write the study as JSON lines to `target/<data>/<name>.jsonl`; a longer file replaces a shorter one."""
     study = collect(folder)
     codes = {trial.code_hash for trial in study.trials if trial.status != "refused"}
-    if not study.trials:
-        raise BadInput(f"{folder} holds no trial that has ended: run the sweep first")
+    if not study.header.metric:
+        raise BadInput(f"{folder} holds no trial with a score: run the sweep first")
     if None in codes or study.header.git is None or study.header.git["dirty"]:
         raise BadInput(f"{folder} was made with code that is not committed: commit, then run it again")
     file = target / study.header.data / f"{study.header.name}.jsonl"
