@@ -67,7 +67,8 @@ def test_a_renewed_record_is_of_the_same_training() -> None:
     renewed = one.model_copy(update={"renewed": {"code_hash": one.code_hash}})
     assert "None of these runs was run again" in page_of([one, renewed])
     later = one.model_copy(update={"started": record(seed=9).started})
-    assert "run again: 1 time (1 agrees)" in section(page_of([one, renewed], later), "In short")
+    found = section(page_of([one, renewed], later), "In short")
+    assert "run again: 1 time (1 agrees), 1 with every score the same to the last bit" in found
 
 
 def test_a_seed_that_was_run_twice_shows_determinism() -> None:

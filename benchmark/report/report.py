@@ -88,9 +88,11 @@ class _Report:
         verdicts = Counter(one.verdict for one in self.judgements)
         judged = ", ".join(f"{verdicts[verdict]} {verdict}" for verdict in _VERDICTS if verdicts[verdict])
         same = sum(not one.bits.different for one in self.twice)
+        exact = sum("scores" in one.bits.compared and "scores" not in one.bits.different for one in self.judgements)
         return [
             f"{_count(len(self.runs), 'run')} of {_count(len(models), 'model')} on {', '.join(sorted(data))}: {ended}",
-            f"run again: {_count(len(self.judgements), 'time')}{f' ({judged})' if judged else ''}",
+            f"run again: {_count(len(self.judgements), 'time')}{f' ({judged})' if judged else ''}"
+            + (f", {exact} with every score the same to the last bit" if exact else ""),
             f"the same seed twice with the same code on the same machine: {_count(len(self.twice), 'time')}"
             + (f", {same} of them bit for bit the same" if self.twice else ""),
             f"deviations and negative results: {len(self._findings())}",
