@@ -575,14 +575,15 @@ def _carry_out(plan: Any, workers: int, storage: str | None) -> Any:
 def _study_pages(folder: Path, records: Mapping[Path, Record], current: Current, target: Path) -> list[Path]:
     """Write what the committed studies say: two pages, and their pictures."""
     from benchmark.leaderboard.rows import select
-    from benchmark.leaderboard.sensitivity import sensitivity_page
+    from benchmark.leaderboard.sensitivity import sensitivity_page, starts_of
     from benchmark.leaderboard.stability import stability_page
     from benchmark.record import write_atomic
     from benchmark.sweep.studies import read_studies
 
     studies = read_studies(folder)
     rows, _ = select(records, current)
-    found = {"sensitivity.md": sensitivity_page(studies), "stability.md": stability_page(studies, rows)}
+    starts = starts_of(records)
+    found = {"sensitivity.md": sensitivity_page(studies, starts), "stability.md": stability_page(studies, rows, starts)}
     written = []
     for name, (page, pictures) in found.items():
         written += [write_atomic(target / name, page)] if page else []

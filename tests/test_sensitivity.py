@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from scipy.stats import qmc
 
-from benchmark.leaderboard.sensitivity import sensitivity_page
-from benchmark.leaderboard.stability import stability_page
+from benchmark.leaderboard.sensitivity import sensitivity_page, starts_of
+from benchmark.leaderboard.stability import stabilities, stability_page
+from benchmark.record import read_records
 from benchmark.spec import BadInput
 from benchmark.sweep.confirmation import confirmation, paired, propose
 from benchmark.sweep.sensitivity import (
@@ -207,6 +208,32 @@ def test_learning_rate_sensitivity_and_its_window() -> None:
     assert open_end is not None
     assert open_end.open_ends == (False, True)
     assert learning_rates(rates_study([1.0] * 7, seeds=0)) is None
+
+
+def test_a_bad_start_makes_no_model_robust() -> None:
+    """Two models learn alike, one from a score of 10, one from far below: by one start for both they are as robust."""
+    near = rates_study([4.0, 2.0, 1.0, 1.0, 1.0, 50.0, 50.0])
+    stability = near.trials[0].stability | {"initial": 100.0}
+    far = Study(
+        header=near.header, trials=tuple(one.model_copy(update={"stability": stability}) for one in near.trials)
+    )
+    own, given, other = learning_rates(far), learning_rates(far, CAP), learning_rates(near, CAP)
+    assert own is not None
+    assert given is not None
+    assert other is not None
+    assert own.decades > 1.5 * other.decades
+    assert (given.window, given.regret, given.lost) == (other.window, other.regret, other.lost)
+    known = {("digits", "nll"): CAP}
+    shares = [stabilities([one], [], known)[0].shares["learning rates"] for one in (near, far)]
+    assert shares[0] == pytest.approx(shares[1])
+    assert min(shares[0]) == 0
+
+
+def test_the_uniform_distribution_knows_nothing() -> None:
+    committed = Path(__file__).resolve().parent.parent / "leaderboards" / "records"
+    starts = starts_of(read_records(committed))
+    assert starts["digits", "nll"] == pytest.approx(64 * math.log(17))
+    assert starts["tinyshakespeare", "nats_per_token"] == pytest.approx(math.log(65))
 
 
 def test_budgets_agree_where_ranks_do() -> None:

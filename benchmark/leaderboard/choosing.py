@@ -24,14 +24,14 @@ from benchmark.leaderboard.columns import (
 from benchmark.leaderboard.markdown import bullets, escape, page, rendered
 from benchmark.leaderboard.rows import Current, Judge, Ranking, Row, select
 from benchmark.leaderboard.rows import Entry as Ranked
-from benchmark.leaderboard.sensitivity import decades, sensitivities
+from benchmark.leaderboard.sensitivity import decades, sensitivities, starts_of
 from benchmark.leaderboard.site.tables import Entry, Head, Table
 from benchmark.leaderboard.stability import MOST, Stability, stabilities
 from benchmark.leaderboard.statistics import pareto_front
 from benchmark.leaderboard.texts import cell_text, listed, marked, words
 from benchmark.record import Record
 from benchmark.sweep.sensitivity import LearningRates
-from benchmark.sweep.studies import Study
+from benchmark.sweep.studies import Starts, Study
 
 _GENERATED = "<!-- Generated from records by `python -m benchmark leaderboard`: never edited by hand. -->"
 LEAD = (
@@ -84,7 +84,7 @@ def advice(
         _speed(judge, samples),
         _codes(judge, rows, models),
         _text(judge, list(_rankings(judge, rows, "text", LIKELIHOOD["text"]))),
-        _robustness(studies, rows),
+        _robustness(studies, rows, starts_of(records)),
         _promises(models),
     ]
     parts = [part for part in parts if part.table is not None]
@@ -209,12 +209,12 @@ def _text(judge: Judge, found: Sequence[tuple[str, Ranking]]) -> Advice:
     )
 
 
-def _robustness(studies: Sequence[Study], rows: Sequence[Row]) -> Advice:
+def _robustness(studies: Sequence[Study], rows: Sequence[Row], starts: Starts) -> Advice:
     """Who forgives settings that were not tuned; no table where no study was made."""
-    windows = {model.of.title: model.rates for model in sensitivities(studies)}
-    stable = [model for model in stabilities(studies, rows) if model.of.search or windows.get(model.title)]
+    windows = {model.of.title: model.rates for model in sensitivities(studies, starts)}
+    stable = [model for model in stabilities(studies, rows, starts) if model.of.search or windows.get(model.title)]
     lines: list[list[Entry]] = []
-    first: dict[str, Stability] = {}
+    first: dict[tuple[str, str], Stability] = {}
     for model in stable:
         window = windows.get(model.title)
         unstable = model.rates("space").unstable if model.of.search is not None else None
@@ -229,7 +229,7 @@ def _robustness(studies: Sequence[Study], rows: Sequence[Row]) -> Advice:
             ]
         )
         if model.robust is not None:
-            first.setdefault(model.of.data, model)
+            first.setdefault((model.of.data, model.of.measure), model)
     heads = [Head("model"), Head("family", filter=True), Head("data", filter=True)]
     titles = ("settings that work", "unstable settings", "decades of good learning rates")
     heads += [Head(title, number=True) for title in titles]
@@ -246,7 +246,8 @@ def _robustness(studies: Sequence[Study], rows: Sequence[Row]) -> Advice:
 
 def _most_robust(model: Stability, window: LearningRates | None) -> str:
     rates = "" if window is None else f", and {decades(window)} decades of learning rates are good"
-    return f"{model.of.model} on {model.of.data} ({model.robust:.0%} of its settings work{rates})"
+    works = f"{model.robust:.0%} of its settings work{rates}"
+    return f"{model.of.model} on {model.of.data}, judged by {model.of.measure} ({works})"
 
 
 def _promises(models: Sequence[Mapping[str, Any]]) -> Advice:

@@ -91,7 +91,7 @@ def learning_rate_curves(found: Mapping[str, LearningRates]) -> bytes:
 
 
 def seeds_and_space(scores: Mapping[str, Mapping[str, Sequence[float]]]) -> bytes:
-    """For each model the scores of each group of runs, as shares of the way from the score before training to the best.
+    """For each model the scores of each group of runs, as shares of the way from knowing nothing to the best.
 
     A row a model, a colour a group; right is good.
     """
@@ -105,7 +105,7 @@ def seeds_and_space(scores: Mapping[str, Mapping[str, Sequence[float]]]) -> byte
         axes[0].set_yticks(range(len(scores)), sorted(scores))
         axes[0].invert_yaxis()
         axes[0].set_xlim(-0.05, 1.02)
-        axes[0].set_xlabel("share of the way from the score before training to the best that was seen")
+        axes[0].set_xlabel("share of the way from knowing nothing to the best that was seen")
         figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize=8)
         return _svg(figure)
 

@@ -9,12 +9,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import Any
 
 from benchmark.leaderboard import pictures
 from benchmark.leaderboard.markdown import bullets, code, escape, page, rendered, table
+from benchmark.leaderboard.rows import Run
 from benchmark.leaderboard.site.tables import Entry, Head, Table
 from benchmark.leaderboard.texts import listed
+from benchmark.record import Record
 from benchmark.spec import BadInput
 from benchmark.sweep.confirmation import Confirmation, confirmation
 from benchmark.sweep.sensitivity import (
@@ -32,7 +35,7 @@ from benchmark.sweep.sensitivity import (
     scored,
 )
 from benchmark.sweep.space import base_settings, load_space
-from benchmark.sweep.studies import Header, Studied, Study, Trial, by_model
+from benchmark.sweep.studies import Header, Starts, Studied, Study, Trial, by_model
 
 GENERATED = "<!-- Generated from studies by `python -m benchmark leaderboard`: never edited by hand. -->"
 
@@ -52,8 +55,9 @@ in `configs/sweep/`, each with a training seed of its own, so that what is seen 
   the best. Where settings were trained under two budgets, the agreement of their ranks is given.
 - **Learning-rate sensitivity** (Wortsman and others 2023): all learning rates times one factor from 0.03 to 32; the
   mean of the score, capped at that before training, less the best. The **good window** is where the mean over seeds
-  has lost at most {EPSILON:.0%} of what there is to learn (the way from the score before training to the best), in
-  decades; `≥` where it goes on beyond what was tried.
+  has lost at most {EPSILON:.0%} of what there is to learn (the way from knowing nothing to the best), in decades;
+  `≥` where it goes on beyond what was tried. Knowing nothing is the uniform distribution where a likelihood judges,
+  since some models begin far below it and others above; before training, where samples are judged.
 - **Best of n** is the expected validation score of the best of n settings (Dodge and others 2019).
 """
 
@@ -70,7 +74,7 @@ class Sensitivity:
 
     @cached_property
     def rates(self) -> LearningRates | None:
-        return learning_rates(self.of.rates) if self.of.rates is not None else None
+        return learning_rates(self.of.rates, self.of.start) if self.of.rates is not None else None
 
     @cached_property
     def found(self) -> tuple[Importance, ...]:
@@ -88,16 +92,31 @@ class Sensitivity:
         return next((found for pair in pairs if (found := confirmation(*pair))), None)
 
 
-def sensitivities(studies: Sequence[Study]) -> list[Sensitivity]:
+def starts_of(records: Mapping[Path, Record]) -> dict[tuple[str, str], float]:
+    """What knows nothing scores, by dataset and metric: the uniform distribution, where a likelihood judges."""
+    return {
+        (record.data, metric): score.value
+        for path, record in sorted(records.items())
+        for metric, score in Run(path, record).references.get("uniform", {}).items()
+        if score.value is not None
+    }
+
+
+def sensitivities(studies: Sequence[Study], starts: Starts = MappingProxyType({})) -> list[Sensitivity]:
     """Each model whose space or learning rates were studied, the one that forgives wrong rates most first."""
-    found = [Sensitivity(of) for of in by_model(studies)]
+    found = [Sensitivity(of) for of in by_model(studies, starts)]
     studied = [model for model in found if model.search is not None or model.rates is not None]
     return sorted(studied, key=lambda model: (-model.rates.decades if model.rates else 0.0, model.of.title))
 
 
-def sensitivity_page(studies: Mapping[Path, Study]) -> tuple[str, dict[str, bytes]]:
-    """The page, and its pictures by file name below `pictures/`. Empty where no study searched a space or rates."""
-    models = sensitivities(list(studies.values()))
+def sensitivity_page(
+    studies: Mapping[Path, Study], starts: Starts = MappingProxyType({})
+) -> tuple[str, dict[str, bytes]]:
+    """The page, and its pictures by file name below `pictures/`. Empty where no study searched a space or rates.
+
+    `starts` are `starts_of` records.
+    """
+    models = sensitivities(list(studies.values()), starts)
     if not models:
         return "", {}
     images: dict[str, bytes] = {}
@@ -132,13 +151,15 @@ def answers(models: Sequence[Sensitivity]) -> list[str]:
         if first:
             order = sorted(first.items(), key=lambda item: (-len(item[1]), item[0]))
             lines.append(f"{data}: tune first {'; '.join(f'{name} of {listed(who)}' for name, who in order)}")
-        rated = [(model.of.model, model.rates) for model in here if model.rates is not None]
-        if len(rated) > 1:
-            (most, wide), (least, narrow) = rated[0], rated[-1]
-            lines.append(
-                f"{data}: {most} forgives a wrong learning rate most, over {decades(wide)} decades ({_window(wide)} "
-                f"times the tuned one); {least} least, over {decades(narrow)}"
-            )
+        for measure in sorted({model.of.measure for model in here}):
+            alike = [model for model in here if model.of.measure == measure]
+            rated = [(model.of.model, model.rates) for model in alike if model.rates is not None]
+            if len(rated) > 1:
+                (most, wide), (least, narrow) = rated[0], rated[-1]
+                lines.append(
+                    f"{data}, judged by {measure}: {most} forgives a wrong learning rate most, over {decades(wide)} "
+                    f"decades ({_window(wide)} times the tuned one); {least} least, over {decades(narrow)}"
+                )
     return lines
 
 
@@ -369,7 +390,7 @@ def _other_rates(of: Studied) -> list[str]:
     """Where the window of good rates was at other budgets."""
     lines = []
     for study in of.others:
-        rates = learning_rates(study) if study.header.design == "learning_rate" else None
+        rates = learning_rates(study, of.start) if study.header.design == "learning_rate" else None
         if rates is not None:
             lines.append(
                 f"after {study.examples:,} training examples the good window of learning rates was {_window(rates)} "

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 
 from benchmark.leaderboard import pictures
 from benchmark.leaderboard.markdown import bullets, escape, page, rendered
@@ -13,7 +15,7 @@ from benchmark.leaderboard.rows import Row
 from benchmark.leaderboard.sensitivity import GENERATED
 from benchmark.leaderboard.site.tables import Entry, Head, Table
 from benchmark.sweep.stability import Rates, Sign, Spread, rates, signs, sources, spread
-from benchmark.sweep.studies import Studied, Study, Trial, by_model
+from benchmark.sweep.studies import Starts, Studied, Study, Trial, by_model
 
 MOST = 0.95  # of what the best setting learns: a setting that gets as far works
 
@@ -60,14 +62,16 @@ class Stability:
 
     @cached_property
     def shares(self) -> dict[str, list[float]]:
-        """Scores of each group on one scale: 0 before training, 1 the best that was seen."""
+        """Scores of each group on one scale: 0 who has learnt nothing, 1 the best that was seen."""
         everything = [trial for trials in self.alike.values() for trial in trials]
         caps = sorted(trial.cap for trial in everything if trial.cap is not None)
+        start = self.of.start if self.of.start is not None else caps[len(caps) // 2] if caps else -math.inf
         values = _values(everything)
-        if not caps or not values or (best := min(values)) >= (start := caps[len(caps) // 2]):
+        if not values or (best := min(values)) >= start:
             return {}
         return {
-            name: [(start - value) / (start - best) for value in _values(trials)] for name, trials in self.alike.items()
+            name: [max(0.0, (start - value) / (start - best)) for value in _values(trials)]
+            for name, trials in self.alike.items()
         }
 
     @property
@@ -80,12 +84,14 @@ class Stability:
         return rates(self.groups[group])
 
 
-def stability_page(studies: Mapping[Path, Study], rows: Sequence[Row]) -> tuple[str, dict[str, bytes]]:
+def stability_page(
+    studies: Mapping[Path, Study], rows: Sequence[Row], starts: Starts = MappingProxyType({})
+) -> tuple[str, dict[str, bytes]]:
     """The page, and its picture by file name below `pictures/`. Empty where there is no study.
 
-    `rows` are the board's: the spread over their seeds stands beside the studies'.
+    `rows` are the board's: the spread over their seeds stands beside the studies'. `starts` are `starts_of` records.
     """
-    models = stabilities(list(studies.values()), rows)
+    models = stabilities(list(studies.values()), rows, starts)
     if not models:
         return "", {}
     name = "stability.svg"
@@ -108,10 +114,12 @@ def stability_page(studies: Mapping[Path, Study], rows: Sequence[Row]) -> tuple[
     return page(parts), images
 
 
-def stabilities(studies: Sequence[Study], rows: Sequence[Row]) -> list[Stability]:
+def stabilities(
+    studies: Sequence[Study], rows: Sequence[Row], starts: Starts = MappingProxyType({})
+) -> list[Stability]:
     """Each model that was studied, the most robust first; `rows` are the board's."""
     found = []
-    for of in by_model(studies):
+    for of in by_model(studies, starts):
         together = of.together
         if not together:
             continue
@@ -156,13 +164,15 @@ def answers(models: Sequence[Stability]) -> list[str]:
     lines = []
     for data in sorted({model.of.data for model in models}):
         here = [model for model in models if model.of.data == data]
-        known = [(model.of.model, model.robust) for model in here if model.robust is not None]
-        if len(known) > 1:
-            (most, high), (least, low) = known[0], known[-1]
-            lines.append(
-                f"{data}: {most} is the most robust, {high:.0%} of its settings learn at least {MOST:.0%} of what the "
-                f"best one learns; {least} the least, {low:.0%} do"
-            )
+        for measure in sorted({model.of.measure for model in here}):
+            alike = [model for model in here if model.of.measure == measure]
+            known = [(model.of.model, model.robust) for model in alike if model.robust is not None]
+            if len(known) > 1:
+                (most, high), (least, low) = known[0], known[-1]
+                lines.append(
+                    f"{data}, judged by {measure}: {most} is the most robust, {high:.0%} of its settings learn at "
+                    f"least {MOST:.0%} of what the best one learns; {least} the least, {low:.0%} do"
+                )
         unstable = {model.of.model: model.rates("space").unstable for model in here if model.groups["space"]}
         broken = sorted((name for name, share in unstable.items() if share), key=lambda name: (-unstable[name], name))
         if unstable:

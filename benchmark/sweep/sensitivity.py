@@ -15,7 +15,7 @@ from benchmark.sweep.studies import Study, Trial
 
 TOP = 0.2  # share of trials that an importance is about: what does it take to be among them?
 RESAMPLES = 60  # for the spread of importances, and for what pure chance gives
-EPSILON = 0.02  # of the way from the score before training to the best: settings within it count as good
+EPSILON = 0.02  # of the way from knowing nothing to the best: settings within it count as good
 EDGE = 0.05  # share of a range at its ends: an optimum there says that the range is too narrow
 
 
@@ -187,13 +187,19 @@ def expected_best(values: Sequence[float]) -> list[float]:
     return [float((ordered * (at_least**k - above**k)).sum()) for k in range(1, n + 1)]
 
 
-def expected_loss(study: Study) -> list[float]:
+def expected_loss(study: Study, start: float | None = None) -> list[float]:
     """What the best of n = 1, 2, ... settings is expected to lose, as a share of what there is to learn: 0 the best
-    setting of all, 1 the score before training. Empty where nothing was scored."""
+    setting of all, 1 `start` (the mean score before training if not given). Empty where nothing was scored."""
     trials = scored(study)
-    values = [trial.value for trial in trials if trial.value is not None]
+    initial = _initial(trials, start)
+    values = [min(trial.value, initial) for trial in trials if trial.value is not None]
+    return list(_lost(expected_best(values), min(values), initial)) if values and math.isfinite(initial) else []
+
+
+def _initial(trials: Sequence[Trial], start: float | None) -> float:
+    """The score of who has learnt nothing: `start`, or the mean of the scores before training; infinite without any."""
     caps = [trial.cap for trial in trials if trial.cap is not None]
-    return list(_lost(expected_best(values), min(values), float(np.mean(caps)))) if values and caps else []
+    return start if start is not None else float(np.mean(caps)) if caps else math.inf
 
 
 def _lost(values: Sequence[float], best: float, initial: float) -> tuple[float, ...]:
@@ -209,10 +215,10 @@ class LearningRates:
     """How a model takes learning rates other than the tuned one."""
 
     factors: tuple[float, ...]
-    values: tuple[tuple[float, ...], ...]  # of each factor, one a seed, capped at the score before training
-    initial: float
+    values: tuple[tuple[float, ...], ...]  # of each factor, one a seed, capped at what knows nothing
+    initial: float  # the score of who has learnt nothing
     sensitivity: float  # mean over factors of the mean value, less the best, in the score's unit
-    regret: float  # the same as a share of the way from the score before training to the best
+    regret: float  # the same as a share of the way from `initial` to the best
     window: tuple[float, float]  # factors between which the mean lies within `EPSILON` of the best
     open_ends: tuple[bool, bool]  # whether the window may go on beyond the factors that were tried
     diverged: int
@@ -224,25 +230,26 @@ class LearningRates:
 
     @property
     def lost(self) -> tuple[tuple[float, ...], ...]:
-        """`values` as shares of what there is to learn: 0 the best factor's mean, 1 the score before training."""
+        """`values` as shares of what there is to learn: 0 the best factor's mean, 1 `initial`."""
         best = min(float(np.mean(values)) for values in self.values)
         return tuple(_lost(values, best, self.initial) for values in self.values)
 
 
-def learning_rates(study: Study) -> LearningRates | None:
+def learning_rates(study: Study, start: float | None = None) -> LearningRates | None:
     """Learning-rate sensitivity (Wortsman and others, "Small-scale proxies for large-scale Transformer training
     instabilities", 2023: the mean of min(loss, loss at initialisation) less the best loss) and the width of the good
-    window, from a study with `design=learning_rate`."""
+    window, from a study with `design=learning_rate`. `start` is the score of who has learnt nothing; before training by
+    default, which some models begin far worse than others."""
     by_factor: dict[float, list[float]] = defaultdict(list)
+    initial = _initial(study.trials, start)
     for trial in study.trials:
         if trial.value is not None:
-            by_factor[float(trial.params["factor"])].append(trial.value)
-    caps = [trial.cap for trial in study.trials if trial.cap is not None]
-    if len(by_factor) < 3 or not caps:
+            by_factor[float(trial.params["factor"])].append(min(trial.value, initial))
+    if len(by_factor) < 3 or not math.isfinite(initial):
         return None
     factors = tuple(sorted(by_factor))
     means = [float(np.mean(by_factor[factor])) for factor in factors]
-    best, initial = min(means), float(np.mean(caps))
+    best = min(means)
     sensitivity = float(np.mean(means)) - best
     way = initial - best
     window, ends = _window(factors, means, best + EPSILON * way)

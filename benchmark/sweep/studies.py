@@ -10,9 +10,10 @@ import csv
 import json
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -22,6 +23,8 @@ from benchmark.record import Record, read_record, write_atomic
 from benchmark.spec import BadInput
 from benchmark.sweep.space import Design, DesignName, Option, Space, lookup
 
+#: What knows nothing scores, by dataset and metric.
+Starts = Mapping[tuple[str, str], float]
 Status = Literal["finished", "diverged", "failed", "truncated", "pruned", "refused"]
 
 
@@ -150,10 +153,16 @@ class Studied:
     crossed: Study | None  # the design `seeds`
     others: tuple[Study, ...]  # of other budgets or samplers
     confirms: tuple[Study, ...]
+    start: float | None = None  # the score of the uniform distribution, for models that a likelihood judges
 
     @property
     def title(self) -> str:
         return f"{self.model} on {self.data}"
+
+    @property
+    def measure(self) -> str:
+        """What its trials are judged in."""
+        return next((s.header.measure for s in (self.search, self.rates, self.crossed) if s is not None), "")
 
     @property
     def together(self) -> tuple[Study, ...]:
@@ -162,15 +171,15 @@ class Studied:
         return tuple(study for study in mine if study.examples == mine[0].examples)
 
 
-def by_model(studies: Sequence[Study]) -> list[Studied]:
+def by_model(studies: Sequence[Study], starts: Starts = MappingProxyType({})) -> list[Studied]:
     """What was studied of each model. Of equally large searches the longer trials count; then grids of that length."""
     groups: dict[tuple[str, str, str], list[Study]] = defaultdict(list)
     for study in sorted(studies, key=lambda study: study.header.name):
         groups[study.header.data, study.header.family, study.header.model].append(study)
-    return [_studied(key, of) for key, of in sorted(groups.items())]
+    return [_studied(key, of, starts) for key, of in sorted(groups.items())]
 
 
-def _studied(key: tuple[str, str, str], studies: Sequence[Study]) -> Studied:
+def _studied(key: tuple[str, str, str], studies: Sequence[Study], starts: Starts) -> Studied:
     of: dict[str, list[Study]] = defaultdict(list)
     for study in studies:
         of[study.header.design].append(study)
@@ -185,7 +194,8 @@ def _studied(key: tuple[str, str, str], studies: Sequence[Study]) -> Studied:
     chosen = [study.header.name for study in (search, rates, crossed) if study is not None]
     others = tuple(s for s in studies if s.header.design != "confirm" and s.header.name not in chosen)
     data, family, model = key
-    return Studied(data, model, family, search, rates, crossed, others, tuple(of["confirm"]))
+    start = next((starts[data, s.header.metric] for s in studies if (data, s.header.metric) in starts), None)
+    return Studied(data, model, family, search, rates, crossed, others, tuple(of["confirm"]), start)
 
 
 def collect(folder: Path) -> Study:

@@ -39,7 +39,7 @@ from benchmark.leaderboard.compare import Side, compare
 from benchmark.leaderboard.published import Published, read_published
 from benchmark.leaderboard.rows import Current, Judge, Ranking, Row, Run, Superseded, select
 from benchmark.leaderboard.rows import Entry as Ranked
-from benchmark.leaderboard.sensitivity import sensitivities
+from benchmark.leaderboard.sensitivity import sensitivities, starts_of
 from benchmark.leaderboard.site.cells import (
     DASH,
     command,
@@ -137,12 +137,13 @@ class _Site:
         beside: Sequence[str],
     ) -> None:
         self.records, self.figures, self.home, self.studies = records, figures, home, studies
-        self.sensitive = sensitivities(studies)
+        starts = starts_of(records)
+        self.sensitive = sensitivities(studies, starts)
         self.beside = beside
         self.current = current
         self.judge = Judge(records.values())
         rows, self.superseded = select(records, current)
-        self.stable = stabilities(studies, rows)
+        self.stable = stabilities(studies, rows, starts)
         self.catalogue = {str(model["name"]): model for model in models}
         self.datasets = sorted({record.data for record in records.values()})
         self.models = sorted({*self.catalogue, *(record.model for record in records.values())})

@@ -57,7 +57,7 @@ def _plots(data: str, models: Sequence[Sensitivity], colours: Mapping[str, int])
             means = [float(np.mean(seeds)) for seeds in found.lost]
             ends = [min(seeds) for seeds in found.lost], [max(seeds) for seeds in found.lost]
             wrong.append(Line(name, colour, mark, found.factors, means, ends))
-        if model.search is not None and (lost := expected_loss(model.search)):
+        if model.search is not None and (lost := expected_loss(model.search, model.of.start)):
             tried = [2**k for k in range(len(lost).bit_length())]
             few.append(Line(name, colour, mark, tried, [lost[n - 1] for n in tried]))
     if wrong:
