@@ -37,6 +37,7 @@ SEED = 0  # of the sampler
 BEAT = 15.0  # seconds between heartbeats of a running trial
 GRACE = 60.0  # seconds without one after which its sweep counts as dead; clocks of machines may differ by less
 POLL = 2.0  # seconds between looks at what other sweeps of the study are doing
+OPENINGS = 6  # of a database, before what it says counts
 ATTEMPTS = 3  # a worker that dies so often over one trial is not unlucky
 
 SAMPLERS = ("qmc", "random", "tpe", "cmaes", "gp")
@@ -122,9 +123,14 @@ def open_storage(where: str) -> BaseStorage:
     """A journal file, or any storage URL that Optuna takes."""
     if "://" not in where:
         return open_journal(Path(where))
-    from sqlalchemy.exc import SQLAlchemyError
+    from sqlalchemy.exc import IntegrityError, ProgrammingError, SQLAlchemyError
 
     try:
+        for _ in range(OPENINGS):
+            try:
+                return RDBStorage(where, engine_kwargs={"pool_pre_ping": True})
+            except (IntegrityError, ProgrammingError):  # another sweep is creating the same tables just now
+                time.sleep(0.5)
         return RDBStorage(where, engine_kwargs={"pool_pre_ping": True})
     except (SQLAlchemyError, ImportError) as error:
         raise BadInput(f"storage={where.split('@')[-1]} does not open: {str(error).splitlines()[0]}") from error
