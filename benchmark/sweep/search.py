@@ -12,6 +12,7 @@ import time
 import warnings
 from collections import Counter
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -126,11 +127,10 @@ def open_storage(where: str) -> BaseStorage:
     from sqlalchemy.exc import IntegrityError, ProgrammingError, SQLAlchemyError
 
     try:
-        for _ in range(OPENINGS):
-            try:
+        for _ in range(OPENINGS - 1):
+            with suppress(IntegrityError, ProgrammingError):  # another sweep is creating the same tables just now
                 return RDBStorage(where, engine_kwargs={"pool_pre_ping": True})
-            except (IntegrityError, ProgrammingError):  # another sweep is creating the same tables just now
-                time.sleep(0.5)
+            time.sleep(0.5)
         return RDBStorage(where, engine_kwargs={"pool_pre_ping": True})
     except (SQLAlchemyError, ImportError) as error:
         raise BadInput(f"storage={where.split('@')[-1]} does not open: {str(error).splitlines()[0]}") from error
