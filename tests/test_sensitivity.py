@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy.stats import qmc
+from scipy.stats import binomtest, qmc
 
 from benchmark.leaderboard.sensitivity import sensitivity_page, starts_of
-from benchmark.leaderboard.stability import stabilities, stability_page
+from benchmark.leaderboard.stability import answers, stabilities, stability_page
+from benchmark.leaderboard.statistics import share_interval
 from benchmark.record import read_records
 from benchmark.spec import BadInput
 from benchmark.sweep.confirmation import confirmation, paired, propose
@@ -227,6 +228,29 @@ def test_a_bad_start_makes_no_model_robust() -> None:
     shares = [stabilities([one], [], known)[0].shares["learning rates"] for one in (near, far)]
     assert shares[0] == pytest.approx(shares[1])
     assert min(shares[0]) == 0
+
+
+def test_shares_have_wilsons_interval() -> None:
+    for k, n in ((0, 64), (13, 64), (64, 64), (1, 3)):
+        known = binomtest(k, n).proportion_ci(0.95, method="wilson")
+        assert share_interval(k, n) == pytest.approx((known.low, known.high), abs=1e-4)
+
+
+def test_nobody_is_called_robust_by_chance() -> None:
+    """Of 64 settings each, 20 and 15 work: chance; 40 and 15: not."""
+
+    def model(name: str, works: int) -> Study:
+        trials = [trial(i, {"x": i}, 1.0 if i < works else 8.0) for i in range(64)]
+        return Study(header=header(model=name, name=name), trials=tuple(trials))
+
+    alike = answers(stabilities([model("a", 20), model("b", 15)], []))[0]
+    assert alike == (
+        "digits, judged by nats/example: none is more robust beyond chance: of each, 23% to 31% of settings learn at "
+        "least 95% of what the best one learns"
+    )
+    apart = answers(stabilities([model("a", 40), model("b", 15)], []))[0]
+    assert "most robust is a, of which 62% of settings" in apart
+    assert apart.endswith("least is b, with 23%")
 
 
 def test_the_uniform_distribution_knows_nothing() -> None:

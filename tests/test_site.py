@@ -197,7 +197,7 @@ def test_studies_say_at_one_look_who_is_robust_and_what_to_tune(home: Path) -> N
     page = (home / "site" / "studies.html").read_text()
     for shown in (
         "digits: tune first the learning rate of vae and flow_matching",
-        "is the most robust",
+        "digits, judged by ",
         '<a href="model/flow_matching.html">flow_matching</a>',
         "Learning rates on digits",
         "Best of n settings on digits",

@@ -26,11 +26,10 @@ from benchmark.leaderboard.rows import Current, Judge, Ranking, Row, select
 from benchmark.leaderboard.rows import Entry as Ranked
 from benchmark.leaderboard.sensitivity import decades, sensitivities, starts_of
 from benchmark.leaderboard.site.tables import Entry, Head, Table
-from benchmark.leaderboard.stability import MOST, Stability, stabilities
+from benchmark.leaderboard.stability import MOST, Stability, as_robust, percents, stabilities
 from benchmark.leaderboard.statistics import pareto_front
 from benchmark.leaderboard.texts import cell_text, listed, marked, words
 from benchmark.record import Record
-from benchmark.sweep.sensitivity import LearningRates
 from benchmark.sweep.studies import Starts, Study
 
 _GENERATED = "<!-- Generated from records by `python -m benchmark leaderboard`: never edited by hand. -->"
@@ -214,7 +213,7 @@ def _robustness(studies: Sequence[Study], rows: Sequence[Row], starts: Starts) -
     windows = {model.of.title: model.rates for model in sensitivities(studies, starts)}
     stable = [model for model in stabilities(studies, rows, starts) if model.of.search or windows.get(model.title)]
     lines: list[list[Entry]] = []
-    first: dict[tuple[str, str], Stability] = {}
+    judged: dict[tuple[str, str], list[Stability]] = defaultdict(list)
     for model in stable:
         window = windows.get(model.title)
         unstable = model.rates("space").unstable if model.of.search is not None else None
@@ -229,7 +228,7 @@ def _robustness(studies: Sequence[Study], rows: Sequence[Row], starts: Starts) -
             ]
         )
         if model.robust is not None:
-            first.setdefault((model.of.data, model.of.measure), model)
+            judged[model.of.data, model.of.measure].append(model)
     heads = [Head("model"), Head("family", filter=True), Head("data", filter=True)]
     titles = ("settings that work", "unstable settings", "decades of good learning rates")
     heads += [Head(title, number=True) for title in titles]
@@ -240,14 +239,15 @@ def _robustness(studies: Sequence[Study], rows: Sequence[Row], starts: Starts) -
         "over how many factors of ten the learning rate may be wrong at little loss.",
         (),
         Table("Robustness", heads, lines, titled=False) if lines else None,
-        "; ".join(_most_robust(model, windows.get(model.title)) for model in first.values()),
+        "; ".join(_most_robust(models) for models in judged.values()),
     )
 
 
-def _most_robust(model: Stability, window: LearningRates | None) -> str:
-    rates = "" if window is None else f", and {decades(window)} decades of learning rates are good"
-    works = f"{model.robust:.0%} of its settings work{rates}"
-    return f"{model.of.model} on {model.of.data}, judged by {model.of.measure} ({works})"
+def _most_robust(models: Sequence[Stability]) -> str:
+    first = as_robust(models)
+    names = listed([model.of.model for model in first], "or")
+    of, whose = models[0].of, "its" if len(first) == 1 else "their"
+    return f"{names} on {of.data}, judged by {of.measure} ({percents(first)} of {whose} settings work)"
 
 
 def _promises(models: Sequence[Mapping[str, Any]]) -> Advice:

@@ -14,6 +14,8 @@ from benchmark.leaderboard.markdown import bullets, escape, page, rendered
 from benchmark.leaderboard.rows import Row
 from benchmark.leaderboard.sensitivity import GENERATED
 from benchmark.leaderboard.site.tables import Entry, Head, Table
+from benchmark.leaderboard.statistics import share_interval
+from benchmark.leaderboard.texts import listed
 from benchmark.sweep.stability import Rates, Sign, Spread, rates, signs, sources, spread
 from benchmark.sweep.studies import Starts, Studied, Study, Trial, by_model
 
@@ -23,6 +25,9 @@ _HOW_TO_READ = """\
 Every run is watched by one light callback: the norm of the gradient and the loss at 400 steps, evenly spaced, and at
 each validation the score and whatever sign of collapse the model itself can give. Scores are of the validation split.
 
+- **Settings that learn 95 %** of the way from knowing nothing to the best that was seen, with Wilson's 95 % interval:
+  the settings are a draw from the space. Knowing nothing is the uniform distribution where a likelihood judges, and the
+  score before training where samples are judged; shares in FID and in nats are different things.
 - **Unstable** runs diverged (a loss or score that is not finite) or were worse at the end than before training.
 - **Spikes**: watched steps whose loss lies more than 6 robust standard deviations above its surroundings (median and
   median absolute deviation over 41 watched steps), for each 1,000.
@@ -79,6 +84,12 @@ class Stability:
         """The share of the space's settings that work: that learn `MOST` of what the best one learns."""
         found = self.shares.get("space")
         return sum(share >= MOST for share in found) / len(found) if found else None
+
+    @property
+    def robust_interval(self) -> tuple[float, float] | None:
+        """Where that share lies for all settings of the space, of which these are a draw: 95 %."""
+        found = self.shares.get("space")
+        return share_interval(sum(share >= MOST for share in found), len(found)) if found else None
 
     def rates(self, group: str) -> Rates:
         return rates(self.groups[group])
@@ -166,13 +177,17 @@ def answers(models: Sequence[Stability]) -> list[str]:
         here = [model for model in models if model.of.data == data]
         for measure in sorted({model.of.measure for model in here}):
             alike = [model for model in here if model.of.measure == measure]
-            known = [(model.of.model, model.robust) for model in alike if model.robust is not None]
-            if len(known) > 1:
-                (most, high), (least, low) = known[0], known[-1]
-                lines.append(
-                    f"{data}, judged by {measure}: {most} is the most robust, {high:.0%} of its settings learn at "
-                    f"least {MOST:.0%} of what the best one learns; {least} the least, {low:.0%} do"
-                )
+            if len(known := [model for model in alike if model.robust is not None]) > 1:
+                first, names = as_robust(known), [model.of.model for model in known]
+                learn = f"settings learn at least {MOST:.0%} of what the best one learns"
+                if len(first) == len(known):
+                    found = f"none is more robust beyond chance: of each, {percents(known)} of {learn}"
+                else:
+                    found = (
+                        f"most robust {'is' if len(first) == 1 else 'are'} {listed(names[: len(first)])}, of which "
+                        f"{percents(first)} of {learn}; least is {names[-1]}, with {percents(known[-1:])}"
+                    )
+                lines.append(f"{data}, judged by {measure}: {found}")
         unstable = {model.of.model: model.rates("space").unstable for model in here if model.groups["space"]}
         broken = sorted((name for name, share in unstable.items() if share), key=lambda name: (-unstable[name], name))
         if unstable:
@@ -180,6 +195,22 @@ def answers(models: Sequence[Stability]) -> list[str]:
             never = "no setting of any model" if not broken else f"some settings of {shown}, none of the others"
             lines.append(f"{data}: diverged, or ended worse than before training: {never}")
     return lines
+
+
+def as_robust(models: Sequence[Stability]) -> list[Stability]:
+    """The most robust of `models`, and those that chance may have placed behind it: their intervals overlap."""
+    known = sorted(
+        ((-model.robust, model.title, model, model.robust_interval) for model in models if model.robust is not None),
+        key=lambda one: one[:2],
+    )
+    return [model for _, _, model, ends in known if ends and known[0][3] and ends[1] >= known[0][3][0]]
+
+
+def percents(models: Sequence[Stability]) -> str:
+    """`23%`, or `20% to 23%`."""
+    shares = sorted(model.robust for model in models if model.robust is not None)
+    low, high = (f"{share:.0%}" for share in (shares[0], shares[-1]))
+    return low if low == high else f"{low} to {high}"
 
 
 def overview(models: Sequence[Stability]) -> Table:
@@ -193,7 +224,7 @@ def overview(models: Sequence[Stability]) -> Table:
                 Entry(model.of.model, head=True),
                 Entry(model.of.family),
                 Entry(model.of.data),
-                _percent(model.robust),
+                _robust(model),
                 _unstable(space),
                 _unstable(rate),
                 Entry("—") if seeds is None or seeds.n < 2 else Entry(f"{seeds.iqr:.2g} {model.unit}"),
@@ -206,8 +237,11 @@ def overview(models: Sequence[Stability]) -> Table:
     return Table("Stability", [*heads, *(Head(title, number=True) for title in titles)], lines, titled=False)
 
 
-def _percent(share: float | None) -> Entry:
-    return Entry("—") if share is None else Entry(f"{share:.0%}", share)
+def _robust(model: Stability) -> Entry:
+    if model.robust is None or model.robust_interval is None:
+        return Entry("—")
+    low, high = model.robust_interval
+    return Entry(f"{model.robust:.0%} [{low:.0%}, {high:.0%}]", model.robust)
 
 
 def _unstable(found: Rates) -> Entry:

@@ -58,6 +58,14 @@ def log_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
     return Interval(math.exp(logs.centre), low, high, logs.n)
 
 
+def share_interval(k: int, n: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share of which `k` of `n` draws were (Wilson 1927, "Probable Inference")."""
+    z, share = 1.96, k / n
+    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
 def pooled_stderr(stderrs: Sequence[float | None]) -> float | None:
     """Root mean square of standard errors. `None` where one is missing.
 
