@@ -1,11 +1,13 @@
 """The command line: `python -m benchmark VERB`. Thin, and quick to start: torch is imported only where a verb needs it.
 
-Exit codes: 0 done (or agrees), 1 the run failed or diverged, 2 bad input, 3 a re-run differs, 4 not comparable.
+Exit codes: 0 done (or agrees), 1 the run failed or diverged, 2 bad input, 3 a re-run differs, 4 not comparable, 130
+stopped by Ctrl-C or SIGTERM.
 """
 
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -27,7 +29,7 @@ RECORDS = Path("leaderboards/records")  # the committed ones
 
 
 class Stopped(Exception):
-    """Somebody pressed Ctrl-C; the message says how to go on."""
+    """Somebody pressed Ctrl-C, or sent SIGTERM; the message says how to go on."""
 
 
 class _Verbs(click.Group):
@@ -90,7 +92,7 @@ def run(overrides: tuple[str, ...], resume: Path | None, trust: tuple[str, ...])
         try:
             train.carry_out(folder, lambda progress: display.show(title, asdict(progress)), trust)
         except KeyboardInterrupt:
-            raise Stopped(f"go on with: python -m benchmark run --resume {folder}") from None
+            raise Stopped(f"go on with: python -m benchmark run --resume {folder}{_trusting(trust)}") from None
     sys.exit(_show_runs([folder]))
 
 
@@ -165,7 +167,7 @@ def sweep(overrides: tuple[str, ...]) -> None:
 
     summary = _carry_out(*plan_of(overrides))
     if summary.best is None:
-        click.echo("no trial has a score: all of them failed", err=True)
+        click.echo("no trial learnt anything: each failed, or ended no better than it began", err=True)
         sys.exit(1)
     click.echo(f"best: {summary.best:.6g}, {summary.trial}")
     for key, value in summary.params.items():
@@ -267,7 +269,7 @@ def verify(path: Path, overrides: tuple[str, ...], records: Path, against: Path 
     if (why := check_again(run.record)) is not None:
         raise BadInput(f"{path}: {why}")
     if against is None:
-        against = _run_again(experiment_again(run.record.config, runtime_of(run.record), overrides, trust), trust)
+        against = _run_again(path, experiment_again(run.record.config, runtime_of(run.record), overrides, trust), trust)
     elif overrides:
         raise BadInput(f"--against runs nothing: drop {' '.join(overrides)}")
     again = Run(against / "record.json" if against.is_dir() else against, read_record(against))
@@ -489,8 +491,8 @@ def work(resume: Path | None, trust: tuple[str, ...]) -> None:
     train.carry_out(folder, lambda progress: say(asdict(progress)), trust)
 
 
-def _run_again(experiment: Experiment, trust: tuple[str, ...]) -> Path:
-    """The folder of a new run of `experiment`."""
+def _run_again(record: Path, experiment: Experiment, trust: tuple[str, ...]) -> Path:
+    """The folder of a new run of `experiment`, which is that of `record`."""
     from benchmark import train
     from benchmark.launch import Display
 
@@ -499,8 +501,14 @@ def _run_again(experiment: Experiment, trust: tuple[str, ...]) -> Path:
         with Display() as display:
             train.carry_out(folder, lambda progress: display.show(experiment.title, asdict(progress)), trust)
     except KeyboardInterrupt:
-        raise Stopped(f"go on with: run --resume {folder}, then verify with --against {folder}") from None
+        first = f"python -m benchmark run --resume {folder}{_trusting(trust)}"
+        raise Stopped(f"go on with: {first} && python -m benchmark verify {record} --against {folder}") from None
     return folder
+
+
+def _trusting(packages: Sequence[str]) -> str:
+    """The options that a command which goes on with a run has to repeat."""
+    return "".join(f" --trust {package}" for package in packages)
 
 
 def _boards(folders: Sequence[Path], home: Path) -> tuple[dict[Path, Record], Current, Path | None]:
@@ -619,6 +627,7 @@ def _show_runs(folders: list[Path]) -> int:
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what `kill` and Slurm send stops as Ctrl-C does
     try:
         cli(standalone_mode=False)
     except BadInput as error:
@@ -633,8 +642,10 @@ def main() -> None:
         click.echo(f"error: {where}{error.strerror or error}: make room there, or name another place", err=True)
         sys.exit(2)
     except (Stopped, click.Abort) as stop:
+        from benchmark.launch import STOPPED
+
         click.echo(f"stopped; {stop}".rstrip("; "), err=True)
-        sys.exit(130)
+        sys.exit(STOPPED)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-from benchmark.config import choices, config_folders, family_of, read_yaml
+from benchmark.config import choices, config_folders, family_of, load_data, load_model, read_suite
 from benchmark.spec import CAPABILITIES
 
 _CAPABILITIES = {capability.__name__ for capability in CAPABILITIES}
@@ -17,27 +17,27 @@ def catalogue() -> dict[str, list[dict[str, Any]]]:
     """Everything that can be named on the command line."""
     tuned = {(file.parent.name, file.stem) for file in _tuned_files()}
     models = []
-    for name, file in choices("model").items():
-        config = read_yaml(file)
-        header = _header(config["target"])
+    for name in choices("model"):
+        config = load_model(name)
+        header = _header(config.target)
         models.append(
             {
                 "name": name,
-                "family": family_of(config["target"]),
-                "modalities": config["modalities"],
+                "family": family_of(config.target),
+                "modalities": config.modalities,
                 **header,
                 "data": sorted(data for data, model in tuned if model == name),
             }
         )
     datasets = [
-        {"name": name, "modality": config["modality"], "minutes": config["minutes"]}
-        for name, config in ((name, read_yaml(file)) for name, file in choices("data").items())
+        {"name": name, "modality": config.modality, "minutes": config.minutes}
+        for name, config in ((name, load_data(name)) for name in choices("data"))
     ]
     suites = []
-    for name, file in choices("suite").items():
-        config = read_yaml(file)
-        runs = [f"{entry['model']} on {entry['data']}" for entry in config["experiments"]]
-        suites.append({"name": name, "description": config["description"], "budget": config["budget"], "runs": runs})
+    for name in choices("suite"):
+        suite = read_suite(name)
+        runs = [f"{entry.model} on {entry.data}" for entry in suite.experiments]
+        suites.append({"name": name, "description": suite.description, "budget": suite.budget, "runs": runs})
     return {"models": models, "data": datasets, "suites": suites}
 
 

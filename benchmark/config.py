@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -24,6 +24,9 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+_Shape = TypeVar("_Shape", bound=BaseModel)
 
 
 class _Strict(BaseModel):
@@ -95,6 +98,20 @@ class Runtime(_Strict):
     runs: str
     data_root: str | None
     inception: str | None
+
+
+class SuiteEntry(_Strict):
+    data: str
+    model: str
+
+
+class Suite(_Strict):
+    """Every experiment with every seed, under one budget."""
+
+    description: str
+    budget: str
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)]
+    experiments: Annotated[tuple[SuiteEntry, ...], Field(min_length=1)]
 
 
 class Experiment(_Strict):
@@ -211,9 +228,14 @@ def validate(content: Mapping[str, Any]) -> Experiment:
     try:
         return Experiment.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise BadInput(f"{place}={first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}") from error
+        raise BadInput(_first(error)) from error
+
+
+def _first(error: ValidationError) -> str:
+    """The first thing that is wrong: where, with what was given there, and why."""
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"])
+    return f"{place}={first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}"
 
 
 def experiment_again(
@@ -269,25 +291,39 @@ def tuned_hash(data: str, model: str, budget: str) -> str | None:
 
 def load_data(name: str) -> DataConfig:
     """The dataset's own configuration, without a model."""
-    files = choices("data")
-    if name not in files:
-        raise unknown("data", name, files)
-    return DataConfig.model_validate(read_yaml(files[name]))
+    return _load("data", name, DataConfig)
+
+
+def load_model(name: str) -> ModelConfig:
+    """The model's own configuration, without data."""
+    return _load("model", name, ModelConfig)
 
 
 def load_suite(name: str, overrides: Sequence[str] = (), trust: Sequence[str] = ()) -> list[Experiment]:
     """The experiments of `configs/suite/<name>.yaml`, every one with every seed; `overrides` apply to all."""
-    files = choices("suite")
-    if name not in files:
-        raise unknown("suite", name, files)
-    suite = read_yaml(files[name])
+    suite = read_suite(name)
     own_seed = any(override.startswith("seed=") for override in overrides)
-    seeds = [] if own_seed else [f"seed={seed}" for seed in suite["seeds"]]
     return [
-        compose([*_names(entry["data"], entry["model"], suite["budget"]), *seed, *overrides], trust)
-        for seed in ([[one] for one in seeds] or [[]])
-        for entry in suite["experiments"]
+        compose([*_names(entry.data, entry.model, suite.budget), *seed, *overrides], trust)
+        for seed in ([[]] if own_seed else [[f"seed={one}"] for one in suite.seeds])
+        for entry in suite.experiments
     ]
+
+
+def read_suite(name: str) -> Suite:
+    """What `configs/suite/<name>.yaml` says."""
+    return _load("suite", name, Suite)
+
+
+def _load(group: str, name: str, shape: type[_Shape]) -> _Shape:
+    """What `configs/<group>/<name>.yaml` says. Raises `BadInput` where it is missing or of another shape."""
+    files = choices(group)
+    if name not in files:
+        raise unknown(group, name, files)
+    try:
+        return shape.model_validate(read_yaml(files[name]))
+    except ValidationError as error:
+        raise BadInput(f"{files[name]}: {_first(error)}") from error
 
 
 def _names(data: str, model: str, budget: str) -> list[str]:

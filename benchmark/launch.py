@@ -38,6 +38,7 @@ Event = dict[str, Any]  # phase, examples, total, loss, rate (examples a second)
 
 DONE = ("finished", "truncated", "pruned", "has a record")
 FAILED = ("failed", "diverged")
+STOPPED = 130  # exit code of a process that somebody stopped
 
 
 @dataclass
@@ -217,21 +218,35 @@ def run_suite(
     def one(experiment: Experiment) -> Outcome:
         earlier = done.get(_identity(experiment))
         if earlier is None:
-            return _in_process(experiment, stopped.get(_identity(experiment)), threads, display, trust)
+            return _in_process(experiment, stopped.get(_identity(experiment)), threads, display, trust, children)
         display.show(experiment.title, {"phase": "has a record", "examples": 1, "total": 1})
         return Outcome(experiment, earlier, read_record(earlier))
 
+    children: list[subprocess.Popen[str]] = []
     pool = ThreadPoolExecutor(jobs)
     try:
         return list(pool.map(one, experiments))
+    except KeyboardInterrupt:  # a terminal tells the children too, `kill` tells this process alone
+        pool.shutdown(wait=False, cancel_futures=True)
+        for child in children:
+            child.terminate()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 def _in_process(
-    experiment: Experiment, stopped: Path | None, threads: int, display: Display, trust: Sequence[str]
+    experiment: Experiment,
+    stopped: Path | None,
+    threads: int,
+    display: Display,
+    trust: Sequence[str],
+    children: list[subprocess.Popen[str]],
 ) -> Outcome:
-    """A child process that takes the experiment on standard input and reports progress as JSON lines on output."""
+    """A child process that takes the experiment on standard input and reports progress as JSON lines on output.
+
+    It is added to `children`.
+    """
     content = experiment.container()
     content["runtime"]["threads"] = content["runtime"]["threads"] or threads
     options = [f"--trust={package}" for package in trust] + ([] if stopped is None else [f"--resume={stopped}"])
@@ -243,6 +258,7 @@ def _in_process(
         text=True,
         env={"OMP_NUM_THREADS": str(threads), **MALLOC, **os.environ},
     )
+    children.append(child)
     assert child.stdin is not None
     assert child.stdout is not None
     errors: list[str] = []
@@ -252,7 +268,7 @@ def _in_process(
     phase = "starting" if stopped is None else f"going on with {stopped.name}"
     display.show(experiment.title, {"phase": phase, "examples": 0, "total": experiment.budget.examples})
     with child:
-        with child.stdin:
+        with suppress(BrokenPipeError), child.stdin:  # it may have died before it listened
             child.stdin.write(json.dumps(content))
         for line in child.stdout:
             event = json.loads(line)
@@ -264,7 +280,8 @@ def _in_process(
     if folder is not None and (folder / "record.json").is_file():
         return Outcome(experiment, folder, read_record(folder))
     problem = next((line.strip() for line in reversed(errors) if line.strip()), f"exit code {child.returncode}")
-    display.show(experiment.title, {"phase": f"failed: {problem}", "examples": 0, "total": 1})
+    phase = "stopped" if child.returncode == STOPPED else f"failed: {problem}"
+    display.show(experiment.title, {"phase": phase, "examples": 0, "total": 1})
     return Outcome(experiment, folder, None, problem)
 
 

@@ -180,8 +180,30 @@ def test_a_run_that_is_killed_goes_on(tmp_path: Path) -> None:
     assert (folder / "model.safetensors").read_bytes() == (other / "model.safetensors").read_bytes()
 
 
+def test_what_kill_and_slurm_send_stops_as_ctrl_c_does(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def work(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(10)
+
+    monkeypatch.setattr("benchmark.train.prepare", lambda experiment: Path("runs/digits/vae/0a1b2c3d"))
+    monkeypatch.setattr("benchmark.train.carry_out", work)
+    monkeypatch.setattr(sys, "argv", ["benchmark", "run", "model=vae", "--trust", "mine"])
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit) as stopped:
+            main()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert stopped.value.code == 130
+    resume = "python -m benchmark run --resume runs/digits/vae/0a1b2c3d --trust mine"
+    assert capsys.readouterr().err == f"stopped; go on with: {resume}\n"
+
+
 @pytest.mark.slow
-def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("told", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_stopped_says_how_to_go_on(told: signal.Signals, tmp_path: Path) -> None:
     settings = ["model=vae", "budget.examples=300000", "training.validations=2000", "budget.minutes=10", *QUICK[2:]]
     command = [sys.executable, "-m", "benchmark", "run", *settings]
     environment = {**os.environ, "WANDB_MODE": "disabled"}
@@ -189,7 +211,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob("runs/*/*/*/last.ckpt")) and time.monotonic() < deadline:
         time.sleep(0.05)
-    child.send_signal(signal.SIGINT)
+    child.send_signal(told)
     _, said = child.communicate(timeout=60)
     assert child.returncode == 130
     assert "run --resume runs/digits/vae/" in said.splitlines()[-1]

@@ -8,14 +8,16 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from benchmark.catalogue import catalogue
 from benchmark.config import choices, compose, load_suite
-from benchmark.launch import Display
+from benchmark.launch import Display, run_suite
 from benchmark.record import carrying_on, is_running, publish, read_record, read_records, write_record
 from benchmark.spec import BadInput
 
@@ -61,6 +63,30 @@ def test_a_users_own_folder_is_searched_too(own_configs: Path) -> None:
     vae, broken = load_suite("short", ["budget.examples=10"])
     assert (vae.model.name, broken.model.name) == ("vae", "broken")
     assert load_suite("short", ["budget.examples=10", "seed=7"])[0].seed.init == 7
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "words"),
+    [
+        ("model: vae", "modle: vae", "experiments.0.model"),
+        ("budget: smoke", "budgt: smoke", "short.yaml: budget"),
+        ("seeds: [0]", "seeds: 0", "seeds=0"),
+        ("seeds: [0]", "seeds: [-1]", "seeds.0=-1"),
+        ("seeds: [0]", "seeds: []", r"seeds=\[\]"),
+        ("model: vae", "model: vea", "did you mean 'vae'"),
+    ],
+)
+def test_a_suite_that_is_none_is_refused_in_one_line(own_configs: Path, right: str, wrong: str, words: str) -> None:
+    (own_configs / "suite" / "short.yaml").write_text(SUITE.replace(right, wrong, 1))
+    with pytest.raises(BadInput, match=words) as refused:
+        load_suite("short")
+    assert len(str(refused.value).splitlines()) == 1
+
+
+def test_a_configuration_of_ones_own_that_is_none_is_named_by_the_list(own_configs: Path) -> None:
+    (own_configs / "model" / "broken.yaml").write_text("name: broken\nlatent: 4\n")
+    with pytest.raises(BadInput, match=r"broken.yaml: target=.*: field required"):
+        catalogue()
 
 
 def test_a_suite_goes_on_past_failures_and_skips_what_is_done(own_configs: Path, tmp_path: Path) -> None:
@@ -130,6 +156,29 @@ def test_a_suite_is_one_table_of_what_runs_is_done_failed_and_waits(monkeypatch:
     assert "failed: no memory" in last
     assert "and 2 more" in last
     assert "vae on digits, quick, seed 0" not in last  # what is done makes room for what is not
+
+
+def test_a_suite_that_is_told_to_end_tells_its_children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`kill` and Slurm tell one process, where Ctrl-C tells all that a terminal has."""
+    child = tmp_path / "child"  # in place of Python, which would train
+    told, began = tmp_path / "told", tmp_path / "began"
+    child.write_text(f"#!/bin/sh\ntrap 'touch {told}; kill $!; exit 130' TERM\ntouch {began}\nsleep 60 & wait\n")
+    child.chmod(0o755)
+    monkeypatch.setattr("benchmark.launch.sys.executable", str(child))
+    experiments = [compose(["model=vae", f"seed={seed}", f"runtime.runs={tmp_path / 'runs'}"]) for seed in range(3)]
+
+    def stop() -> None:
+        while not began.exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    out = io.StringIO()
+    threading.Thread(target=stop, daemon=True).start()
+    with Display(Console(file=out, width=200)) as display, pytest.raises(KeyboardInterrupt):
+        run_suite(experiments, 1, display)
+    assert told.exists()
+    assert "stopped" in out.getvalue()
+    assert "failed:" not in out.getvalue()
 
 
 @pytest.mark.slow
