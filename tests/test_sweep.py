@@ -254,6 +254,19 @@ def test_what_diverged_counts_as_having_learnt_nothing(tmp_path: Path, fake: typ
     assert all(told[trial.number].value == 60.0 for trial in diverged)
 
 
+def test_where_no_trial_learns_there_is_no_best(
+    tmp_path: Path, fake: type[Fake], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish = Fake._finish
+    monkeypatch.setattr(Fake, "_finish", lambda self, status: finish(self, "diverged"))
+    one = plan(tmp_path, trials=3)
+    summary = run(one)
+    assert summary.counts == {"complete": 4, "diverged": 4}
+    assert (summary.best, summary.params, summary.trial) == (None, {}, "")
+    with pytest.raises(BadInput, match="no best setting"):
+        confirming(one.folder, [])
+
+
 def test_trials_that_fall_behind_are_pruned(tmp_path: Path, fake: type[Fake]) -> None:
     one = plan(tmp_path, trials=16, sampler="tpe", pruner="halving")
     summary = run(one)

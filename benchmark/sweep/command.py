@@ -86,7 +86,9 @@ def confirming(folder: Path, overrides: Sequence[str]) -> Command:
     study = collect(folder)
     best, header = best_trial(study), study.header
     if header.design != "space" or best is None:
-        raise BadInput(f"{folder} has no best setting: give a study of a search space with trials that have ended")
+        raise BadInput(
+            f"{folder} has no best setting: give a study of a search space in which a trial learnt something"
+        )
     searched = space.load_space(header.model)
     runs = folder.resolve().parent.parent
     content = dict(header.config)

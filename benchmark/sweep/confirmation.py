@@ -56,8 +56,10 @@ class Confirmation:
 
 
 def best_trial(study: Study) -> Trial | None:
-    """The design's best trial, at its own budget and seed."""
-    return min(scored(study), key=lambda trial: (trial.value, trial.number), default=None)
+    """The design's best trial, at its own budget and seed; `None` where no trial learnt anything."""
+    return min(
+        (trial for trial in scored(study) if trial.learnt), key=lambda trial: (trial.value, trial.number), default=None
+    )
 
 
 def confirmation(study: Study, confirm: Study) -> Confirmation | None:

@@ -7,6 +7,7 @@ on from its last checkpoint. Several sweeps of one study may run at once, on one
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 import warnings
@@ -96,7 +97,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Summary:
-    """How a study stands."""
+    """How a study stands; `best` is `None` where no trial learnt anything."""
 
     name: str
     folder: Path
@@ -443,8 +444,8 @@ class _Sweep:
         trials = self._trials()
         counts = Counter(trial.state.name.lower() for trial in trials)
         counts["diverged"] = sum(trial.user_attrs.get("status") == "diverged" for trial in trials)
-        scored = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-        best = min(scored, key=lambda trial: cast(float, trial.value), default=None)
+        learnt = [trial for trial in trials if trial.state == TrialState.COMPLETE and _learnt(trial)]
+        best = min(learnt, key=lambda trial: cast(float, trial.value), default=None)
         found = (None, {}, "") if best is None else (best.value, dict(best.params), self._name(_run_of(best)))
         return Summary(self.plan.title, self.plan.folder, dict(counts), *found)
 
@@ -465,6 +466,11 @@ def _run_of(trial: optuna.Trial | FrozenTrial) -> int:
 
 def _given_up(trial: FrozenTrial) -> bool:
     return trial.state == TrialState.FAIL and "failure" not in trial.user_attrs
+
+
+def _learnt(trial: FrozenTrial) -> bool:
+    """Whether a trial's value, which is capped at the score before training, is better than that."""
+    return cast(float, trial.value) < float(trial.user_attrs.get("initial", math.inf))
 
 
 def _title(run: int) -> str:

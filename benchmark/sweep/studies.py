@@ -123,6 +123,11 @@ class Trial(_Strict):
         found = [value for value in (self.score, self.cap) if value is not None]
         return min(found) if found and self.status not in ("failed", "refused") else None
 
+    @property
+    def learnt(self) -> bool:
+        """Whether it has a score, better than that before training."""
+        return self.value is not None and (self.cap is None or self.value < self.cap)
+
 
 class Study(_Strict):
     """A header and its trials, in order."""
