@@ -166,6 +166,10 @@ def test_names_and_paths(tmp_path):
         side("vae", records, current, None, "standard")
     with pytest.raises(BadInput, match="did you mean 'vae'"):
         side("vea", records, current, "digits", "standard")
+    with pytest.raises(BadInput, match="unknown data with records 'digit'; did you mean 'digits'"):
+        side("vae", records, current, "digit", "standard")
+    with pytest.raises(BadInput, match="unknown budget with records on digits 'standart'; did you mean 'standard'"):
+        side("vae", records, current, "digits", "standart")
 
 
 def test_the_verb_prints_one_table_and_its_exit_code_says_whether_it_could(tmp_path):

@@ -96,6 +96,10 @@ def side(name: str, records: dict[Path, Record], current: Current, data: str | N
         raise BadInput(
             f"{name!r} is no file or folder; for the model of that name say on which data, as in --data digits"
         )
+    if data not in (known := {record.data for record in records.values()}):
+        raise unknown("data with records", data, known)
+    if budget not in (known := {record.budget for record in records.values() if record.data == data}):
+        raise unknown(f"budget with records on {data}", budget, known)
     here = {path: record for path, record in records.items() if (record.data, record.budget) == (data, budget)}
     rows, _ = select(here, current)
     by_model = {row.runs[0].record.model: row for row in rows if row.scored}

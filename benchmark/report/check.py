@@ -40,6 +40,21 @@ _SAID: Mapping[str, Sequence[str]] = {
     "interpolations": ("extractor",),
 }
 
+_SHARES = (
+    *("precision", "recall", "coverage", "class_histogram", "copies", "near_copies"),
+    *("downstream_accuracy", "augmented_accuracy", "anomaly_auroc", "anomaly_auroc_corrected"),
+)
+#: What no model can score less or more than: discrete data, shares, distances. Estimates without bias may be below 0.
+_RANGES: Mapping[str, tuple[float, float]] = {
+    **dict.fromkeys(("nll", "bits_per_dim", "nats_per_token", "bits_per_char", "bits_per_byte"), (0, math.inf)),
+    **dict.fromkeys(("elbo", "importance_bound"), (-math.inf, 0)),
+    **dict.fromkeys(("perplexity", "inception_score"), (1, math.inf)),
+    **dict.fromkeys(("fid", "density", "nearest_neighbour_ratio", "interpolation_ratio"), (0, math.inf)),
+    **dict.fromkeys(_SHARES, (0, 1)),
+    "ssim": (-1, 1),
+}
+_ROUNDING = 1e-4  # by which a Fréchet distance of equal features may be off
+
 _MARKUP = re.compile(r"<\s*[a-z/!?]|&#?\w+;|(javascript|data|vbscript):|[\x00-\x08\x0b-\x1f\x7f]", re.IGNORECASE)
 _NAME = re.compile(r"[\w-]+")
 
@@ -148,11 +163,18 @@ def _score(name: str, score: Score, record: Record, known: Known) -> Iterator[st
             for key, value in metric.protocol.items():
                 if protocol.get(key) != value:
                     yield f"{name} has {key} {protocol.get(key)!r} in its protocol, must be {value!r}"
-    elif name in known.costs:
-        if score.unit != known.costs[name]:
-            yield f"{name} has unit {score.unit!r}, must be {known.costs[name]!r}"
-    elif name != "selection":
+    elif name in known.costs or name == "selection":
+        chosen = protocol.get("metric") if score.absent is None else None
+        selected = next((metric.unit for metric in known.metrics if metric.name == chosen), "")
+        must = {"unit": known.costs.get(name, selected), "version": 1, "stderr": None, "n": None}
+        for key, value in must.items():
+            if getattr(score, key) != value:
+                yield f"{name} has {key} {getattr(score, key)!r}, must be {value!r}"
+    else:
         yield f"{name} is no metric of this version"
+    low, high = _RANGES.get(name, (0 if name in known.costs else -math.inf, math.inf))
+    if score.value is not None and not low - _ROUNDING <= score.value <= high + _ROUNDING:
+        yield f"{name} is {score.value:.6g}: it lies between {low:g} and {high:g}"
     split = "validation" if name == "selection" else record.config["evaluation"]["split"]
     if protocol.get("split", split) != split:
         yield f"{name} was scored on the {protocol['split']} split, must be {split}"
