@@ -296,6 +296,9 @@ def report(names: tuple[str, ...], records: Path, runs: Path, target: Path) -> N
     from benchmark.report.parts import as_html, as_markdown
     from benchmark.report.report import files_of, report
 
+    for name in names:
+        if name not in choices("suite") and not Path(name).exists():
+            raise unknown("suite or record", name, choices("suite"))
     committed, local = read_records(records), read_records(runs)
     suites = [name for name in names if name in choices("suite") and not Path(name).exists()]
     found = {file: read_record(file) for file in files_of(Path(name) for name in names if name not in suites)}
@@ -335,7 +338,7 @@ def dashboard(entity: str | None, target: Path) -> None:
 
     data = {name: load_data(name).modality for name in choices("data")}
     views = workspaces(read_dashboard(), data, entity or "ENTITY", os.environ.get("WANDB_PROJECT", PROJECT))
-    if entity is not None:
+    if entity:
         click.echo("\n".join(save(views)))
         return
     click.echo(write_atomic(target, as_json(views)))
@@ -346,8 +349,10 @@ def dashboard(entity: str | None, target: Path) -> None:
 @click.argument("runs", type=click.Path(path_type=Path), default=Path("runs"))
 def sync(runs: Path) -> None:
     """Upload the offline W&B runs below RUNS (runs/ by default)."""
-    from benchmark.tracking import sync
+    from benchmark.tracking import offline_runs, sync
 
+    if found := offline_runs(runs):
+        click.echo(f"uploading {len(found)} runs; W&B goes on trying where its server does not answer", err=True)
     click.echo(f"{sync(runs)} uploaded")
 
 

@@ -105,8 +105,9 @@ def account(stub: Stub) -> dict[str, str]:
     return {"WANDB_BASE_URL": stub.url, "WANDB_API_KEY": KEY}
 
 
-def test_without_an_account_the_views_are_written_down(tmp_path: Path) -> None:
-    done = benchmark(tmp_path, "-m", "benchmark", "dashboard")
+@pytest.mark.parametrize("entity", [(), ("--entity", "")], ids=["none", "empty"])
+def test_without_an_account_the_views_are_written_down(entity: tuple[str, ...], tmp_path: Path) -> None:
+    done = benchmark(tmp_path, "-m", "benchmark", "dashboard", *entity)
     assert done.returncode == 0, done.stderr
     assert "nothing was sent" in done.stdout
     assert "--entity NAME" in done.stdout

@@ -184,7 +184,11 @@ def test_the_verb_takes_suites_records_and_folders(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("names", "words"), [(["nowhere"], "no record at nowhere"), ([str(REPOSITORY / "docs")], "no records below")]
+    ("names", "words"),
+    [
+        (["digit"], "unknown suite or record 'digit'; did you mean 'digits'?"),
+        ([str(REPOSITORY / "docs")], "no records below"),
+    ],
 )
 def test_what_is_no_record_is_refused(names: list[str], words: str, tmp_path: Path) -> None:
     done = CliRunner().invoke(cli, ["report", *names, "--runs", str(tmp_path), "--to", str(tmp_path / "to")])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +100,7 @@ def test_what_a_run_publishes_is_well_formed(published: Path) -> None:
         ("scores.recall.value", 1.5, "recall is 1.5: it lies between 0 and 1"),
         ("reason", "<script>alert(1)</script>", "reason holds '<s'"),
         ("hardware.cpu", "\x1b[31mred", "control characters"),
+        ("dataset.note", "\u202etxt.exe", "control characters"),
         ("dataset.source", "javascript:alert(1)", "dataset.source holds 'javascript:'"),
         ("dataset.note", "x" * 3000, "3,000 characters"),
         ("colour", "red", "no valid record: colour"),
@@ -119,10 +122,21 @@ def test_tampering_is_named(record: Path, path: str, value: Any, words: str) -> 
     assert any(words in line for line in problems(record, KNOWN)), problems(record, KNOWN)
 
 
+def archive_that_claims(examples: int) -> bytes:
+    """An archive of one array whose header says that it has so many, and which has none."""
+    header, packed = io.BytesIO(), io.BytesIO()
+    said = {"descr": "<f4", "fortran_order": False, "shape": (examples,)}
+    np.lib.format.write_array_header_1_0(header, said)
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("elbo.npy", header.getvalue())
+    return packed.getvalue()
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
         (b"PK", "holds no plain arrays"),
+        (archive_that_claims(10**13), "holds no plain arrays: Unable to allocate"),
         ({"elbo": np.array([{}, {}], dtype=object)}, "holds no plain arrays"),
         ({"elbo": np.full(180, np.nan, np.float32)}, "finite float32"),
         ({"elbo": np.zeros((180, 2), np.float32)}, "finite float32"),
@@ -132,7 +146,18 @@ def test_tampering_is_named(record: Path, path: str, value: Any, words: str) -> 
         ({}, "holds no likelihoods of elbo, importance_bound, nll"),
         (None, "is missing"),
     ],
-    ids=["no archive", "pickle", "nan", "matrix", "unknown", "other mean", "other n", "empty", "missing"],
+    ids=[
+        "no archive",
+        "claims terabytes",
+        "pickle",
+        "nan",
+        "matrix",
+        "unknown",
+        "other mean",
+        "other n",
+        "empty",
+        "missing",
+    ],
 )
 def test_likelihoods_that_are_none_are_named(record: Path, content: Any, words: str) -> None:
     file = record.with_suffix(".npz")
@@ -150,6 +175,16 @@ def test_what_lies_beside_a_record_is_looked_at_too(record: Path) -> None:
     found = problems(record, KNOWN)
     assert any("is no gzip file" in line for line in found)
     assert any("is no picture" in line for line in found)
+
+
+@pytest.mark.parametrize("suffix", [".json", ".npz", ".txt"])
+def test_a_link_is_never_followed(record: Path, suffix: str, tmp_path: Path) -> None:
+    """Boards and sites show what lies beside a record: a link would make them show what its author never had."""
+    (tmp_path / "secret").write_text("of this machine")
+    record.with_suffix(suffix).unlink(missing_ok=True)
+    record.with_suffix(suffix).symlink_to(tmp_path / "secret")
+    (line,) = problems(record, KNOWN)
+    assert line == f"{record.with_suffix(suffix)}: a link is no evidence: hand in the file itself"
 
 
 def test_size_and_name_are_looked_at_first(record: Path) -> None:

@@ -6,6 +6,7 @@ again can say (`benchmark.report.verify`).
 
 from __future__ import annotations
 
+import glob
 import math
 import re
 import zipfile
@@ -55,7 +56,8 @@ _RANGES: Mapping[str, tuple[float, float]] = {
 }
 _ROUNDING = 1e-4  # by which a Fréchet distance of equal features may be off
 
-_MARKUP = re.compile(r"<\s*[a-z/!?]|&#?\w+;|(javascript|data|vbscript):|[\x00-\x08\x0b-\x1f\x7f]", re.IGNORECASE)
+_CONTROL = r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]"  # those of writing direction too
+_MARKUP = re.compile(rf"<\s*[a-z/!?]|&#?\w+;|(javascript|data|vbscript):|{_CONTROL}", re.IGNORECASE)
 _NAME = re.compile(r"[\w-]+")
 
 #: Likelihoods of single examples -> the scores that are their mean, with sign.
@@ -79,6 +81,9 @@ class Known:
 def problems(file: Path, known: Known) -> list[str]:
     """What is wrong with the record in `file`, or in a run's folder, and with what lies beside it; a line each."""
     file = file / "record.json" if file.is_dir() else file
+    beside = sorted({file, per_example_file(file), *file.parent.glob(f"{glob.escape(file.stem)}*")})
+    if links := [str(one) for one in beside if one.is_symlink()]:  # to whatever this machine would show of itself
+        return [f"{', '.join(links)}: a link is no evidence: hand in the file itself"]
     if file.is_file() and file.stat().st_size > MOST_BYTES:
         return [f"{file} has {file.stat().st_size:,} bytes: at most {MOST_BYTES:,} are allowed"]
     try:
@@ -209,7 +214,7 @@ def _likelihoods(file: Path, record: Record) -> Iterator[str]:
             return
         with np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, OSError, EOFError, MemoryError, zipfile.BadZipFile) as error:
         yield f"{file.name} holds no plain arrays: {str(error).splitlines()[0]}"
         return
     for name, array in arrays.items():

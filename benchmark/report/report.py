@@ -425,11 +425,9 @@ def files_of(paths: Iterable[Path]) -> list[Path]:
             found.append(path)
         elif (path / "record.json").is_file():
             found.append(path / "record.json")
-        elif path.is_dir():
+        else:
             inside = sorted(file for file in path.rglob("*.json") if not {"wandb", "artifacts"} & set(file.parts))
             if not inside:
                 raise BadInput(f"no records below {path}: give a record, a run's folder, or a folder of records")
             found += inside
-        else:
-            raise BadInput(f"no record at {path}: give a record, a run's folder, or the name of a suite")
     return found
