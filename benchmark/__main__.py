@@ -334,11 +334,12 @@ def dashboard(entity: str | None, target: Path) -> None:
     from benchmark.config import choices, load_data
     from benchmark.dashboard import as_json, read_dashboard, save, workspaces
     from benchmark.record import write_atomic
-    from benchmark.tracking import PROJECT
+    from benchmark.tracking import PROJECT, ask_server
 
     data = {name: load_data(name).modality for name in choices("data")}
     views = workspaces(read_dashboard(), data, entity or "ENTITY", os.environ.get("WANDB_PROJECT", PROJECT))
     if entity:
+        ask_server()
         click.echo("\n".join(save(views)))
         return
     click.echo(write_atomic(target, as_json(views)))
@@ -349,10 +350,8 @@ def dashboard(entity: str | None, target: Path) -> None:
 @click.argument("runs", type=click.Path(path_type=Path), default=Path("runs"))
 def sync(runs: Path) -> None:
     """Upload the offline W&B runs below RUNS (runs/ by default)."""
-    from benchmark.tracking import offline_runs, sync
+    from benchmark.tracking import sync
 
-    if found := offline_runs(runs):
-        click.echo(f"uploading {len(found)} runs; W&B goes on trying where its server does not answer", err=True)
     click.echo(f"{sync(runs)} uploaded")
 
 

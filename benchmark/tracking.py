@@ -12,8 +12,11 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Mapping
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 from benchmark.spec import BadInput, DataSpec, Score
 
@@ -29,6 +32,7 @@ except ImportError as error:
     _FAILURES, _MISSING = (), str(error)
 
 PROJECT = "generative-benchmark"
+ANSWERS = 20.0  # seconds in which a server answers, if at all
 
 
 class Tracker:
@@ -116,14 +120,30 @@ def offline_runs(runs: Path) -> list[Path]:
     return [file.parent for file in logged if not file.with_name(f"{file.name}.synced").exists()]
 
 
+def ask_server() -> None:
+    """Raise `BadInput` where W&B's server does not answer: its own programs go on trying, in silence."""
+    address = wandb.setup().settings.base_url
+    try:
+        with urlopen(address, timeout=ANSWERS):
+            return
+    except HTTPError as error:
+        if error.code < HTTPStatus.INTERNAL_SERVER_ERROR:
+            return
+        reason = str(error)
+    except OSError as error:
+        reason = str(error)
+    raise BadInput(f"W&B does not answer at {address}: {reason}; look at the network, or set WANDB_BASE_URL")
+
+
 def sync(runs: Path) -> int:
     """Upload every offline run below `runs` by W&B's own tool, which remembers what it uploaded; returns how many.
 
-    Raises `BadInput` where there are none, or where W&B refuses.
+    Raises `BadInput` where there are none, or where W&B refuses or does not answer.
     """
     folders = offline_runs(runs)
     if not folders:
         raise BadInput(f"no offline runs below {runs} that were not uploaded: run something, or name another folder")
+    ask_server()
     command = [sys.executable, "-m", "wandb", "sync", "--yes", *map(str, folders)]
     done = subprocess.run(command, capture_output=True, text=True)
     left = len(offline_runs(runs))

@@ -7,6 +7,8 @@ import json
 import os
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +141,28 @@ def test_who_is_not_known_there_is_told_so_in_one_line(tmp_path: Path) -> None:
     assert "wandb login" in line
     assert "Traceback" not in done.stderr
     assert stub.views == {}
+
+
+@pytest.mark.parametrize("verb", [("dashboard", "--entity", "me"), ("sync",)], ids=lambda verb: verb[0])
+def test_a_server_that_does_not_answer_is_named_at_once(verb: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "runs/wandb/offline-run-1-0a1b2c3d").mkdir(parents=True)
+    (tmp_path / "runs/wandb/offline-run-1-0a1b2c3d/run-0a1b2c3d.wandb").touch()
+    with running() as stub:
+        gone = account(stub)
+    done = benchmark(tmp_path, "-m", "benchmark", *verb, **gone)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: W&B does not answer at {gone['WANDB_BASE_URL']}: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_server_that_fails_is_named_at_once(tmp_path: Path) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:  # answers 501 to whatever is asked
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        done = benchmark(tmp_path, "-m", "benchmark", "dashboard", "--entity", "me", WANDB_BASE_URL=address)
+        server.shutdown()
+    assert done.returncode == 2
+    assert f"error: W&B does not answer at {address}: HTTP Error 501" in done.stderr
 
 
 def assert_run_arrived(stub: Stub, run_id: str) -> None:
