@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Self, TextIO
@@ -222,17 +222,37 @@ def run_suite(
         display.show(experiment.title, {"phase": "has a record", "examples": 1, "total": 1})
         return Outcome(experiment, earlier, read_record(earlier))
 
-    children: list[subprocess.Popen[str]] = []
+    children = _Children()
     pool = ThreadPoolExecutor(jobs)
     try:
         return list(pool.map(one, experiments))
     except KeyboardInterrupt:  # a terminal tells the children too, `kill` tells this process alone
         pool.shutdown(wait=False, cancel_futures=True)
-        for child in children:
-            child.terminate()
+        children.stop()
         raise
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@dataclass
+class _Children:
+    """The processes of a suite, so that they can be told to stop: those too that are just starting."""
+
+    begun: list[subprocess.Popen[str]] = field(default_factory=list)
+    stopping: bool = False
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def add(self, child: subprocess.Popen[str]) -> None:
+        with self.lock:
+            self.begun.append(child)
+            if self.stopping:
+                child.terminate()
+
+    def stop(self) -> None:
+        with self.lock:
+            self.stopping = True
+            for child in self.begun:
+                child.terminate()
 
 
 def _in_process(
@@ -241,7 +261,7 @@ def _in_process(
     threads: int,
     display: Display,
     trust: Sequence[str],
-    children: list[subprocess.Popen[str]],
+    children: _Children,
 ) -> Outcome:
     """A child process that takes the experiment on standard input and reports progress as JSON lines on output.
 
@@ -258,7 +278,7 @@ def _in_process(
         text=True,
         env={"OMP_NUM_THREADS": str(threads), **MALLOC, **os.environ},
     )
-    children.append(child)
+    children.add(child)
     assert child.stdin is not None
     assert child.stdout is not None
     errors: list[str] = []
