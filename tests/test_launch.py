@@ -173,9 +173,13 @@ def test_a_suite_that_is_told_to_end_tells_its_children(tmp_path: Path, monkeypa
         os.kill(os.getpid(), signal.SIGINT)
 
     out = io.StringIO()
-    threading.Thread(target=stop, daemon=True).start()
-    with Display(Console(file=out, width=200)) as display, pytest.raises(KeyboardInterrupt):
-        run_suite(experiments, 1, display)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    try:
+        threading.Thread(target=stop, daemon=True).start()
+        with Display(Console(file=out, width=200)) as display, pytest.raises(KeyboardInterrupt):
+            run_suite(experiments, 1, display)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert told.exists()
     assert "stopped" in out.getvalue()
     assert "failed:" not in out.getvalue()
