@@ -77,12 +77,13 @@ def data(name: str) -> None:
 @click.option("--resume", type=click.Path(path_type=Path), help="Go on with the run in this folder.")
 @click.option("--trust", multiple=True, metavar="PACKAGE", help="Let the configuration name classes of this package.")
 def run(overrides: tuple[str, ...], resume: Path | None, trust: tuple[str, ...]) -> None:
-    """Train and score one model: model=vae data=digits budget=quick seed=0 model.latent=16 ..."""
+    """Train and score one model: model=vae data=digits budget=quick seed=0 model.latent=16 ...
+
+    With --resume only runtime.* may be given, as in runtime.limit_minutes=90.
+    """
     from benchmark.config import compose
     from benchmark.launch import Display
 
-    if resume is not None and overrides:
-        raise BadInput(f"--resume goes on with a run as it was configured: drop {' '.join(overrides)}")
     experiment = None if resume else compose(overrides, trust)
     with Display() as display:
         from benchmark import train
@@ -90,7 +91,8 @@ def run(overrides: tuple[str, ...], resume: Path | None, trust: tuple[str, ...])
         folder = resume or train.prepare(cast(Any, experiment))
         title = f"{folder.parent.name} on {folder.parent.parent.name}, {folder.name}"
         try:
-            train.carry_out(folder, lambda progress: display.show(title, asdict(progress)), trust)
+            again = overrides if resume else ()
+            train.carry_out(folder, lambda progress: display.show(title, asdict(progress)), trust, overrides=again)
         except KeyboardInterrupt:
             raise Stopped(f"go on with: python -m benchmark run --resume {folder}{_trusting(trust)}") from None
     sys.exit(_show_runs([folder]))
@@ -305,8 +307,8 @@ def report(names: tuple[str, ...], records: Path, runs: Path, target: Path) -> N
     missing = []
     for experiment in (one for suite in suites for one in load_suite(suite)):
         wanted = experiment.config_hash, experiment.seed.model_dump()
-        of_it = {path: one for path, one in committed.items() if (one.config_hash, one.seed) == wanted}
-        of_it = of_it or {path: one for path, one in local.items() if (one.config_hash, one.seed) == wanted}
+        of_it = {path: one for path, one in committed.items() if (one.identity, one.seed) == wanted}
+        of_it = of_it or {path: one for path, one in local.items() if (one.identity, one.seed) == wanted}
         found |= of_it
         missing += [] if of_it else [experiment.title]
     title = f"Reproducibility of {', '.join(names) or 'all committed records'}"
@@ -528,7 +530,7 @@ def _boards(folders: Sequence[Path], home: Path) -> tuple[dict[Path, Record], Cu
 def _published(folder: Path, *own: Path) -> tuple[dict[Path, Record], Current]:
     """The records in a folder and in one's `own`, and which configurations count: the tuned ones of today, all of one's
     own."""
-    from benchmark.config import tuned_hash
+    from benchmark.config import tuned_identity
     from benchmark.record import read_records
 
     def setting(record: Record) -> tuple[str, str, str]:
@@ -536,9 +538,9 @@ def _published(folder: Path, *own: Path) -> tuple[dict[Path, Record], Current]:
 
     found = read_records(folder)
     settings = {setting(record) for record in found.values()}
-    current = {one: {tuned} for one in settings if (tuned := tuned_hash(*one)) is not None}
+    current = {one: {tuned} for one in settings if (tuned := tuned_identity(*one)) is not None}
     for path, record in ((path, record) for place in own for path, record in read_records(place).items()):
-        current.setdefault(setting(record), set()).add(record.config_hash)
+        current.setdefault(setting(record), set()).add(record.identity)
         found[path] = record
     return found, current
 
@@ -627,7 +629,9 @@ def _show_runs(folders: list[Path]) -> int:
     click.echo("boards of all runs so far:")
     for data in sorted({record.data for record in records.values()}):
         click.echo(f"  {write_atomic(board / f'{data}.md', pages[f'{data}.md'])}")
-    return int(any(record.status in ("failed", "diverged") for record in records.values()))
+    return int(
+        any(record.status in ("failed", "diverged", "truncated") or record.impossible for record in records.values())
+    )
 
 
 def main() -> None:

@@ -141,7 +141,7 @@ def _harness(
 ) -> tuple[float, Parts]:
     """Seconds a step under the harness as runs use it, but for validation and files; and where its own time goes."""
     plan = make_plan(experiment)
-    plan = replace(plan, examples=steps * plan.batch_size, validations=1, cpu_seconds=math.inf)
+    plan = replace(plan, examples=steps * plan.batch_size, validations=1, limit_seconds=math.inf)
     with tempfile.TemporaryDirectory() as folder:
         loop = _Timed(plan)
         loop.log_every = Loop(make_plan(experiment), loop.hooks).log_every

@@ -5,10 +5,10 @@ Hydra composes, pydantic checks types, and names are compared with what exists. 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from benchmark.identity import version_2
 from benchmark.spec import BadInput, Modality, unknown
 
 GROUPS = ("data", "model", "budget")
@@ -39,6 +40,8 @@ class _Named(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True, protected_namespaces=())
     name: str
     target: str
+    #: What records that lack an option count as having: what the code did before the option existed.
+    before: dict[str, Any] = Field(default={}, exclude=True)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -55,8 +58,10 @@ class ModelConfig(_Named):
 
 
 class Budget(_Strict):
+    """How long a run trains: `examples`, on any machine. The rest only names it and says what it costs."""
+
     name: str
-    minutes: Annotated[float, Field(gt=0)]
+    minutes: Annotated[float, Field(gt=0, allow_inf_nan=False)]  # nominal, of one thread of the reference machine
     examples: Positive
 
 
@@ -98,6 +103,7 @@ class Runtime(_Strict):
     runs: str
     data_root: str | None
     inception: str | None
+    limit_minutes: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
 
 
 class SuiteEntry(_Strict):
@@ -131,12 +137,8 @@ class Experiment(_Strict):
 
     @property
     def config_hash(self) -> str:
-        """SHA-256 of the canonical configuration without seeds, paths, device and threads.
-
-        A setting that has a default here came later than the first records: at its default it changes no identity.
-        """
-        content = self.model_dump(mode="json", exclude={"seed", "runtime"}, exclude_defaults=True)
-        return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+        """What makes two experiments the same: SHA-256, by the rule of `benchmark.identity`."""
+        return identity(self.container())
 
     def container(self) -> dict[str, Any]:
         """Everything, as plain containers that `from_container` takes back."""
@@ -147,6 +149,56 @@ class Experiment(_Strict):
     @property
     def title(self) -> str:
         return f"{self.model.name} on {self.data.name}, {self.budget.name}, seed {self.seed.init}"
+
+
+def identity(config: Mapping[str, Any]) -> str:
+    """The identity of a resolved configuration, one of today or one that a record holds."""
+    groups = {group: config[group] for group in ("data", "model")}
+    before = {group: _before(group, str(named["name"])) for group, named in groups.items()}
+    return version_2(config, before | _BEFORE)
+
+
+def _later(group: type[BaseModel]) -> dict[str, Any]:
+    """The options that have a default here: they came later, and the default is what the code did until then."""
+    return {name: field.default for name, field in group.model_fields.items() if not field.is_required()}
+
+
+_BEFORE = {"training": _later(Training), "evaluation": _later(Evaluation)}
+
+
+def _before(group: str, name: str) -> dict[str, Any]:
+    """What `configs/<group>/<name>.yaml` says of options that older records lack."""
+    files = (folder / group / f"{name}.yaml" for folder in config_folders())
+    return next((_before_in(file) for file in files if file.is_file()), {})
+
+
+@cache
+def _before_in(file: Path) -> dict[str, Any]:
+    return dict(read_yaml(file).get("before") or {})
+
+
+class Rename(_Strict):
+    """A configuration that changed its name. `until`: when the old name came to mean something else, if it did."""
+
+    group: Literal["data", "model"]
+    old: str
+    new: str
+    until: datetime | None = None
+
+
+@cache
+def renames() -> tuple[Rename, ...]:
+    """The table in `configs/renames.yaml`, in the order in which names changed."""
+    file = config_folders()[-1] / "renames.yaml"
+    return tuple(Rename.model_validate(row) for row in read_yaml(file)["renames"])
+
+
+def name_today(group: str, name: str, made: datetime) -> str:
+    """What a configuration that was called `name` when a record was `made` is called today."""
+    for rename in renames():
+        if (rename.group, rename.old) == (group, name) and (rename.until is None or made < rename.until):
+            name = rename.new
+    return name
 
 
 def family_of(target: str) -> str:
@@ -281,8 +333,8 @@ def overrides_of(content: Mapping[str, Any]) -> list[str]:
     return [*names, *seeds, *different]
 
 
-def tuned_hash(data: str, model: str, budget: str) -> str | None:
-    """The `config_hash` of what `tuned/` says today; `None` where such an experiment no longer exists."""
+def tuned_identity(data: str, model: str, budget: str) -> str | None:
+    """The identity of what `tuned/` says today; `None` where such an experiment no longer exists."""
     try:
         return validate(_compose(_names(data, model, budget))).config_hash
     except BadInput:
@@ -407,4 +459,6 @@ def _resolve(content: dict[str, Any]) -> dict[str, Any]:
     except OmegaConfBaseException as error:
         raise BadInput(str(error).splitlines()[0]) from error
     resolved.pop("examples", None)
+    for group in ("data", "model"):
+        resolved[group].pop("before", None)
     return {str(key): value for key, value in resolved.items()}

@@ -24,7 +24,17 @@ from rich.table import Table
 from rich.text import Text
 
 from benchmark.config import Experiment, from_container, read_yaml, validate
-from benchmark.record import Record, code_hash, is_running, read_record, read_records, started_with
+from benchmark.reference import reference_seconds
+from benchmark.record import (
+    UNFINISHED,
+    Record,
+    code_hash,
+    is_running,
+    is_unfinished,
+    read_record,
+    read_records,
+    started_with,
+)
 from benchmark.spec import BadInput
 
 #: glibc returns large blocks to the system after every step otherwise: up to 28 % of a training's time in page faults.
@@ -36,8 +46,8 @@ MALLOC = {
 
 Event = dict[str, Any]  # phase, examples, total, loss, rate (examples a second), left (seconds)
 
-DONE = ("finished", "truncated", "pruned", "has a record")
-FAILED = ("failed", "diverged")
+DONE = ("finished", "pruned", "has a record")
+FAILED = ("failed", "diverged", "truncated")
 STOPPED = 130  # exit code of a process that somebody stopped
 
 
@@ -84,7 +94,7 @@ class Display:
         self.jobs = jobs
         for experiment in experiments:
             kind = experiment.title.rpartition(", seed")[0]
-            self.plan(experiment.title, kind, experiment.budget.minutes * 60)
+            self.plan(experiment.title, kind, reference_seconds(experiment))
 
     def plan(self, title: str, kind: str, seconds: float) -> None:
         """One more will run, for so long at most."""
@@ -169,7 +179,8 @@ def _state(event: Event) -> str:
     if event.get("rate") is None:
         return str(event["phase"])
     loss = "" if event["loss"] is None else f"loss {event['loss']:.4g}, "
-    return f"{loss}{event['rate']:,.0f} examples/s, {_clock(event['left'])} left"
+    note = f"; {event['note']}" if event.get("note") else ""
+    return f"{loss}{event['rate']:,.0f} examples/s, {_clock(event['left'])} left{note}"
 
 
 def _clock(seconds: float) -> str:
@@ -400,8 +411,8 @@ def _finished(experiments: Sequence[Experiment]) -> dict[Identity, Path]:
     found = {}
     for root in {experiment.runtime.runs for experiment in experiments}:
         for file, record in read_records(Path(root)).items():
-            if record.status != "failed" and record.code_hash == code_hash():
-                found[record.config_hash, tuple(sorted(record.seed.items()))] = file.parent
+            if record.status not in UNFINISHED and record.code_hash == code_hash():
+                found[record.identity, tuple(sorted(record.seed.items()))] = file.parent
     return found
 
 
@@ -411,7 +422,6 @@ def _stopped(experiments: Sequence[Experiment]) -> dict[Identity, Path]:
     for root, data in {(experiment.runtime.runs, experiment.data.name) for experiment in experiments}:
         for file in sorted(Path(root, data).glob("*/*/config.yaml")):
             folder = file.parent
-            unfinished = not (folder / "record.json").is_file() and started_with(folder) == code_hash()
-            if unfinished and not is_running(folder):
+            if is_unfinished(folder) and started_with(folder) == code_hash() and not is_running(folder):
                 found[_identity(validate(read_yaml(file)))] = folder
     return found

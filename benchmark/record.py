@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import importlib.util
+import json
 import math
 import os
 import platform
@@ -14,20 +15,22 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from filelock import FileLock, Timeout
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
+from benchmark.config import identity, name_today
+from benchmark.identity import version_1
 from benchmark.spec import BadInput, Score
 from benchmark.traces import traces
 
 if TYPE_CHECKING:
     import numpy as np
 
-SCHEMA: Literal[1] = 1
+SCHEMA: Literal[2] = 2
 Kind = Literal["run", "trial"]
 Status = Literal["finished", "diverged", "failed", "truncated", "pruned"]
 
@@ -76,7 +79,7 @@ class _ModelConfig(BaseModel):
 
 
 class _BudgetConfig(BaseModel):
-    minutes: float
+    examples: int
 
 
 class _EvaluationConfig(BaseModel):
@@ -137,7 +140,7 @@ class Record(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), populate_by_name=True)
 
-    schema_version: Literal[1] = Field(alias="schema")
+    schema_version: Literal[1, 2] = Field(alias="schema")
     kind: Kind
     status: Status
     reason: str | None  # why a run is not finished: when and how
@@ -156,6 +159,14 @@ class Record(BaseModel):
     seconds: float
     scores: dict[str, Score]
     stability: dict[str, float] = {}  # how training went (`benchmark.watch`); older records have none
+    # Since schema 2; older records have none of these.
+    share: Annotated[float, Field(ge=0, le=1)] | None = None  # of the examples that the budget asks for
+    impossible: str | None = None  # why its likelihood cannot be: it beats the known source of the data
+    precision: Literal["float32", "bfloat16"] | None = None  # of the forward pass in training, as the hardware had it
+    processes: Annotated[int, Field(ge=1)] = 1  # that trained together
+    condition: dict[str, Any] | None = None  # what samples are drawn under, as the data specifies it
+    sources: dict[str, str] = {}  # what else made it -> SHA-256: code of other packages, weights that it starts from
+    exam: dict[str, Any] | None = None  # of a model from outside: whether its source passed the laws
     #: Run, code and git of the training, and the scores that are of today's code.
     renewed: Annotated[dict[str, Any], _holds(_Renewed)] | None = None
 
@@ -192,17 +203,37 @@ class Record(BaseModel):
     def publishable(self) -> bool:
         return bool(self.dataset.get("publishable", True))
 
+    @cached_property
+    def identity(self) -> str:
+        """What makes two records' configurations the same, whatever the rule was when each was written."""
+        return identity(self.config)
+
+    @property
+    def trained_in(self) -> str:
+        """The precision of its training: stated since schema 2, before that by what the hardware had."""
+        asked = self.config.get("training", {}).get("precision", "float32")
+        return self.precision or (asked if self.hardware.get("bfloat16", True) else "float32")
+
+    @property
+    def hash_by_its_rule(self) -> str:
+        """The `config_hash` that its configuration has by the rule of its schema."""
+        return version_1(self.config) if self.schema_version == 1 else self.identity
+
 
 _PROTOCOL: TypeAdapter[_Protocol] = TypeAdapter(_Protocol)
 
 
-def read_record(path: Path) -> Record:
-    """The validated record in `path`, a file or a run's folder. Raises `BadInput` when it is missing or malformed."""
+def read_record(path: Path, as_stored: bool = False) -> Record:
+    """The validated record in `path`, a file or a run's folder, under the names of today unless `as_stored`.
+
+    Raises `BadInput` when it is missing or malformed.
+    """
     file = path / "record.json" if path.is_dir() else path
     if not file.is_file():
         raise BadInput(f"no record at {file}: give a run's folder that holds record.json (an unfinished run has none)")
     try:
-        return Record.model_validate_json(file.read_bytes())
+        record = Record.model_validate_json(file.read_bytes())
+        return record if as_stored else _under_todays_names(record)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "the file"
@@ -210,21 +241,97 @@ def read_record(path: Path) -> Record:
         raise BadInput(f"{file} is no valid record: {place}: {message}") from error
 
 
+_NOT_RECORDS = {"wandb", "artifacts", "attempts"}  # folders below a run's
+
+
+def _under_todays_names(record: Record) -> Record:
+    """The record with the names that its data and model have today (`configs/renames.yaml`)."""
+    old = {"data": record.data, "model": record.model}
+    new = {group: name_today(group, name, record.started) for group, name in old.items()}
+    if new == old:
+        return record
+    config = record.config | {group: record.config[group] | {"name": name} for group, name in new.items()}
+    return record.model_copy(update={**new, "config": config})
+
+
 def read_records(folder: Path) -> dict[Path, Record]:
     """Every record below `folder`, published (`<seed>-<hash>-<run>.json`) or of local runs (`record.json`)."""
-    files = sorted(file for file in folder.rglob("*.json") if not {"wandb", "artifacts"} & set(file.parts))
+    files = sorted(
+        file for file in folder.rglob("*.json") if not _NOT_RECORDS & set(file.parts) and file.name != "begun.json"
+    )
     return {file: read_record(file) for file in files}
 
 
-def begin(folder: Path) -> None:
-    """Note in a new run's folder with which code it starts."""
-    write_atomic(folder / "code_hash", f"{code_hash() or ''}\n")
+#: How a run ends that its command, or `run --resume`, resumes from its last checkpoint.
+UNFINISHED = ("failed", "truncated")
+
+
+def begin(folder: Path, config: Mapping[str, Any]) -> None:
+    """Note in a new run's folder with which code it starts, and the configuration that decides its result."""
+    content = {"code_hash": code_hash(), "config": config}
+    write_atomic(folder / "begun.json", json.dumps(content, indent=1) + "\n")
 
 
 def started_with(folder: Path) -> str | None:
     """The `code_hash` with which the run in `folder` started; `None` where that is unknown."""
-    file = folder / "code_hash"
-    return file.read_text().strip() or None if file.is_file() else None
+    return _begun(folder).get("code_hash")
+
+
+def check_unchanged(folder: Path, config: Mapping[str, Any]) -> None:
+    """Refuse to resume a run whose `config.yaml` would give another result than the one that began."""
+    begun = _begun(folder).get("config", config)
+    if (changed := _first_difference(begun, json.loads(json.dumps(config)))) is not None:
+        key, was, is_ = changed
+        raise BadInput(
+            f"{folder / 'config.yaml'} was changed since the run began: {key} was {was!r} and is {is_!r}; only "
+            f"runtime.* may change: put it back, or start a new run"
+        )
+
+
+def _begun(folder: Path) -> dict[str, Any]:
+    file = folder / "begun.json"
+    content: dict[str, Any] = json.loads(file.read_bytes()) if file.is_file() else {}
+    return content
+
+
+def _first_difference(old: Any, new: Any, key: str = "") -> tuple[str, Any, Any] | None:
+    """Where two configurations differ first: key, old and new value."""
+    if not (isinstance(old, Mapping) and isinstance(new, Mapping)):
+        return None if old == new else (key, old, new)
+    pairs = ((name, _first_difference(old.get(name), new.get(name), f"{key}.{name}".lstrip("."))) for name in old | new)
+    return next((found for _, found in pairs if found is not None), None)
+
+
+def is_unfinished(folder: Path) -> bool:
+    """Whether the run in `folder` has no result yet: it was stopped, failed, or reached its limit."""
+    file = folder / "record.json"
+    return not file.is_file() or read_record(file).status in UNFINISHED
+
+
+def set_aside(folder: Path) -> None:
+    """Make room for the record of a run that is resumed: that of the attempt before moves to `attempts/`.
+
+    Raises `BadInput` where the run is finished.
+    """
+    file = folder / "record.json"
+    if not file.is_file():
+        return
+    if read_record(file).status not in UNFINISHED:
+        raise BadInput(f"{folder} is finished: its record is never overwritten; start a new run instead")
+    attempts = folder / "attempts"
+    attempts.mkdir(exist_ok=True)
+    file.rename(attempts / f"{len(list(attempts.iterdir())):03d}.json")
+
+
+def note_spent(folder: Path, seconds: float) -> None:
+    """Note how long all attempts at a run have trained."""
+    write_atomic(folder / "spent", f"{seconds:.1f}\n")
+
+
+def spent(folder: Path) -> float:
+    """Seconds that all attempts at a run have trained, as far as is known."""
+    file = folder / "spent"
+    return float(file.read_text()) if file.is_file() else 0.0
 
 
 @contextmanager

@@ -64,7 +64,7 @@ def record(scores: dict[str, Score] | None = None, **changes: Any) -> Record:
         "config": {
             "data": {"modality": modality},
             "model": {"target": f"benchmark.models.family.{model}.Model"},
-            "budget": {"minutes": minutes},
+            "budget": {"minutes": minutes, "examples": 500_000},
             "evaluation": {"split": split},
         },
         "config_hash": "c" * 64,

@@ -22,7 +22,9 @@ DOORS: dict[str, tuple[str, ...]] = {
     "data": ("spec",),
     "models": ("spec", "nn", "models.base"),
     "metrics": ("spec",),
-    "config": ("spec",),
+    "identity": (),
+    "config": ("spec", "identity"),
+    "reference": ("spec", "config"),
     "catalogue": ("spec", "config"),
     "build": ("spec", "config", "data", "models.base"),
     "evaluate": ("spec", "build", "metrics"),
@@ -30,15 +32,15 @@ DOORS: dict[str, tuple[str, ...]] = {
     "dashboard": ("spec",),  # charts what `tracking` logs, by name
     "loop": ("spec", "build"),
     "watch": (),
-    "train": ("spec", "config", "build", "loop", "evaluate", "record", "tracking", "watch"),
+    "train": ("spec", "config", "reference", "build", "loop", "evaluate", "record", "tracking", "watch"),
     "again": ("spec", "build", "evaluate", "record", "tracking", "train"),
     "bench": ("spec", "config", "build", "loop", "train"),
     "traces": ("spec",),
-    "record": ("spec", "traces"),
+    "record": ("spec", "identity", "config", "traces"),
     "leaderboard": ("spec", "record", "traces", "sweep"),  # a study's statistics are computed in one place
     "report": ("spec", "config", "record", "traces", "leaderboard"),  # a configuration is data, and has a hash
-    "sweep": ("spec", "config", "record", "launch"),  # trials train in processes of `launch`
-    "launch": ("spec", "config", "train", "record"),
+    "sweep": ("spec", "identity", "config", "record", "launch"),  # trials train in processes of `launch`
+    "launch": ("spec", "config", "reference", "train", "record"),
 }
 HALL = "__main__"  # the command line goes through every door
 WITHOUT_TORCH = (

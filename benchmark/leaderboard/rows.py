@@ -24,6 +24,8 @@ Protocol = dict[str, Any]
 _REFERENCES: TypeAdapter[dict[str, dict[str, Score]]] = TypeAdapter(dict[str, dict[str, Score]])
 
 
+BUDGETS = ("smoke", "quick", "standard", "full")  # from the cheapest on; others follow by name
+
 #: More near copies than held-out images have by this much, and by so many standard errors, are memorised.
 MEMORISED, MEMORISED_SIGMAS = 0.05, 3.0
 
@@ -54,9 +56,9 @@ class Run:
         return self.record.seed["init"], self.record.seed["data"]
 
     @property
-    def budget(self) -> tuple[float, str]:
-        """CPU minutes and name: one name with two caps is two budgets."""
-        return float(self.record.config["budget"]["minutes"]), self.record.budget
+    def budget(self) -> tuple[int, str]:
+        """Where it stands among budgets, and its name; how many examples it means, the configuration says."""
+        return BUDGETS.index(self.record.budget) if self.record.budget in BUDGETS else len(BUDGETS), self.record.budget
 
     @property
     def fingerprint(self) -> str:
@@ -141,7 +143,7 @@ def select(records: Mapping[Path, Record], current: Current | None) -> tuple[lis
         if why:
             superseded.append(Superseded(run, why))
         else:
-            groups[record.data, record.model, run.budget, record.config_hash].append(run)
+            groups[record.data, record.model, run.budget, record.identity].append(run)
 
     configurations: dict[tuple[Any, ...], int] = defaultdict(int)
     for key in groups:
@@ -166,7 +168,7 @@ def _not_current(record: Record, current: Current | None) -> str | None:
     counting = current.get((record.data, record.model, record.budget))
     if not counting:
         return "nothing is tuned for it"
-    return None if record.config_hash in counting else f"other configuration ({record.config_hash[:8]})"
+    return None if record.identity in counting else f"other configuration ({record.config_hash[:8]})"
 
 
 def _row(name: str, runs: Sequence[Run]) -> tuple[Row, list[Superseded]]:

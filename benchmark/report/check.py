@@ -87,7 +87,7 @@ def problems(file: Path, known: Known) -> list[str]:
     if file.is_file() and file.stat().st_size > MOST_BYTES:
         return [f"{file} has {file.stat().st_size:,} bytes: at most {MOST_BYTES:,} are allowed"]
     try:
-        record = read_record(file)
+        record = read_record(file, as_stored=True)
     except BadInput as error:
         return [str(error)]
     found = [
@@ -131,7 +131,7 @@ def _identity(file: Path, record: Record) -> Iterator[str]:
         "data": (record.data, experiment.data.name),
         "budget": (record.budget, experiment.budget.name),
         "seed": (record.seed, experiment.seed.model_dump()),
-        "config_hash": (record.config_hash, experiment.config_hash),
+        "config_hash": (record.config_hash, record.hash_by_its_rule),
     }
     for key, (said, is_) in held.items():
         if said != is_:

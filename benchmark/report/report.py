@@ -125,7 +125,7 @@ class _Report:
     def _configurations(self) -> list[Folded]:
         groups: dict[str, list[Run]] = defaultdict(list)
         for run in self.runs:
-            groups[run.record.config_hash].append(run)
+            groups[run.record.identity].append(run)
         folded = []
         for config_hash, runs in sorted(groups.items(), key=lambda item: _place(item[1][0])):
             record = runs[0].record
@@ -312,7 +312,7 @@ def _trainings(runs: Iterable[Run]) -> list[Run]:
 
 
 def _experiment(record: Record) -> str:
-    return f"{record.config_hash} {json.dumps(record.seed, sort_keys=True)}"
+    return f"{record.identity} {json.dumps(record.seed, sort_keys=True)}"
 
 
 # Words and numbers ---------------------------------------------------------------------------------------------------
@@ -380,7 +380,7 @@ def _file(run: Run) -> str:
 
 
 def _place(run: Run) -> tuple[str, str, tuple[float, str], str]:
-    return run.record.data, run.record.model, run.budget, run.record.config_hash
+    return run.record.data, run.record.model, run.budget, run.record.identity
 
 
 def _command(run: Run) -> str:

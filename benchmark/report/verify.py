@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,7 +41,7 @@ OF_THE_MACHINE = frozenset({"examples_per_second", "sampling_seconds", "peak_mem
 FACTS = frozenset({"parameters", "flops_per_example", "sampling_evaluations"})
 
 _LOG = frozenset(column.metric for column in (*SAMPLES, *MORE_ON_SAMPLES) if column.log)
-_DONE = ("finished", "truncated")
+_DONE = ("finished",)
 
 
 @dataclass(frozen=True)
@@ -107,8 +107,8 @@ def check_again(record: Record) -> str | None:
         return f"a {record.kind} belongs to a study, which runs it again: verify a run"
     if record.status == "failed":
         return f"the run failed ({record.reason}): it has no scores that could come back"
-    found = validate(record.config).config_hash
-    if found != record.config_hash:
+    validate(record.config)
+    if (found := record.hash_by_its_rule) != record.config_hash:
         return f"config_hash is {record.config_hash[:8]}, but the configuration that it holds has {found[:8]}"
     return None
 
@@ -129,10 +129,10 @@ def judge(run: Run, again: Run, records: Iterable[Record]) -> Judgement:
     Raises `BadInput` where the two are not the same experiment.
     """
     record, other = run.record, again.record
-    if (record.config_hash, record.seed) != (other.config_hash, other.seed):
+    if (record.identity, record.seed) != (other.identity, other.seed):
         raise BadInput(
-            f"{again.path} is another experiment, configuration {other.config_hash[:8]}, seed {other.seed['init']}: "
-            f"give a run of configuration {record.config_hash[:8]}, seed {record.seed['init']}"
+            f"{again.path} is another experiment, configuration {other.identity[:8]}, seed {other.seed['init']}: "
+            f"give a run of configuration {record.identity[:8]}, seed {record.seed['init']}"
         )
     bits = compare_bits(run, again)
     if (splits := _other_splits(record, other)) is not None:
@@ -143,9 +143,18 @@ def judge(run: Run, again: Run, records: Iterable[Record]) -> Judgement:
         for name, score in record.scores.items()
         if score.value is not None and name not in OF_THE_MACHINE
     ]
+    if record.trained_in != other.trained_in:
+        judged = [_excused(one, record.trained_in, other.trained_in) for one in judged]
     scores = tuple(judged) if {record.status, other.status} <= set(_DONE) else ()
     verdict, reasons = _overall(record, other, scores)
     return Judgement(run, again, verdict, tuple(reasons), scores, bits)
+
+
+def _excused(one: ScoreVerdict, there: str, here: str) -> ScoreVerdict:
+    """A score outside its band where the two trained in different precisions: that may be the reason."""
+    if one.verdict != "differs":
+        return one
+    return replace(one, verdict="not comparable", why=f"{one.why}; trained in {there} there, in {here} here")
 
 
 def other_seeds(record: Record, records: Iterable[Record]) -> list[Record]:
@@ -153,7 +162,7 @@ def other_seeds(record: Record, records: Iterable[Record]) -> list[Record]:
     one, else the newest."""
     found: dict[tuple[int, int], Record] = {}
     for one in sorted(records, key=lambda one: (_trained_by(one) == _trained_by(record), one.started)):
-        same = one.config_hash == record.config_hash and _other_splits(one, record) is None
+        same = one.identity == record.identity and _other_splits(one, record) is None
         seed = one.seed["init"], one.seed["data"]
         if same and one.kind == "run" and one.status in _DONE and seed != (record.seed["init"], record.seed["data"]):
             found[seed] = one
@@ -171,7 +180,7 @@ def _overall(record: Record, other: Record, scores: Sequence[ScoreVerdict]) -> t
     apart = [f"{one.metric}: {one.why}" for one in scores if one.verdict == "not comparable"]
     for name, one in (("record", record), ("re-run", other)):
         if one.status == "truncated":
-            return "not comparable", [f"the clock ended the {name}: {one.reason}", *differ, *apart]
+            return "not comparable", [f"the {name} did not finish: {one.reason}", *differ, *apart]
     if differ:
         return "differs", [*differ, *apart]
     return ("not comparable" if apart or not scores else "agrees"), apart

@@ -18,10 +18,13 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from benchmark.config import Experiment, read_yaml
+from benchmark.config import Experiment, identity, read_yaml
+from benchmark.identity import version_1
 from benchmark.record import Record, read_record, write_atomic
 from benchmark.spec import BadInput
 from benchmark.sweep.space import Design, DesignName, Option, Space, lookup
+
+SCHEMA: Literal[2] = 2
 
 #: What knows nothing scores, by dataset and metric.
 Starts = Mapping[tuple[str, str], float]
@@ -35,7 +38,7 @@ class _Strict(BaseModel):
 class Header(_Strict):
     """What a study was."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1, 2] = 1
     name: str
     data: str
     model: str
@@ -60,6 +63,11 @@ class Header(_Strict):
         """What a score is in: its unit, or the name of a metric that has none."""
         return self.metric if self.unit == "1" else self.unit
 
+    @property
+    def hash_by_its_rule(self) -> str:
+        """The `config_hash` that its configuration has by the rule of its schema."""
+        return version_1(self.config) if self.schema_version == 1 else identity(self.config)
+
     @classmethod
     def of(
         cls,
@@ -74,6 +82,7 @@ class Header(_Strict):
     ) -> Header:
         searched = design.name == "space"
         return cls(
+            schema_version=SCHEMA,
             name=name,
             data=base.data.name,
             model=base.model.name,
