@@ -24,7 +24,6 @@ from rich.table import Table
 from rich.text import Text
 
 from benchmark.config import Experiment, from_container, read_yaml, validate
-from benchmark.reference import reference_seconds
 from benchmark.record import (
     UNFINISHED,
     Record,
@@ -35,6 +34,7 @@ from benchmark.record import (
     read_records,
     started_with,
 )
+from benchmark.reference import reference_seconds
 from benchmark.spec import BadInput
 
 #: glibc returns large blocks to the system after every step otherwise: up to 28 % of a training's time in page faults.

@@ -241,7 +241,7 @@ def read_record(path: Path, as_stored: bool = False) -> Record:
         raise BadInput(f"{file} is no valid record: {place}: {message}") from error
 
 
-_NOT_RECORDS = {"wandb", "artifacts", "attempts"}  # folders below a run's
+_NOT_RECORDS = {"wandb", "artifacts", "attempts", "begun.json"}  # below a run's folder
 
 
 def _under_todays_names(record: Record) -> Record:
@@ -298,8 +298,9 @@ def _first_difference(old: Any, new: Any, key: str = "") -> tuple[str, Any, Any]
     """Where two configurations differ first: key, old and new value."""
     if not (isinstance(old, Mapping) and isinstance(new, Mapping)):
         return None if old == new else (key, old, new)
-    pairs = ((name, _first_difference(old.get(name), new.get(name), f"{key}.{name}".lstrip("."))) for name in old | new)
-    return next((found for _, found in pairs if found is not None), None)
+    names = dict.fromkeys([*old, *new])
+    found = (_first_difference(old.get(name), new.get(name), f"{key}.{name}".lstrip(".")) for name in names)
+    return next((one for one in found if one is not None), None)
 
 
 def is_unfinished(folder: Path) -> bool:

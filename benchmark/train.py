@@ -41,9 +41,9 @@ from benchmark.evaluate import (
     references,
     selection_metric,
 )
-from benchmark.reference import comparison
 from benchmark.loop import Hooks, Loop, Plan, Progress, Stream, has_bfloat16, seed_everything
 from benchmark.record import Record
+from benchmark.reference import comparison
 from benchmark.spec import Absence, BadInput, Outliers, Score, Watched
 from benchmark.tracking import Tracker, save_samples
 from benchmark.watch import stability
