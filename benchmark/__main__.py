@@ -457,11 +457,16 @@ def site(folders: tuple[Path, ...], target: Path) -> None:
 @cli.command()
 @click.argument("cases", nargs=-1, metavar="[MODEL@DATA]...")
 @click.option("--rounds", default=5, type=click.IntRange(min=1), show_default=True)
-def bench(cases: tuple[str, ...], rounds: int) -> None:
-    """What the harness adds to a training step of each model, against a bare loop. Exit code 1: more than allowed."""
+@click.option("--reference", type=click.Path(path_type=Path), metavar="FILE", help="Write this machine's rates there.")
+def bench(cases: tuple[str, ...], rounds: int, reference: Path | None) -> None:
+    """What the harness adds to a training step of each model, against a bare loop. Exit code 1: more than allowed.
+
+    With --reference, FILE describes this machine as configs/reference.yaml does the one that budgets are nominal on.
+    """
     import torch
 
-    from benchmark.bench import as_table, default_cases, measure
+    from benchmark.bench import as_machine, as_table, default_cases, measure
+    from benchmark.reference import as_yaml
 
     torch.set_num_threads(1)
     rows = []
@@ -475,6 +480,10 @@ def bench(cases: tuple[str, ...], rounds: int) -> None:
         else:
             click.echo(f"{rows[-1].title}: {rows[-1].ratio:.3f} times, {rows[-1].verdict}", err=True)
     click.echo(as_table(rows))
+    if reference is not None:
+        from benchmark.record import write_atomic
+
+        click.echo(write_atomic(reference, as_yaml(as_machine(rows))))
     sys.exit(int(any(row.verdict.startswith("over") for row in rows)))
 
 

@@ -29,6 +29,8 @@ from rich.table import Table
 from benchmark.build import DataModule, GenerativeModel, build_data, build_model
 from benchmark.config import Experiment, choices, compose
 from benchmark.loop import Hooks, Loop, Plan, Stream, has_bfloat16, seed_everything
+from benchmark.record import hardware
+from benchmark.reference import Machine
 from benchmark.spec import Batch
 from benchmark.train import device_named, make_plan, make_trainer, quiet_libraries
 
@@ -46,12 +48,18 @@ Parts = dict[str, float]  # what the time of a harness step was spent on, in sec
 class Row:
     """One model: milliseconds a step in the bare loop and under the harness, medians over rounds."""
 
-    title: str
+    model: str
+    data: str
+    rate: float  # training examples a second under the harness
     bare: float
     harness: float
     ratio: float  # median over rounds of the ratio within a round
     ratios: tuple[float, float]  # its range over rounds
     parts: Parts  # milliseconds a step of what the harness adds, by name
+
+    @property
+    def title(self) -> str:
+        return f"{self.model} on {self.data}"
 
     @property
     def overhead(self) -> float:
@@ -67,8 +75,9 @@ class Row:
 
 
 def default_cases() -> list[str]:
-    """GPT on text, and each model that has settings for digits, whose steps are short, or for MNIST."""
-    return ["gpt@pydocs", *(f"{model}@{data}" for data in ("digits", "mnist") for model in choices(f"tuned/{data}"))]
+    """Language models, and each model that has settings for digits, whose steps are short, or for MNIST."""
+    data = ("pydocs", "tinyshakespeare", "digits", "mnist", "binary_mnist")
+    return [f"{model}@{name}" for name in data for model in choices(f"tuned/{name}")]
 
 
 def measure(case: str, rounds: int) -> Row:
@@ -90,7 +99,9 @@ def measure(case: str, rounds: int) -> Row:
         ratios.append(under / alone)
         parts.append(spent | {"Lightning's Trainer": under - alone - sum(spent.values())})
     return Row(
-        title=f"{model_name} on {data_name}",
+        model=model_name,
+        data=data_name,
+        rate=experiment.training.batch_size / statistics.median(harnesses),
         bare=1000 * statistics.median(bares),
         harness=1000 * statistics.median(harnesses),
         ratio=statistics.median(ratios),
@@ -201,6 +212,27 @@ def _clock() -> float:
 def _typical(seconds: Sequence[float]) -> float:
     """The lower quartile: what others do on the machine only ever adds."""
     return sorted(seconds)[len(seconds) // 4]
+
+
+def as_machine(rows: Sequence[Row]) -> Machine:
+    """This machine as a reference: what it is, and the rates that were measured."""
+    rates: dict[str, dict[str, float]] = defaultdict(dict)
+    for row in rows:
+        rates[row.data][row.model] = float(f"{row.rate:.4g}")
+    return Machine(
+        cpu=hardware()["cpu"],
+        bfloat16=has_bfloat16(torch.device("cpu")),
+        loop_seconds=round(loop_seconds(), 2),
+        examples_per_second=rates,
+    )
+
+
+def loop_seconds() -> float:
+    """How long ten million additions take in a plain Python loop: the speed of a machine in one number."""
+    total, before = 0, time.perf_counter()
+    for i in range(10_000_000):
+        total += i
+    return time.perf_counter() - before
 
 
 def as_table(rows: Sequence[Row]) -> str:

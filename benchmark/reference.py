@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated
 
+import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from benchmark.config import Experiment, config_folders, read_yaml
@@ -37,6 +38,15 @@ def read_machine(file: Path) -> Machine:
     except ValidationError as error:
         first = error.errors()[0]
         raise BadInput(f"{file}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+
+
+def as_yaml(machine: Machine) -> str:
+    """What `read_machine` reads."""
+    head = (
+        "# The machine on which budgets are nominal, and the training examples a second that one thread of it handles\n"
+        "# under the harness, at the tuned settings: made by `python -m benchmark bench --reference FILE`.\n"
+    )
+    return head + yaml.safe_dump(machine.model_dump(), sort_keys=False, allow_unicode=True)
 
 
 def reference() -> Machine:

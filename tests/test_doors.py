@@ -34,7 +34,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "watch": (),
     "train": ("spec", "config", "reference", "build", "loop", "evaluate", "record", "tracking", "watch"),
     "again": ("spec", "build", "evaluate", "record", "tracking", "train"),
-    "bench": ("spec", "config", "build", "loop", "train"),
+    "bench": ("spec", "config", "reference", "build", "loop", "record", "train"),
     "traces": ("spec",),
     "record": ("spec", "identity", "config", "traces"),
     "leaderboard": ("spec", "record", "traces", "sweep"),  # a study's statistics are computed in one place
