@@ -78,7 +78,7 @@ def resolve(target: str, base: type, trust: Sequence[str] = ()) -> type:
             f"target {target!r} is not a {base.__name__}: name a subclass of {base.__module__}.{base.__name__}"
         )
     if inspect.isabstract(members[class_name]):
-        missing = ", ".join(sorted(members[class_name].__abstractmethods__))
+        missing = ", ".join(sorted(getattr(members[class_name], "__abstractmethods__")))  # noqa: B009
         raise BadInput(f"target {target!r} is abstract: it lacks {missing}")
     cls: type = members[class_name]
     return cls

@@ -8,6 +8,7 @@ import importlib.util
 import math
 import os
 import platform
+import re
 import subprocess
 import sys
 import tempfile
@@ -31,7 +32,10 @@ SCHEMA: Literal[1] = 1
 Kind = Literal["run", "trial"]
 Status = Literal["finished", "diverged", "failed", "truncated", "pruned"]
 
-_REPOSITORY = Path(__file__).resolve().parent.parent
+CHANGED = "changed under way"  # said of the code of a run that was resumed with other code
+
+_PACKAGE = Path(__file__).resolve().parent
+_REPOSITORY = _PACKAGE.parent
 _PACKAGES = (
     "generative-benchmark",
     "torch",
@@ -216,15 +220,58 @@ def read_records(folder: Path) -> dict[Path, Record]:
     return {file: read_record(file) for file in files}
 
 
-def begin(folder: Path) -> None:
-    """Note in a new run's folder with which code it starts."""
-    write_atomic(folder / "code_hash", f"{code_hash() or ''}\n")
+def begin(folder: Path, targets: Iterable[str] = ()) -> None:
+    """Note in a new run's folder with which code it starts: the benchmark's, and that of classes outside it."""
+    write_atomic(folder / "code_hash", f"{code_identity(targets)}\n")
 
 
 def started_with(folder: Path) -> str | None:
-    """The `code_hash` with which the run in `folder` started; `None` where that is unknown."""
+    """The `code_identity` with which the run in `folder` started; `None` where that is unknown."""
     file = folder / "code_hash"
-    return file.read_text().strip() or None if file.is_file() else None
+    return file.read_text(encoding="utf-8").strip() or None if file.is_file() else None
+
+
+def resume(folder: Path, targets: Iterable[str], changed_code: bool = False) -> None:
+    """Raises `BadInput` where the code has changed since the run in `folder` started.
+
+    With `changed_code` the run may go on all the same; its folder, and so its record, says so.
+    """
+    began, today = started_with(folder), code_identity(targets)
+    if began is None or began == today or began.startswith(f"{CHANGED}\n"):
+        return
+    if not changed_code:
+        before, now = (dict(line.partition(" ")[::2] for line in one.splitlines()) for one in (began, today))
+        parts = sorted(
+            name or "the benchmark" for name in before.keys() | now.keys() if before.get(name) != now.get(name)
+        )
+        raise BadInput(
+            f"{folder} began with other code ({', '.join(parts)} changed since): restore that code, start a new "
+            "run, or go on with --changed-code, which its record will say"
+        )
+    write_atomic(folder / "code_hash", f"{CHANGED}\n{began}\n")
+
+
+def changed_in(folder: Path) -> dict[str, str]:
+    """What the record of a run says where it was resumed with other code: with which it began."""
+    began = started_with(folder) or ""
+    return {CHANGED: began.partition("\n")[2]} if began.startswith(f"{CHANGED}\n") else {}
+
+
+def code_identity(targets: Iterable[str] = ()) -> str:
+    """Which code carries out a run: `code_hash`, and a line for each package outside the benchmark that one of the
+    import paths `targets` names."""
+    return _identity(code_hash(), _sources(targets))
+
+
+def code_of(record: Record) -> str:
+    """The `code_identity` of the code that made a record, which is never today's where the code changed under way."""
+    sources = {name: said for name, said in record.environment.items() if said.startswith("source ")}
+    changed = [CHANGED] if CHANGED in record.environment else []
+    return "\n".join([*changed, _identity(record.code_hash, sources)])
+
+
+def _identity(code: str | None, sources: Mapping[str, str]) -> str:
+    return "\n".join([code or "", *(f"{name} {said}" for name, said in sorted(sources.items()))])
 
 
 @contextmanager
@@ -280,6 +327,8 @@ def why_no_evidence(record: Record) -> str | None:
         return "it was scored on the validation split: run it again without evaluation.split=validation"
     if record.code_hash is None or record.git is None or record.git["dirty"]:
         return "it was made with code that is not committed: commit, then run it again"
+    if CHANGED in record.environment:
+        return "its code changed while it was under way: run it again"
     return None
 
 
@@ -340,7 +389,12 @@ def now() -> datetime:
 
 @cache
 def git_state() -> dict[str, Any] | None:
-    """Commit, and whether the code differs from it. `None` outside a git checkout."""
+    """Commit, and whether the code differs from it. `None` outside a git checkout of the benchmark.
+
+    A repository that merely surrounds an installed package is not one: its commit says nothing about this code.
+    """
+    if _git("ls-files", "--error-unmatch", "benchmark/__init__.py", "configs/experiment.yaml") is None:
+        return None
     commit = _git("rev-parse", "HEAD")
     if commit is None:
         return None
@@ -349,13 +403,40 @@ def git_state() -> dict[str, Any] | None:
 
 
 @cache
-def code_hash() -> str | None:
-    """Git's hash of a tree that holds `benchmark/` and `configs/` as they are on disk. `None` outside a checkout."""
-    with tempfile.TemporaryDirectory() as folder:
-        index = {"GIT_INDEX_FILE": f"{folder}/index"}
-        if _git("add", "--", "benchmark", "configs", env=index) is None:
-            return None
-        return _git("write-tree", env=index)
+def code_hash() -> str:
+    """Git's hash of a tree that holds `benchmark/` and `configs/` as they are on disk, of a checkout or installed."""
+    inside = _PACKAGE / "configs"  # where the installed package has them
+    configs = inside if inside.is_dir() else _REPOSITORY / "configs"
+    return _object("tree", _entries({"benchmark": _tree(_PACKAGE, without=inside), "configs": _tree(configs)})).hex()
+
+
+#: What is no code: leftovers of the interpreter, of the system and of editors.
+_LEFTOVERS = re.compile(r"__pycache__|wandb|\..*|.*\.pyc|.*~|.*\.(swp|orig|rej)")
+
+
+def _tree(folder: Path, without: Path | None = None) -> bytes | None:
+    """Git's hash of a folder; `None` for an empty one, which git does not know."""
+    found: dict[str, bytes | None] = {}
+    for file in folder.iterdir():
+        if file != without and not _LEFTOVERS.fullmatch(file.name):
+            found[file.name] = _tree(file) if file.is_dir() else _object("blob", file.read_bytes())
+    kept = {name: digest for name, digest in found.items() if digest is not None}
+    if not kept:
+        return None
+    return _object("tree", _entries(kept, {name for name in kept if (folder / name).is_dir()}))
+
+
+def _entries(found: Mapping[str, bytes | None], folders: Iterable[str] | None = None) -> bytes:
+    """The content of a tree object: mode, name and hash of each entry, folders sorted as if they ended in a slash."""
+    folders = set(found) if folders is None else set(folders)
+    names = sorted(found, key=lambda name: f"{name}/".encode() if name in folders else name.encode())
+    modes = {name: b"40000" if name in folders else b"100644" for name in names}
+    return b"".join(modes[name] + b" " + name.encode() + b"\0" + (found[name] or b"") for name in names)
+
+
+def _object(kind: str, content: bytes) -> bytes:
+    """The SHA-1 by which git knows an object."""
+    return hashlib.sha1(f"{kind} {len(content)}\0".encode() + content, usedforsecurity=False).digest()
 
 
 def environment(targets: Iterable[str] = ()) -> dict[str, str]:
@@ -367,21 +448,34 @@ def environment(targets: Iterable[str] = ()) -> dict[str, str]:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             versions[package] = "not installed"
+    return versions | _sources(targets)
+
+
+def _sources(targets: Iterable[str]) -> dict[str, str]:
+    """For each package outside the benchmark that an import path names: `source` and a hash of its files."""
     outside = {target.split(".")[0] for target in targets} - {"benchmark"}
-    return versions | {package: f"source {_source_hash(package)}" for package in sorted(outside)}
+    return {package: f"source {_source_hash(package)}" for package in sorted(outside)}
 
 
+@cache  # what a process has imported stays what it was
 def _source_hash(package: str) -> str:
-    """The start of the SHA-256 of all Python files of a package, or of a module that is one file."""
+    """The start of the SHA-256 of all code of a package, of all parts of one that several distributions share, or of a
+    module that is one file."""
+    importlib.invalidate_caches()
     found = importlib.util.find_spec(package)
     if found is None:
         return "unknown"
     folders = [Path(folder) for folder in found.submodule_search_locations or ()]
-    files = {file.relative_to(folder).as_posix(): file for folder in folders for file in folder.rglob("*.py")}
+    files = [
+        (file.relative_to(folder).as_posix(), file)
+        for folder in folders
+        for file in folder.rglob("*")
+        if file.suffix in (".py", ".so", ".pyd") and file.is_file()
+    ]
     if not files and found.origin is not None:
-        files = {Path(found.origin).name: Path(found.origin)}
+        files = [(Path(found.origin).name, Path(found.origin))]
     digest = hashlib.sha256()
-    for name, file in sorted(files.items()):
+    for name, file in sorted(files):
         digest.update(f"{name}\0{hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
     return digest.hexdigest()[:16]
 
@@ -393,15 +487,23 @@ def hardware() -> dict[str, Any]:
 
 def _cpu_model() -> str:
     cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines() if cpuinfo.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def _git(*arguments: str, env: Mapping[str, str] | None = None) -> str | None:
+def _git(*arguments: str) -> str | None:
+    """What git says of the repository whose top is the folder of the package; `None` where it has nothing to say."""
+    if not (_REPOSITORY / ".git").exists():  # also a file, in a worktree: else a repository around it would answer
+        return None
     command: Sequence[str] = ("git", "-C", str(_REPOSITORY), *arguments)
+    elsewhere = {
+        name: value for name, value in os.environ.items() if not name.startswith("GIT_")
+    }  # as a hook sets them
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, **(env or {})})
+        done = subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="replace", check=True, env=elsewhere
+        )
     except (OSError, subprocess.CalledProcessError):
         return None
     return done.stdout.strip()

@@ -65,21 +65,44 @@ class Errand:
 
 def prepare(experiment: Experiment, folder: Path | None = None) -> Path:
     """A new run's folder, with the resolved configuration in it. Wrong options are refused before it exists."""
-    check_model(experiment)
+    _check(experiment)
     if folder is None:
         folder = Path(experiment.runtime.runs) / experiment.data.name / experiment.model.name / secrets.token_hex(4)
     folder.mkdir(parents=True, exist_ok=True)
     records.write_atomic(folder / "config.yaml", yaml.safe_dump(experiment.container(), sort_keys=False))
-    records.begin(folder)
+    records.begin(folder, experiment.targets)
     return folder
 
 
+def _check(experiment: Experiment) -> None:
+    """Raises `BadInput` where options, data and machine do not go together, as far as that is known without training.
+
+    The data is read and the model built, and both are forgotten.
+    """
+    check_model(experiment)  # its types, before data costs anything
+    device_named(experiment.runtime.device)
+    data = build_data(experiment.data, experiment.runtime.data_root)
+    build_model(experiment, data.spec)
+    outliers(experiment, data)
+    inception, batch_size = experiment.runtime.inception, experiment.training.batch_size
+    if inception is not None and not Path(inception).is_file():
+        raise BadInput(f"runtime.inception={inception} is not a file: give the path of the weights, or leave it out")
+    n = len(data.split("train").x)
+    if batch_size > n:
+        raise BadInput(f"training.batch_size={batch_size} is more than {experiment.data.name} has: give 1 to {n}")
+
+
 def carry_out(
-    folder: Path, report: Callable[[Progress], None], trust: tuple[str, ...] = (), errand: Errand = Errand()
+    folder: Path,
+    report: Callable[[Progress], None],
+    trust: tuple[str, ...] = (),
+    errand: Errand = Errand(),
+    changed_code: bool = False,
 ) -> Record:
     """Train and score what `config.yaml` in `folder` says; the record there says how it ended.
 
-    A run that was stopped goes on from its last checkpoint, with the same result as if it had not been stopped.
+    A run that was stopped goes on from its last checkpoint, with the same result as if it had not been stopped. Where
+    the code has changed since, it is refused, unless `changed_code` allows it.
     """
     if (folder / "record.json").is_file():
         raise BadInput(f"{folder} is finished: its record is never overwritten; start a new run instead")
@@ -88,6 +111,7 @@ def carry_out(
     experiment = from_container(read_yaml(folder / "config.yaml"), trust)
     if errand.kind == "trial" and experiment.evaluation.split != "validation":
         raise BadInput(f"{folder}: a trial never sees the test split: set evaluation.split=validation")
+    records.resume(folder, experiment.targets, changed_code)
     with records.carrying_on(folder):
         return _Run(experiment, folder, report, errand).carry_out()
 
@@ -334,7 +358,7 @@ class _Run:
             code_hash=records.code_hash(),
             git=records.git_state(),
             dataset=self.dataset,
-            environment=records.environment((experiment.data.target, experiment.model.target)),
+            environment=records.environment(experiment.targets) | records.changed_in(self.folder),
             hardware=records.hardware() | _hardware(device_named(experiment.runtime.device)),
             started=self.started,
             seconds=round(time.perf_counter() - self.clock, 3),
@@ -404,7 +428,7 @@ def outliers(experiment: Experiment, data: DataModule) -> Outliers | None:
     name, split = experiment.evaluation.outliers, experiment.evaluation.split
     if name == "corrupted":
         return None
-    other = build_data(load_data(name), experiment.runtime.data_root)
+    other = build_data(load_data(name, experiment.trust), experiment.runtime.data_root)
     if (other.spec.shape, other.spec.levels) != (data.spec.shape, data.spec.levels):
         raise BadInput(
             f"evaluation.outliers={name} has shape {other.spec.shape} and {other.spec.levels} levels, the data "
@@ -439,7 +463,7 @@ def _hardware(device: torch.device) -> dict[str, Any]:
 def _read_curves(file: Path) -> list[tuple[int, str, float]]:
     if not file.is_file():
         return []
-    rows = list(csv.reader(file.read_text().splitlines()))[1:]
+    rows = list(csv.reader(file.read_text(encoding="utf-8").splitlines()))[1:]
     return [(int(examples), name, float(value)) for examples, name, value in rows]
 
 
