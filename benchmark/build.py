@@ -12,7 +12,7 @@ from typing import Annotated, Any, get_origin, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from benchmark.config import DataConfig, Experiment, consent, from_container, read_yaml
+from benchmark.config import DataConfig, Experiment, consent, from_container, read_yaml, shown
 from benchmark.data.base import DataModule, SplitName, data_root
 from benchmark.models.base import GenerativeModel
 from benchmark.spec import BadInput, DataSpec, unknown
@@ -99,7 +99,7 @@ def check_options(group: str, cls: type, options: Mapping[str, Any], given: tupl
             checked[name] = TypeAdapter(hints[name], config=rules).validate_python(value)
         except ValidationError as error:
             message = error.errors()[0]["msg"]
-            raise BadInput(f"{group}.{name}={value!r}: {message[0].lower()}{message[1:]}") from error
+            raise BadInput(f"{group}.{name}={shown(value)}: {message[0].lower()}{message[1:]}") from error
     return checked
 
 

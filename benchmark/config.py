@@ -50,7 +50,15 @@ Share = Annotated[float, _Number, Field(ge=0, le=1)]
 Count = Annotated[int, _Number, Field(ge=0, lt=2**31)]
 Positive = Annotated[int, _Number, Field(ge=1, lt=2**31)]
 Seed = Annotated[int, _Number, Field(ge=0, lt=2**31)]
-Target = Annotated[str, Field(pattern=r"^[^\W\d]\w*(\.[^\W\d]\w*)+$")]  # the import path of a class
+
+
+def _import_path(target: str) -> str:
+    if "." not in target or not all(part.isidentifier() for part in target.split(".")):
+        raise ValueError("input should be the import path of a class, such as package.module.Class")
+    return target
+
+
+Target = Annotated[str, AfterValidator(_import_path)]
 
 
 def _home(path: str) -> str:
@@ -403,13 +411,18 @@ def _unspeakable(node: Any, place: str = "") -> Iterator[tuple[str, str]]:
         yield place, f"is {node!r}, which is not text in UTF-8: give another one"
 
 
+def shown(value: Any) -> str:
+    """A value as messages show it: on one line, and not too long."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
 def _first(error: ValidationError, content: Any = None) -> str:
     """The first thing that is wrong: where, with what was given there, and why."""
     first = error.errors()[0]
     place = ".".join(str(part) for part in first["loc"])
     message = first["msg"].removeprefix("Value error, ")
-    given = repr(first["input"])
-    given = given if len(given) <= 80 else f"{given[:77]}..."
+    given = shown(first["input"])
     match first["type"]:
         case "missing":
             return f"{place} is missing"
@@ -419,10 +432,9 @@ def _first(error: ValidationError, content: Any = None) -> str:
             allowed = shape.model_fields if where in ("", *Experiment.model_fields) else ()
             return str(unknown(f"option of {where}" if where else "setting", name, allowed))
         case "string_type" if isinstance(first["input"], (bool, int, float)):
-            message = f"input should be text: write {place}='\"{first['input']}\"' if it is"
-    if isinstance(first["input"], Mapping) and message:  # a rule about several settings together
-        return f"{place}: {message}"
-    return f"{place}={given}: {message[0].lower()}{message[1:]}"
+            message = f"""input should be text: put it in double quotes, as in '{place}="…"'"""
+    message = f"{message[0].lower()}{message[1:]}"
+    return f"{place}: {message}" if isinstance(first["input"], Mapping) else f"{place}={given}: {message}"
 
 
 def experiment_again(
@@ -569,7 +581,7 @@ def value_of(key: str, text: str) -> Any:
         return json.loads(text) if text.startswith('"') else yaml.load(text, Loader=_Loader)
     except (ValueError, yaml.YAMLError, RecursionError) as error:
         raise BadInput(
-            f"{key}={text} cannot be read: write a list as [1, 2], and text that begins with a quote or a bracket "
+            f"{key}={text[:80]} cannot be read: write a list as [1, 2], and text that begins with a quote or a bracket "
             f"""in double quotes, as in '{key}="…"'"""
         ) from error
 
