@@ -6,12 +6,14 @@ stopped by Ctrl-C or SIGTERM.
 
 from __future__ import annotations
 
+import io
 import json
 import signal
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any, cast
 
 import click
@@ -45,6 +47,35 @@ class _Verbs(click.Group):
         return super().resolve_command(ctx, args)
 
 
+def _packages(ctx: click.Context, parameter: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
+    """Consent is to whole packages, by the first part of their import path."""
+    for package in given:
+        if not package.isidentifier():
+            first = package.partition(".")[0]
+            hint = f": write --trust {first}" if first.isidentifier() else ""
+            raise BadInput(f"--trust {package} is not the name of a package{hint}")
+    return given
+
+
+def _settings(ctx: click.Context, parameter: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
+    """None of them is given twice."""
+    from benchmark.config import distinct
+
+    distinct(given)
+    return given
+
+
+#: Whatever carries out a configuration takes it: an import path is code.
+_TRUST = click.option(
+    "--trust",
+    multiple=True,
+    metavar="PACKAGE",
+    callback=_packages,
+    help="Let the configuration name classes of this package.",
+)
+_SETTINGS = click.argument("overrides", nargs=-1, callback=_settings)
+
+
 @click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
 def cli() -> None:
     """Train, score and rank generative models under one protocol."""
@@ -53,30 +84,35 @@ def cli() -> None:
 @cli.command("list")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def list_(as_json: bool) -> None:
-    """Models with family, capabilities and paper; datasets; suites."""
+    """Models with family, capabilities and paper; datasets; suites. Exit code 1: a file of yours is malformed."""
     from benchmark import catalogue
 
-    content = catalogue.catalogue()
+    content, broken = catalogue.read()
     click.echo(json.dumps(content, indent=1) if as_json else catalogue.as_text(content))
+    for line in broken:
+        click.echo(f"error: {line}", err=True)
+    sys.exit(int(bool(broken)))
 
 
 @cli.command()
 @click.argument("name")
-def data(name: str) -> None:
+@_TRUST
+def data(name: str, trust: tuple[str, ...]) -> None:
     """Fetch dataset NAME if it is missing, and check it."""
     from benchmark.config import load_data
 
-    config = load_data(name)
+    config = load_data(name, trust)
     from benchmark.build import build_data
 
     click.echo(json.dumps(build_data(config, root=None).describe(), indent=1))
 
 
 @cli.command()
-@click.argument("overrides", nargs=-1)
+@_SETTINGS
 @click.option("--resume", type=click.Path(path_type=Path), help="Go on with the run in this folder.")
-@click.option("--trust", multiple=True, metavar="PACKAGE", help="Let the configuration name classes of this package.")
-def run(overrides: tuple[str, ...], resume: Path | None, trust: tuple[str, ...]) -> None:
+@click.option("--changed-code", is_flag=True, help="With --resume: go on although the code changed since it began.")
+@_TRUST
+def run(overrides: tuple[str, ...], resume: Path | None, changed_code: bool, trust: tuple[str, ...]) -> None:
     """Train and score one model: model=vae data=digits budget=quick seed=0 model.latent=16 ...
 
     With --resume only runtime.* may be given, as in runtime.limit_minutes=90.
@@ -84,6 +120,8 @@ def run(overrides: tuple[str, ...], resume: Path | None, trust: tuple[str, ...])
     from benchmark.config import compose
     from benchmark.launch import Display
 
+    if changed_code and resume is None:
+        raise BadInput("--changed-code is about a run that resumes: give --resume RUN, or drop it")
     experiment = None if resume else compose(overrides, trust)
     with Display() as display:
         from benchmark import train
@@ -92,17 +130,25 @@ def run(overrides: tuple[str, ...], resume: Path | None, trust: tuple[str, ...])
         title = f"{folder.parent.name} on {folder.parent.parent.name}, {folder.name}"
         try:
             again = overrides if resume else ()
-            train.carry_out(folder, lambda progress: display.show(title, asdict(progress)), trust, overrides=again)
+            train.carry_out(
+                folder,
+                lambda progress: display.show(title, asdict(progress)),
+                trust,
+                overrides=again,
+                changed_code=changed_code,
+            )
         except KeyboardInterrupt:
-            raise Stopped(f"go on with: python -m benchmark run --resume {folder}{_trusting(trust)}") from None
+            raise Stopped(
+                f"go on with: python -m benchmark run --resume {quote(str(folder))}{_trusting(trust)}"
+            ) from None
     sys.exit(_show_runs([folder]))
 
 
 @cli.command()
 @click.argument("name")
-@click.argument("overrides", nargs=-1)
+@_SETTINGS
 @click.option("--fresh", is_flag=True, help="Run again what has a record.")
-@click.option("--trust", multiple=True, metavar="PACKAGE", help="Let the configuration name classes of this package.")
+@_TRUST
 def suite(name: str, overrides: tuple[str, ...], fresh: bool, trust: tuple[str, ...]) -> None:
     """Run suite NAME; jobs=2 runs so many at a time, other settings apply to every experiment.
 
@@ -117,10 +163,11 @@ def suite(name: str, overrides: tuple[str, ...], fresh: bool, trust: tuple[str, 
 
 
 @cli.command()
-@click.argument("overrides", nargs=-1)
+@_SETTINGS
 @click.option("--records", type=click.Path(path_type=Path), help="Judge the records in this folder, and run nothing.")
 @click.option("--to", "target", type=click.Path(path_type=Path), help="Write the table to this page too.")
-def truth(overrides: tuple[str, ...], records: Path | None, target: Path | None) -> None:
+@_TRUST
+def truth(overrides: tuple[str, ...], records: Path | None, target: Path | None, trust: tuple[str, ...]) -> None:
     """Run suite `truth`, on data whose entropy is known, and judge what the models report by it."""
     from rich.console import Console
 
@@ -128,9 +175,11 @@ def truth(overrides: tuple[str, ...], records: Path | None, target: Path | None)
     from benchmark.record import read_records, write_atomic
 
     if records is not None:
+        if overrides:
+            raise BadInput(f"--records runs nothing: drop {' '.join(overrides)}")
         found, missing = read_records(records), []
     else:
-        outcomes = _run_suite("truth", overrides, fresh=False)
+        outcomes = _run_suite("truth", overrides, False, trust)
         found = {
             outcome.folder / "record.json": outcome.record for outcome in outcomes if outcome.folder and outcome.record
         }
@@ -149,8 +198,9 @@ def truth(overrides: tuple[str, ...], records: Path | None, target: Path | None)
 
 
 @cli.command()
-@click.argument("overrides", nargs=-1)
-def sweep(overrides: tuple[str, ...]) -> None:
+@_SETTINGS
+@_TRUST
+def sweep(overrides: tuple[str, ...], trust: tuple[str, ...]) -> None:
     """Study hyperparameters: model=vae data=digits trials=64 workers=2 [sampler=qmc] [design=space] [name=...] ...
 
     \b
@@ -167,20 +217,21 @@ def sweep(overrides: tuple[str, ...]) -> None:
     """
     from benchmark.sweep.command import plan_of
 
-    summary = _carry_out(*plan_of(overrides))
+    summary = _carry_out(*plan_of(overrides, trust))
     if summary.best is None:
         click.echo("no trial learnt anything: each failed, or ended no better than it began", err=True)
         sys.exit(1)
     click.echo(f"best: {summary.best:.6g}, {summary.trial}")
     for key, value in summary.params.items():
         click.echo(f"  {key}={value:.6g}" if isinstance(value, float) else f"  {key}={value}")
-    click.echo(f"publish it with: python -m benchmark publish {summary.folder}")
+    click.echo(f"publish it with: python -m benchmark publish {quote(str(summary.folder))}")
 
 
 @cli.command()
 @click.argument("study", metavar="STUDY", type=click.Path(path_type=Path))
-@click.argument("overrides", nargs=-1)
-def confirm(study: Path, overrides: tuple[str, ...]) -> None:
+@_SETTINGS
+@_TRUST
+def confirm(study: Path, overrides: tuple[str, ...], trust: tuple[str, ...]) -> None:
     """Train the best setting of STUDY again on fresh seeds: runs/studies/NAME seeds=5 workers=2 [storage=URL].
 
     Under the study's budget, and under the standard one beside the tuned setting; on validation alone. Shows by how
@@ -192,20 +243,20 @@ def confirm(study: Path, overrides: tuple[str, ...]) -> None:
     from benchmark.sweep.confirmation import confirmation, propose
     from benchmark.sweep.studies import collect
 
-    summary = _carry_out(*confirming(study, overrides))
+    summary = _carry_out(*confirming(study, overrides, trust))
     found = confirmation(collect(study), collect(summary.folder))
     if found is None:
         raise BadInput(f"{summary.folder} has no score yet: its trials failed")
     for line in confirmation_lines(found):
         click.echo(line)
     click.echo(f"the setting: {propose(collect(study), study)}")
-    click.echo(f"publish this with: python -m benchmark publish {summary.folder}")
+    click.echo(f"publish this with: python -m benchmark publish {quote(str(summary.folder))}")
     sys.exit(int(found.verdict != "beats the tuned setting"))
 
 
 @cli.command()
 @click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
-@click.option("--trust", multiple=True, metavar="PACKAGE", help="Let the configuration name classes of this package.")
+@_TRUST
 @click.option("--renew", is_flag=True, help="Score what is outdated alone, into the record of a copy of the run.")
 def evaluate(folder: Path, trust: tuple[str, ...], renew: bool) -> None:
     """Score the model in the folder RUN again and print the scores. Its record stays as it is."""
@@ -222,7 +273,7 @@ def evaluate(folder: Path, trust: tuple[str, ...], renew: bool) -> None:
 @click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
 @click.option("-n", "--number", default=64, type=click.IntRange(min=1), help="How many samples.", show_default=True)
 @click.option("--seed", default=0, type=click.IntRange(min=0), show_default=True)
-@click.option("--trust", multiple=True, metavar="PACKAGE", help="Let the configuration name classes of this package.")
+@_TRUST
 def sample(folder: Path, number: int, seed: int, trust: tuple[str, ...]) -> None:
     """Draw samples from the model in the folder RUN: a picture, or a text."""
     from benchmark import again
@@ -251,10 +302,10 @@ def publish(folder: Path, target: Path) -> None:
 
 @cli.command()
 @click.argument("path", metavar="RECORD", type=click.Path(path_type=Path))
-@click.argument("overrides", nargs=-1)
+@_SETTINGS
 @click.option("--records", type=click.Path(path_type=Path), default=RECORDS, show_default=True, help="Other seeds.")
 @click.option("--against", type=click.Path(path_type=Path), metavar="RUN", help="Run nothing: compare with this run.")
-@click.option("--trust", multiple=True, metavar="PACKAGE", help="Let the configuration name classes of this package.")
+@_TRUST
 def verify(path: Path, overrides: tuple[str, ...], records: Path, against: Path | None, trust: tuple[str, ...]) -> None:
     """Run again what RECORD holds, and say whether its scores come back. runtime.* may be given anew.
 
@@ -312,12 +363,12 @@ def report(names: tuple[str, ...], records: Path, runs: Path, target: Path) -> N
         found |= of_it
         missing += [] if of_it else [experiment.title]
     title = f"Reproducibility of {', '.join(names) or 'all committed records'}"
-    figures = records.parent / "published.yaml"
+    figures = _figures(records.parent)
     page = report(
         title,
         found if names else committed,
         {**local, **committed},
-        read_published(figures) if figures.is_file() else (),
+        read_published(figures) if figures else (),
         missing,
     )
     for name, content in (("report.html", as_html(page)), ("report.md", as_markdown(page))):
@@ -333,13 +384,14 @@ def dashboard(entity: str | None, target: Path) -> None:
     """Build the project's views in Weights & Biases: by family and data, samples, cost against quality, stability."""
     import os
 
-    from benchmark.config import choices, load_data
-    from benchmark.dashboard import as_json, read_dashboard, save, workspaces
+    from benchmark.config import choices, find, load_data
+    from benchmark.dashboard import FILE, as_json, read_dashboard, save, workspaces
     from benchmark.record import write_atomic
     from benchmark.tracking import PROJECT, ask_server
 
     data = {name: load_data(name).modality for name in choices("data")}
-    views = workspaces(read_dashboard(), data, entity or "ENTITY", os.environ.get("WANDB_PROJECT", PROJECT))
+    definition = read_dashboard(find("dashboard.yaml") or FILE)
+    views = workspaces(definition, data, entity or "ENTITY", os.environ.get("WANDB_PROJECT", PROJECT))
     if entity:
         ask_server()
         click.echo("\n".join(save(views)))
@@ -458,7 +510,8 @@ def site(folders: tuple[Path, ...], target: Path) -> None:
 @click.argument("cases", nargs=-1, metavar="[MODEL@DATA]...")
 @click.option("--rounds", default=5, type=click.IntRange(min=1), show_default=True)
 @click.option("--reference", type=click.Path(path_type=Path), metavar="FILE", help="Write this machine's rates there.")
-def bench(cases: tuple[str, ...], rounds: int, reference: Path | None) -> None:
+@_TRUST
+def bench(cases: tuple[str, ...], rounds: int, reference: Path | None, trust: tuple[str, ...]) -> None:
     """What the harness adds to a training step of each model, against a bare loop. Exit code 1: more than allowed.
 
     With --reference, FILE describes this machine as configs/reference.yaml does the one that budgets are nominal on.
@@ -472,7 +525,7 @@ def bench(cases: tuple[str, ...], rounds: int, reference: Path | None) -> None:
     rows = []
     for case in cases or default_cases():
         try:
-            rows.append(measure(case, rounds))
+            rows.append(measure(case, rounds, trust))
         except BadInput as error:
             if cases:
                 raise
@@ -489,7 +542,7 @@ def bench(cases: tuple[str, ...], rounds: int, reference: Path | None) -> None:
 
 @cli.command(hidden=True)
 @click.option("--resume", type=click.Path(path_type=Path))
-@click.option("--trust", multiple=True)
+@_TRUST
 def work(resume: Path | None, trust: tuple[str, ...]) -> None:
     """Carry out one experiment for `suite`: configuration on standard input, progress as JSON lines on output."""
     from benchmark import train
@@ -516,8 +569,9 @@ def _run_again(record: Path, experiment: Experiment, trust: tuple[str, ...]) -> 
         with Display() as display:
             train.carry_out(folder, lambda progress: display.show(experiment.title, asdict(progress)), trust)
     except KeyboardInterrupt:
-        first = f"python -m benchmark run --resume {folder}{_trusting(trust)}"
-        raise Stopped(f"go on with: {first} && python -m benchmark verify {record} --against {folder}") from None
+        first = f"python -m benchmark run --resume {quote(str(folder))}{_trusting(trust)}"
+        then = f"python -m benchmark verify {quote(str(record))} --against {quote(str(folder))}"
+        raise Stopped(f"go on with: {first} && {then}") from None
     return folder
 
 
@@ -532,8 +586,15 @@ def _boards(folders: Sequence[Path], home: Path) -> tuple[dict[Path, Record], Cu
     if not found:
         searched = ", ".join(map(str, folders))
         raise BadInput(f"no records below {searched}: publish a run first, or name another folder with --records")
-    places = (folder / "published.yaml" for folder in (home, folders[0].parent))
-    return found, current, next((file for file in places if file.is_file()), None)
+    return found, current, _figures(home, folders[0].parent)
+
+
+def _figures(*folders: Path) -> Path | None:
+    """The file of published figures: the user's own among the configurations, else the first in `folders`."""
+    from benchmark.config import find
+
+    places = (folder / "published.yaml" for folder in folders)
+    return find("published.yaml") or next((file for file in places if file.is_file()), None)
 
 
 def _published(folder: Path, *own: Path) -> tuple[dict[Path, Record], Current]:
@@ -554,7 +615,7 @@ def _published(folder: Path, *own: Path) -> tuple[dict[Path, Record], Current]:
     return found, current
 
 
-def _run_suite(name: str, overrides: tuple[str, ...], fresh: bool, trust: tuple[str, ...] = ()) -> list[Outcome]:
+def _run_suite(name: str, overrides: tuple[str, ...], fresh: bool, trust: tuple[str, ...]) -> list[Outcome]:
     """Run suite `name`; `jobs=N` among the overrides says how many at a time."""
     from benchmark.config import load_suite
     from benchmark.launch import Display, default_jobs, run_suite
@@ -644,6 +705,9 @@ def _show_runs(folders: list[Path]) -> int:
 
 
 def main() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a locale without these letters is no reason to fail
+            stream.reconfigure(errors="backslashreplace")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what `kill` and Slurm send stops as Ctrl-C does
     try:
         cli(standalone_mode=False)

@@ -80,11 +80,11 @@ def default_cases() -> list[str]:
     return [f"{model}@{name}" for name in data for model in choices(f"tuned/{name}")]
 
 
-def measure(case: str, rounds: int) -> Row:
+def measure(case: str, rounds: int, trust: Sequence[str] = ()) -> Row:
     """Time `model@data` under its own settings. Raises `BadInput` where the data is missing."""
     quiet_libraries()
     model_name, _, data_name = case.partition("@")
-    experiment = compose([f"model={model_name}", f"data={data_name}", "budget=standard"])
+    experiment = compose([f"model={model_name}", f"data={data_name}", "budget=standard"], trust)
     device = device_named(experiment.runtime.device)
     data = build_data(experiment.data, experiment.runtime.data_root)
     bare = _Bare(experiment, data, device)

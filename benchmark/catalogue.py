@@ -7,38 +7,56 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-from benchmark.config import choices, config_folders, family_of, load_data, load_model, read_suite
-from benchmark.spec import CAPABILITIES
+from benchmark.config import choices, config_folders, family_of, load_data, load_model, read_suite, read_yaml, strangers
+from benchmark.spec import CAPABILITIES, BadInput
 
 _CAPABILITIES = {capability.__name__ for capability in CAPABILITIES}
 
 
 def catalogue() -> dict[str, list[dict[str, Any]]]:
-    """Everything that can be named on the command line."""
+    """Everything that can be named on the command line; what is malformed is left out."""
+    return read()[0]
+
+
+def read() -> tuple[dict[str, list[dict[str, Any]]], list[str]]:
+    """Everything that can be named on the command line, and a line for each file that is malformed or never read."""
     tuned = {(file.parent.name, file.stem) for file in _tuned_files()}
-    models = []
-    for name in choices("model"):
+
+    def model(name: str) -> dict[str, Any]:
         config = load_model(name)
-        header = _header(config.target)
-        models.append(
-            {
-                "name": name,
-                "family": family_of(config.target),
-                "modalities": config.modalities,
-                **header,
-                "data": sorted(data for data, model in tuned if model == name),
-            }
-        )
-    datasets = [
-        {"name": name, "modality": config.modality, "minutes": config.minutes}
-        for name, config in ((name, load_data(name)) for name in choices("data"))
-    ]
-    suites = []
-    for name in choices("suite"):
-        suite = read_suite(name)
-        runs = [f"{entry.model} on {entry.data}" for entry in suite.experiments]
-        suites.append({"name": name, "description": suite.description, "budget": suite.budget, "runs": runs})
-    return {"models": models, "data": datasets, "suites": suites}
+        return {
+            "name": name,
+            "family": family_of(config.target),
+            "modalities": config.modalities,
+            **_header(config.target),
+            "data": sorted(data for data, model in tuned if model == name),
+        }
+
+    def dataset(name: str) -> dict[str, Any]:
+        config = load_data(name)
+        return {"name": name, "modality": config.modality, "minutes": config.minutes}
+
+    def suite(name: str) -> dict[str, Any]:
+        content = read_suite(name)
+        runs = [f"{entry.model} on {entry.data}" for entry in content.experiments]
+        return {"name": name, "description": content.description, "budget": content.budget, "runs": runs}
+
+    broken: list[str] = []
+    found: dict[str, list[dict[str, Any]]] = {}
+    for title, group, describe in (("models", "model", model), ("data", "data", dataset), ("suites", "suite", suite)):
+        found[title] = []
+        for name in choices(group):
+            try:
+                found[title].append(describe(name))
+            except BadInput as error:
+                broken.append(str(error))
+    others = [file for group in ("budget", "sweep") for file in choices(group).values()] + _tuned_files()
+    for file in others:
+        try:
+            read_yaml(file)
+        except BadInput as error:
+            broken.append(str(error))
+    return found, [*broken, *strangers()]
 
 
 def as_text(content: dict[str, list[dict[str, Any]]]) -> str:
@@ -60,7 +78,7 @@ def as_text(content: dict[str, list[dict[str, Any]]]) -> str:
 
 
 def _tuned_files() -> list[Path]:
-    return [file for folder in config_folders() for file in sorted((folder / "tuned").glob("*/*.yaml"))]
+    return [file for folder in config_folders() for file in sorted((folder / "tuned").glob("*/[!.]*.yaml"))]
 
 
 def _header(target: str) -> dict[str, Any]:
@@ -69,7 +87,10 @@ def _header(target: str) -> dict[str, Any]:
     file = _source(module)
     if file is None:
         return {"capabilities": [], "paper": ""}
-    tree = ast.parse(file.read_text())
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (SyntaxError, ValueError) as error:
+        raise BadInput(f"{file} is not Python: {error}") from error
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name]
     bases = [base.id for node in classes for base in node.bases if isinstance(base, ast.Name)]
     lines = [line.strip() for line in (ast.get_docstring(tree) or "").split("\n\n") if line.startswith("Paper:")]

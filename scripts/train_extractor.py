@@ -69,7 +69,7 @@ def main(arguments: list[str]) -> None:
         raise BadInput(
             f"no data {options.data!r} (allowed: {', '.join(sorted(p.stem for p in CONFIGS.glob('*.yaml')))})"
         )
-    data = resolve(yaml.safe_load(path.read_text())["target"], DataModule)(data_root())
+    data = resolve(yaml.safe_load(path.read_text(encoding="utf-8"))["target"], DataModule)(data_root())
 
     started = time.process_time()
     network = train(data, options)

@@ -29,7 +29,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "build": ("spec", "config", "data", "models.base"),
     "evaluate": ("spec", "build", "metrics"),
     "tracking": ("spec",),
-    "dashboard": ("spec",),  # charts what `tracking` logs, by name
+    "dashboard": ("spec", "config"),  # charts what `tracking` logs, by name; a user's own definition comes first
     "loop": ("spec", "build"),
     "watch": (),
     "train": ("spec", "config", "reference", "build", "loop", "evaluate", "record", "tracking", "watch"),
