@@ -22,6 +22,7 @@ __all__ = [
     "SplitName",
     "build_data",
     "build_model",
+    "check_data",
     "check_model",
     "load_weights",
     "restore",
@@ -32,8 +33,16 @@ __all__ = [
 def build_data(config: DataConfig, root: str | None) -> DataModule:
     """The dataset, read and verified. Raises `BadInput` when files are missing, cannot be fetched or are corrupt."""
     cls = resolve(config.target, DataModule)
-    data: DataModule = cls(data_root(root), **check_options("data", cls, config.options, given=("root",)))
+    data: DataModule = cls(data_root(root), **check_data(config))
     return data
+
+
+def check_data(config: DataConfig) -> dict[str, Any]:
+    """The dataset's options, with types and ranges checked before a file is read."""
+    cls: type[DataModule] = resolve(config.target, DataModule)
+    options = check_options("data", cls, config.options, given=("root",))
+    cls.check(**options)
+    return options
 
 
 def build_model(experiment: Experiment, spec: DataSpec) -> GenerativeModel:
