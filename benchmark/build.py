@@ -11,7 +11,7 @@ from typing import Any, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from benchmark.config import DataConfig, Experiment, from_container, read_yaml
+from benchmark.config import DataConfig, Experiment, config_folders, from_container, read_yaml
 from benchmark.data.base import DataModule, SplitName, data_root
 from benchmark.models.base import GenerativeModel
 from benchmark.spec import BadInput, DataSpec, unknown
@@ -24,6 +24,7 @@ __all__ = [
     "build_model",
     "check_data",
     "check_model",
+    "extractor_folders",
     "load_weights",
     "restore",
     "save_weights",
@@ -35,6 +36,11 @@ def build_data(config: DataConfig, root: str | None) -> DataModule:
     cls = resolve(config.target, DataModule)
     data: DataModule = cls(data_root(root), **check_data(config))
     return data
+
+
+def extractor_folders() -> list[Path]:
+    """Where the extractors of a user's own data lie: beside the user's configurations."""
+    return [folder / "extractors" for folder in config_folders()[:-1]]
 
 
 def check_data(config: DataConfig) -> dict[str, Any]:
