@@ -363,7 +363,7 @@ def _anomalies(
     how: dict[str, Any] = {"by": "exact likelihood"}
     if not isinstance(model, Likelihood) and isinstance(model, LikelihoodBound):
         bounded = _how_bounded(model)  # what is computed from a bound is not one itself
-        how = {"by": bounded.pop("likelihood")} | bounded | {"draws": anomaly.DRAWS}
+        how = {"by": bounded.pop("likelihood")} | bounded | {"draws": _anomaly_draws(model)}
     return scores, {"inside": len(inside), "outliers": f"{len(outside)} {name}", "how": how}
 
 
@@ -372,8 +372,14 @@ def _log_likelihood(model: GenerativeModel, x: Tensor, seed: int, key: str) -> T
     if isinstance(model, Likelihood):
         return _by_chunks(model.log_prob, x, model.device, seed, "anomalies", key)
     assert isinstance(model, LikelihoodBound)
-    draws = [_by_chunks(model.elbo, x, model.device, seed, "anomalies", key, draw) for draw in range(anomaly.DRAWS)]
-    return torch.stack(draws).mean(0)
+    draws = range(_anomaly_draws(model))
+    return torch.stack([_by_chunks(model.elbo, x, model.device, seed, "anomalies", key, draw) for draw in draws]).mean(
+        0
+    )
+
+
+def _anomaly_draws(model: LikelihoodBound) -> int:
+    return anomaly.SOLVED_DRAWS if isinstance(model, SolvesLikelihood) else anomaly.DRAWS
 
 
 def _judged(judge: Extractor, x: Tensor) -> Tensor:
