@@ -12,7 +12,7 @@ from typing import Annotated, Any, get_origin, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from benchmark.config import DataConfig, Experiment, consent, from_container, read_yaml, shown
+from benchmark.config import DataConfig, Experiment, config_folders, consent, from_container, read_yaml, shown
 from benchmark.data.base import DataModule, SplitName, data_root
 from benchmark.models.base import GenerativeModel
 from benchmark.spec import BadInput, DataSpec, unknown
@@ -23,7 +23,9 @@ __all__ = [
     "SplitName",
     "build_data",
     "build_model",
+    "check_data",
     "check_model",
+    "extractor_folders",
     "load_weights",
     "restore",
     "save_weights",
@@ -33,8 +35,21 @@ __all__ = [
 def build_data(config: DataConfig, root: str | None) -> DataModule:
     """The dataset, read and verified. Raises `BadInput` when files are missing, cannot be fetched or are corrupt."""
     cls = resolve(config.target, DataModule, config.trust)
-    data: DataModule = cls(data_root(root), **check_options("data", cls, config.options, given=("root",)))
+    data: DataModule = cls(data_root(root), **check_data(config))
     return data
+
+
+def extractor_folders() -> list[Path]:
+    """Where the extractors of a user's own data lie: beside the user's configurations."""
+    return [folder / "extractors" for folder in config_folders()[:-1]]
+
+
+def check_data(config: DataConfig) -> dict[str, Any]:
+    """The dataset's options, with types and ranges checked before a file is read."""
+    cls: type[DataModule] = resolve(config.target, DataModule, config.trust)
+    options = check_options("data", cls, config.options, given=("root",))
+    cls.check(**options)
+    return options
 
 
 def build_model(experiment: Experiment, spec: DataSpec) -> GenerativeModel:

@@ -8,21 +8,22 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from benchmark.build import DataModule, GenerativeModel, SplitName
-from benchmark.metrics import METRICS, anomaly, baselines, by_name, interpolation, reconstruction
+from benchmark.build import DataModule, GenerativeModel, SplitName, extractor_folders
+from benchmark.metrics import METRICS, anomaly, baselines, by_name, extractors, interpolation, reconstruction
 from benchmark.metrics.cost import COST, parameters, peak_memory
-from benchmark.metrics.extractors import load_extractor, load_judge
 from benchmark.metrics.extractors.base import Extractor
 from benchmark.metrics.memorisation import nearest_in_pixels
 from benchmark.spec import (
     Absence,
     AnomalyScores,
     Conditional,
+    DataSpec,
     Estimate,
     Evidence,
     Features,
@@ -133,6 +134,16 @@ def evaluate(
     return result
 
 
+def load_extractor(data_name: str, spec: DataSpec, inception: Path | None = None) -> Extractor | Absence:
+    """The extractor of a dataset's images, a user's own first, or why there is none."""
+    return extractors.load_extractor(data_name, spec, inception, extractor_folders())
+
+
+def load_judge(data_name: str, spec: DataSpec) -> Extractor | Absence:
+    """The classifier that says what class an image is of, a user's own first, or why there is none."""
+    return extractors.load_judge(data_name, spec, extractor_folders())
+
+
 def selection_metric(model: GenerativeModel) -> str:
     """The validation score that chooses the checkpoint: the likelihood where one is promised, else samples."""
     if model.spec.modality == "text":
@@ -143,8 +154,8 @@ def selection_metric(model: GenerativeModel) -> str:
 def references(
     data: DataModule, protocol: Protocol, extractor: Extractor | Absence, judge: Extractor | Absence = NO_JUDGE
 ) -> dict[str, dict[str, Score]]:
-    """What no model is needed for, under the same protocol: simple baselines, the entropy where the source of the data
-    is known, and real images in place of samples."""
+    """What no model is needed for, under the same protocol: simple baselines with their own samples, the entropy where
+    the source of the data is known, and real images in place of samples."""
     train, held_out = data.split("train"), data.split(protocol.split)
     evidence: dict[str, Evidence] = {}
     spec, known = data.spec, data.truth(protocol.split)
@@ -170,13 +181,14 @@ def references(
     if spec.modality == "image" and isinstance(extractor, Extractor):
         chosen = _subset(len(held_out.x), protocol.sample_examples, protocol.seed, "samples")
         for name, draws in {
+            "pixel_histogram": _drawn(train.x, len(chosen), spec.levels, protocol),
             "held-out data": [held_out.x[chosen]],  # one draw: the floor, without a standard error
             "training data": [train.x[index] for index in _resampled(len(train.x), len(chosen), protocol)],
         }.items():
-            real = name == "training data"  # which a classifier may learn from: held-out images are its exam
-            needed = _SAMPLE_PARTS if real else _SAMPLE_PARTS - {"labelled"}
+            exam = name == "held-out data"  # from which no classifier may learn
+            needed = _SAMPLE_PARTS - {"labelled"} if exam else _SAMPLE_PARTS
             parts, protocols = _of_samples(draws, data, protocol, extractor, judge, needed)
-            table[name] = scored(name, Evidence(spec, **parts), protocols)
+            table[name] = table.get(name, {}) | scored(name, Evidence(spec, **parts), protocols)
     return table
 
 
@@ -351,7 +363,7 @@ def _anomalies(
     how: dict[str, Any] = {"by": "exact likelihood"}
     if not isinstance(model, Likelihood) and isinstance(model, LikelihoodBound):
         bounded = _how_bounded(model)  # what is computed from a bound is not one itself
-        how = {"by": bounded.pop("likelihood")} | bounded | {"draws": anomaly.DRAWS}
+        how = {"by": bounded.pop("likelihood")} | bounded | {"draws": _anomaly_draws(model)}
     return scores, {"inside": len(inside), "outliers": f"{len(outside)} {name}", "how": how}
 
 
@@ -360,8 +372,14 @@ def _log_likelihood(model: GenerativeModel, x: Tensor, seed: int, key: str) -> T
     if isinstance(model, Likelihood):
         return _by_chunks(model.log_prob, x, model.device, seed, "anomalies", key)
     assert isinstance(model, LikelihoodBound)
-    draws = [_by_chunks(model.elbo, x, model.device, seed, "anomalies", key, draw) for draw in range(anomaly.DRAWS)]
-    return torch.stack(draws).mean(0)
+    draws = range(_anomaly_draws(model))
+    return torch.stack([_by_chunks(model.elbo, x, model.device, seed, "anomalies", key, draw) for draw in draws]).mean(
+        0
+    )
+
+
+def _anomaly_draws(model: LikelihoodBound) -> int:
+    return anomaly.SOLVED_DRAWS if isinstance(model, SolvesLikelihood) else anomaly.DRAWS
 
 
 def _judged(judge: Extractor, x: Tensor) -> Tensor:
@@ -499,6 +517,15 @@ def _resampled(total: int, n: int, protocol: Protocol) -> Iterator[Tensor]:
         with keyed_randomness(torch.device("cpu"), protocol.seed, "training data", draw):
             index = torch.randint(total, (n,))
         yield index
+
+
+def _drawn(train: Tensor, n: int, levels: int, protocol: Protocol) -> list[Tensor]:
+    """Independent draws of `n` images whose pixels know nothing of each other: what a sampler must beat."""
+    draws = []
+    for draw in range(protocol.sample_draws):
+        with keyed_randomness(torch.device("cpu"), protocol.seed, "pixel histogram", draw):
+            draws.append(baselines.draw_pixel_histogram(train, n, levels))
+    return draws
 
 
 def _missing(extractor: Extractor | Absence, judge: Extractor | Absence) -> dict[str, Absence]:

@@ -67,7 +67,7 @@ class FlowMatching(GenerativeModel, SolvesLikelihood, Interpolates):
         time_spread: NonNegative = 1.0,
         steps: Steps = 20,  # of the sampler, two evaluations each
         likelihood_steps: Steps = 7,  # at so many times the divergence is evaluated
-        probes: Steps = 1,  # directions of Hutchinson's estimator; as many as pixels or more: the exact divergence
+        probes: Steps = 1,  # groups of pixels in Hutchinson's estimator; as many as pixels: the exact divergence
         learning_rate: NonNegative = 3e-3,
         weight_decay: NonNegative = 0.01,
     ) -> None:
@@ -171,12 +171,18 @@ class FlowMatching(GenerativeModel, SolvesLikelihood, Interpolates):
         return log_p
 
     def directions(self, x: Tensor) -> Tensor:
-        """Along which a divergence is measured, `[K, B, C, H, W]`: every pixel, or random signs (Hutchinson 1990)."""
-        D = self.spec.dims
-        if self.probes >= D:
+        """Along which a divergence is measured, `[K, B, C, H, W]`: every pixel, or random signs (Hutchinson 1990), each
+        time on another group of pixels, so that only the Jacobian's entries within a group add noise."""
+        C, height, side = self.spec.shape
+        D, K = self.spec.dims, self.probes
+        if K >= D:
             return torch.eye(D, device=x.device).view(D, 1, *self.spec.shape).expand(-1, len(x), -1, -1, -1)
-        signs = torch.randint(2, (self.probes, *x.shape), device=x.device).float() * 2 - 1
-        return signs * math.sqrt(1 / self.probes)
+        stride = max(1, round(math.sqrt(K / C)))  # of a row: pixels of one group lie about √(K / C) apart
+        pixel = stride * torch.arange(height)[:, None] + torch.arange(side)
+        group = (C * pixel + torch.arange(C)[:, None, None]) % K  # [C, H, W]
+        chosen = F.one_hot(group, K).permute(3, 0, 1, 2).unsqueeze(1).to(x.device)  # [K, 1, C, H, W]
+        signs = torch.randint(2, x.shape, device=x.device).float() * 2 - 1
+        return chosen * signs
 
     def slope(self, y: Tensor, s: float) -> Tensor:
         """dy/ds where s = -log(1 - t), `[B, C, H, W]`."""
