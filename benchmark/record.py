@@ -8,6 +8,7 @@ import importlib.util
 import math
 import os
 import platform
+import re
 import subprocess
 import sys
 import tempfile
@@ -31,6 +32,7 @@ SCHEMA: Literal[1] = 1
 Kind = Literal["run", "trial"]
 Status = Literal["finished", "diverged", "failed", "truncated", "pruned"]
 
+_NAME = re.compile(r"[\w-]+")
 _REPOSITORY = Path(__file__).resolve().parent.parent
 _PACKAGES = (
     "generative-benchmark",
@@ -100,6 +102,15 @@ class _Split(BaseModel):
     sha256: str
 
 
+class _Reference(BaseModel):  # a score as plain values
+    unit: str
+    version: int
+    value: float | None = None
+    stderr: float | None = None
+    n: int | None = None
+    protocol: dict[str, Any] = {}
+
+
 class _Dataset(BaseModel):  # empty where a run failed before it had its data
     name: str = ""
     source: str = ""
@@ -108,6 +119,7 @@ class _Dataset(BaseModel):  # empty where a run failed before it had its data
     note: str = ""
     publishable: bool = True
     splits: dict[str, _Split] = {}
+    references: dict[str, dict[str, _Reference]] = {}
 
 
 class _Hardware(BaseModel):
@@ -155,6 +167,7 @@ class Record(BaseModel):
     started: datetime
     seconds: float
     scores: dict[str, Score]
+    impossible: str | None = None  # why its numbers cannot be right, where the source of the data is known
     stability: dict[str, float] = {}  # how training went (`benchmark.watch`); older records have none
     #: Run, code and git of the training, and the scores that are of today's code.
     renewed: Annotated[dict[str, Any], _holds(_Renewed)] | None = None
@@ -203,6 +216,8 @@ def read_record(path: Path) -> Record:
         raise BadInput(f"no record at {file}: give a run's folder that holds record.json (an unfinished run has none)")
     try:
         return Record.model_validate_json(file.read_bytes())
+    except OSError as error:
+        raise BadInput(f"{file} cannot be read: {error.strerror or error}") from error
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "the file"
@@ -210,10 +225,38 @@ def read_record(path: Path) -> Record:
         raise BadInput(f"{file} is no valid record: {place}: {message}") from error
 
 
-def read_records(folder: Path) -> dict[Path, Record]:
-    """Every record below `folder`, published (`<seed>-<hash>-<run>.json`) or of local runs (`record.json`)."""
-    files = sorted(file for file in folder.rglob("*.json") if not {"wandb", "artifacts"} & set(file.parts))
-    return {file: read_record(file) for file in files}
+def read_records(folder: Path, problems: list[str] | None = None) -> dict[Path, Record]:
+    """Every record below `folder`, published (`<seed>-<hash>-<run>.json`) or of local runs (`record.json`).
+
+    What is no record is skipped and named: in `problems`, a line each, or on standard error where none are given.
+    """
+    found = {}
+    for file in record_files(folder):
+        try:
+            record = read_record(file)
+            for name in (record.data, record.model):
+                if not _NAME.fullmatch(name):
+                    raise BadInput(f"{file}: {name!r} cannot name a page: letters, digits, '_' and '-' can")
+        except BadInput as error:
+            if problems is None:
+                name_skipped(str(error))
+            else:
+                problems.append(str(error))
+        else:
+            found[file] = record
+    return found
+
+
+@cache
+def name_skipped(problem: str) -> None:
+    """Say on standard error, once a process, which file was skipped and why."""
+    print(f"skipped: {problem}", file=sys.stderr)
+
+
+def record_files(folder: Path) -> list[Path]:
+    """Where records may be below `folder`: what W&B keeps there is none."""
+    files = (file for file in folder.rglob("*.json") if not {"wandb", "artifacts"} & set(file.parts))
+    return sorted(file for file in files if not file.is_dir())
 
 
 def begin(folder: Path) -> None:

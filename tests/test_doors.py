@@ -18,10 +18,12 @@ PACKAGE = "benchmark"
 DOORS: dict[str, tuple[str, ...]] = {
     "__init__": (),
     "spec": (),
+    "facts": ("spec",),
+    "console": (),
     "nn": (),
     "data": ("spec",),
     "models": ("spec", "nn", "models.base"),
-    "metrics": ("spec",),
+    "metrics": ("spec", "facts"),
     "config": ("spec",),
     "catalogue": ("spec", "config"),
     "build": ("spec", "config", "data", "models.base"),
@@ -32,11 +34,26 @@ DOORS: dict[str, tuple[str, ...]] = {
     "watch": (),
     "train": ("spec", "config", "build", "loop", "evaluate", "record", "tracking", "watch"),
     "again": ("spec", "build", "evaluate", "record", "tracking", "train"),
-    "bench": ("spec", "config", "build", "loop", "train"),
+    "bench": ("spec", "config", "console", "build", "loop", "train"),
     "traces": ("spec",),
     "record": ("spec", "traces"),
-    "leaderboard": ("spec", "record", "traces", "sweep"),  # a study's statistics are computed in one place
-    "report": ("spec", "config", "record", "traces", "leaderboard"),  # a configuration is data, and has a hash
+    "leaderboard": (
+        "spec",
+        "facts",
+        "console",
+        "record",
+        "traces",
+        "sweep",
+    ),  # a study's statistics are computed in one place
+    "report": (
+        "spec",
+        "facts",
+        "console",
+        "config",
+        "record",
+        "traces",
+        "leaderboard",
+    ),  # a configuration is data, and has a hash
     "sweep": ("spec", "config", "record", "launch"),  # trials train in processes of `launch`
     "launch": ("spec", "config", "train", "record"),
 }
@@ -45,6 +62,8 @@ WITHOUT_TORCH = (
     "__main__",
     "catalogue",
     "config",
+    "console",
+    "facts",
     "record",
     "traces",
     "leaderboard",
