@@ -7,6 +7,7 @@ stopped by Ctrl-C or SIGTERM.
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -58,7 +59,8 @@ def list_(as_json: bool) -> None:
     from benchmark import catalogue
 
     content = catalogue.catalogue()
-    click.echo(json.dumps(content, indent=1) if as_json else catalogue.as_text(content))
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    click.echo(json.dumps(content, indent=1) if as_json else catalogue.as_text(content, width))
 
 
 @cli.command()

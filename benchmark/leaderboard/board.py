@@ -218,7 +218,7 @@ class _Board:
         ranked = {entry.row.name for ranking in rankings for entry in ranking.entries}
         without = [row for row in rows if row.name not in ranked]
         notes = absences(self.judge, rows, main, beside)
-        notes += [line for row in rows for column in cost for line in outdated(self.judge, row, column)]
+        notes += [line for column in cost for line in outdated(self.judge, rows, column)]
         header = ["rank", "model", "family", main.title, "s.e.", *(c.title for c in (*beside, *cost)), "seeds"]
         parts = []
         for index, ranking in enumerate(rankings):

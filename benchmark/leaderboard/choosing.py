@@ -169,7 +169,8 @@ def _speed(judge: Judge, found: Sequence[tuple[str, Ranking]]) -> Advice:
         if known:
             fewest = known[0][0]
             names = listed([entry.row.name for n, entry in known if n == fewest], "or")
-            short = f"{names} on {data} ({quantity(fewest)} network evaluations per sample)"
+            times = f"{quantity(fewest)} network {'evaluation' if fewest == 1 else 'evaluations'} per sample"
+            short = f"{names} on {data} ({times})"
             best = next(((n, entry) for n, entry in known if entry.rank == 1), None)
             if best is not None and best[0] > fewest:
                 short += f"; of those that are or share the first in {ranking.column.title}, {best[1].row.name} "
@@ -336,7 +337,7 @@ def _facts(judge: Judge, data: str, ranking: Ranking) -> Iterator[str]:
     names = listed([f"{entry.row.name} ({cell_text(entry.cell, ranking.column)})" for entry in first])
     place = "share the first place, since their intervals overlap" if len(first) > 1 else "is first"
     yield f"{data}: {names} {place} in {ranking.column.title}"
-    for column in _COSTS:
+    for column in _COSTS if ranking.column is SAMPLES[0] else (_FLOPS,):
         costs = {_point(entry, cost): entry for entry in ranking.entries if (cost := _cost(judge, entry, column))}
         front = [costs[point] for point in pareto_front(list(costs))]
         if front:

@@ -111,22 +111,26 @@ def absences(judge: Judge, rows: Sequence[Row], main: Column, beside: Sequence[C
             for reason, n in sorted(reasons.items()):
                 share = "" if n == len(row.scored) else f" in {n} of {len(row.scored)} runs"
                 lines.append(f"{row.name}, {column.title}{share}: {reason}")
-            lines += outdated(judge, row, column)
         if main.metric == "fid" and row.memorises:
             lines.append(f"{row.name} memorises: {_shares(row)}")
         if row.impossible:
             lines.append(f"{row.name}: it reports what cannot be, see below")
         elif not row.scored:
             lines.append(f"{row.name}: no run finished, see below")
-    return sorted(lines)
+    return sorted([*lines, *(line for column in (main, *beside) for line in outdated(judge, rows, column))])
 
 
-def outdated(judge: Judge, row: Row, column: Column) -> list[str]:
-    """Why a number of an old version is left out; empty where none is."""
-    old, newest = judge.outdated(row, column), judge.versions[column.metric]
-    return (
-        [] if old is None else [f"{row.name}, {column.title}: left out, since it is version {old} and {newest} counts"]
-    )
+def outdated(judge: Judge, rows: Sequence[Row], column: Column) -> list[str]:
+    """Whose numbers are left out, since they are of an old version."""
+    by_version: dict[int, list[str]] = defaultdict(list)
+    for row in rows:
+        if (old := judge.outdated(row, column)) is not None:
+            by_version[old].append(row.name)
+    newest = judge.versions[column.metric]
+    return [
+        f"{listed(names)}, {column.title}: left out, since it is version {old} and {newest} counts"
+        for old, names in sorted(by_version.items())
+    ]
 
 
 def _difference(protocol: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:

@@ -41,8 +41,8 @@ def report(
     """The page about `records`. `reruns` may hold any runs: those that repeat one of the records are judged beside it.
 
     `missing` are experiments that were wanted and have no record. Of a run whose files cannot be read no re-run is
-    judged, and they are named in `problems`, or raised as `BadInput` where none are given. Raises `BadInput` where there
-    are no records.
+    judged, and they are named in `problems`, or raised as `BadInput` where none are given. Raises `BadInput` without
+    records.
     """
     if not records:
         raise BadInput("no records to report on: name records or a suite that has some, or another folder by --records")

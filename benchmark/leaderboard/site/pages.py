@@ -344,7 +344,7 @@ class _Site:
         ranked = {entry.row.name for ranking in rankings for entry in ranking.entries}
         without = [row for row in group.rows if row.name not in ranked]
         notes = absences(self.judge, group.rows, main, beside)
-        notes += [line for row in group.rows for column in cost for line in outdated(self.judge, row, column)]
+        notes += [line for column in cost for line in outdated(self.judge, group.rows, column)]
         heads = [Head("rank", number=True), Head("model"), Head(main.title, number=True), Head("s.e.", number=True)]
         heads += [Head("seeds", number=True), Head("family", filter=True)]
         heads += [Head(column.title, number=True) for column in (*beside, *cost)]
