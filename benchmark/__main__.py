@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from benchmark.launch import Outcome
     from benchmark.leaderboard.rows import Current
     from benchmark.record import Record
+    from benchmark.sweep.studies import Study
 
 
 RECORDS = Path("leaderboards/records")  # the committed ones
@@ -88,7 +90,8 @@ def list_(as_json: bool) -> None:
     from benchmark import catalogue
 
     content, broken = catalogue.read()
-    click.echo(json.dumps(content, indent=1) if as_json else catalogue.as_text(content))
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    click.echo(json.dumps(content, indent=1) if as_json else catalogue.as_text(content, width))
     for line in broken:
         click.echo(f"error: {line}", err=True)
     sys.exit(int(bool(broken)))
@@ -168,16 +171,19 @@ def suite(name: str, overrides: tuple[str, ...], fresh: bool, trust: tuple[str, 
 @click.option("--to", "target", type=click.Path(path_type=Path), help="Write the table to this page too.")
 @_TRUST
 def truth(overrides: tuple[str, ...], records: Path | None, target: Path | None, trust: tuple[str, ...]) -> None:
-    """Run suite `truth`, on data whose entropy is known, and judge what the models report by it."""
-    from rich.console import Console
+    """Run suite `truth`, on data whose entropy is known, and judge what the models report by it.
 
+    model=NAME runs that model, which may be your own, on each dataset of its kind; data=NAME runs one dataset alone.
+    """
+    from benchmark.console import console
     from benchmark.leaderboard.truth import truth_page, truth_table, verdicts
     from benchmark.record import read_records, write_atomic
 
+    problems: list[str] = []
     if records is not None:
         if overrides:
             raise BadInput(f"--records runs nothing: drop {' '.join(overrides)}")
-        found, missing = read_records(records), []
+        found, missing = read_records(records, problems), []
     else:
         outcomes = _run_suite("truth", overrides, False, trust)
         found = {
@@ -189,12 +195,12 @@ def truth(overrides: tuple[str, ...], records: Path | None, target: Path | None,
         raise BadInput(
             f"no records below {records} are on data whose entropy is known: run the suite without --records"
         )
-    Console(width=None if sys.stdout.isatty() else 140).print(truth_table(judged))
+    console().print(truth_table(judged))
     if target is not None:
         click.echo(write_atomic(target, truth_page(judged)))
     for outcome in missing:
         click.echo(f"failed: {outcome.experiment.title}: {outcome.problem}", err=True)
-    sys.exit(int(bool(missing) or any(verdict.problem for verdict in judged)))
+    sys.exit(_named(problems) or int(bool(missing) or any(verdict.problem for verdict in judged)))
 
 
 @cli.command()
@@ -311,9 +317,8 @@ def verify(path: Path, overrides: tuple[str, ...], records: Path, against: Path 
 
     Exit code 0: they agree, 3: they differ, 4: not comparable.
     """
-    from rich.console import Console
-
     from benchmark.config import experiment_again
+    from benchmark.console import console
     from benchmark.leaderboard.rows import Run
     from benchmark.record import read_record, read_records
     from benchmark.report.verify import EXIT_CODES, as_lines, as_table, check_again, judge, runtime_of
@@ -326,9 +331,11 @@ def verify(path: Path, overrides: tuple[str, ...], records: Path, against: Path 
     elif overrides:
         raise BadInput(f"--against runs nothing: drop {' '.join(overrides)}")
     again = Run(against / "record.json" if against.is_dir() else against, read_record(against))
-    judgement = judge(run, again, read_records(records).values())
-    Console(width=None if sys.stdout.isatty() else 140).print(as_table(judgement))
+    problems: list[str] = []
+    judgement = judge(run, again, read_records(records, problems).values())
+    console().print(as_table(judgement))
     click.echo("\n".join(as_lines(judgement)))
+    _named(problems)
     sys.exit(EXIT_CODES[judgement.verdict])
 
 
@@ -352,9 +359,13 @@ def report(names: tuple[str, ...], records: Path, runs: Path, target: Path) -> N
     for name in names:
         if name not in choices("suite") and not Path(name).exists():
             raise unknown("suite or record", name, choices("suite"))
-    committed, local = read_records(records), read_records(runs)
+    problems: list[str] = []
+    committed, local = read_records(records, problems), read_records(runs, problems)
     suites = [name for name in names if name in choices("suite") and not Path(name).exists()]
-    found = {file: read_record(file) for file in files_of(Path(name) for name in names if name not in suites)}
+    found: dict[Path, Record] = {}
+    for place in (Path(name) for name in names if name not in suites):
+        files = files_of([place])
+        found |= read_records(place, problems) if len(files) > 1 else {file: read_record(file) for file in files}
     missing = []
     for experiment in (one for suite in suites for one in load_suite(suite)):
         wanted = experiment.config_hash, experiment.seed.model_dump()
@@ -370,9 +381,11 @@ def report(names: tuple[str, ...], records: Path, runs: Path, target: Path) -> N
         {**local, **committed},
         read_published(figures) if figures else (),
         missing,
+        problems,
     )
     for name, content in (("report.html", as_html(page)), ("report.md", as_markdown(page))):
         click.echo(write_atomic(target / name, content))
+    sys.exit(_named(problems))
 
 
 @cli.command()
@@ -413,12 +426,12 @@ def sync(runs: Path) -> None:
 @click.argument("files", metavar="RECORD...", nargs=-1, required=True, type=click.Path(path_type=Path))
 def check(files: tuple[Path, ...]) -> None:
     """Say whether records that somebody hands in are well-formed; nothing that they name is imported."""
+    from benchmark.facts import COSTS
     from benchmark.metrics import METRICS
-    from benchmark.metrics.cost import COST
     from benchmark.metrics.extractors import PINNED
     from benchmark.report.check import Known, problems
 
-    known = Known(METRICS, COST, {f"{name}@{digest[:8]}" for name, digest in PINNED.items()})
+    known = Known(METRICS, COSTS, {f"{name}@{digest[:8]}" for name, digest in PINNED.items()})
     found = {file: problems(file, known) for file in files}
     for file, lines in found.items():
         click.echo("\n".join(f"{file}: {line}" for line in lines) or f"{file}: well-formed", err=bool(lines))
@@ -447,14 +460,16 @@ def leaderboard(folders: tuple[Path, ...], target: Path) -> None:
     from benchmark.record import write_atomic
     from benchmark.sweep.studies import read_studies
 
-    found, current, published = _boards(folders, target)
-    studies = list(read_studies(folders[0].parent / "studies").values())
+    problems: list[str] = []
+    found, current, published = _boards(folders, target, problems)
+    studies = read_studies(folders[0].parent / "studies", problems)
     pages = boards(found, current, published, target)
-    pages["choosing.md"] = choosing_page(advice(found, catalogue()["models"], current, studies))
+    pages["choosing.md"] = choosing_page(advice(found, catalogue()["models"], current, list(studies.values())))
     for name, page in pages.items():
         click.echo(write_atomic(target / name, page))
-    for file in _study_pages(folders[0].parent / "studies", found, current, target):
+    for file in _study_pages(studies, found, current, target):
         click.echo(file)
+    sys.exit(_named(problems))
 
 
 @cli.command("compare")
@@ -469,18 +484,19 @@ def compare_(a: str, b: str, data: str | None, budget: str, metric: str | None, 
 
     Exit code 4: they do not stand under one protocol.
     """
-    from rich.console import Console
-
+    from benchmark.console import console
     from benchmark.leaderboard.compare import NotComparable, compare, comparison_table, side
 
-    found, current = _published(records)
+    problems: list[str] = []
+    found, current = _published([records], problems)
     try:
         one, two = (side(name, found, current, data, budget) for name in (a, b))
         result = compare(one, two, metric)
     except NotComparable as reason:
         click.echo(f"not comparable: {reason}", err=True)
         sys.exit(4)
-    Console(width=None if sys.stdout.isatty() else 120).print(comparison_table(result))
+    console().print(comparison_table(result))
+    sys.exit(_named(problems))
 
 
 @cli.command()
@@ -497,13 +513,15 @@ def site(folders: tuple[Path, ...], target: Path) -> None:
     from benchmark.sweep.studies import read_studies
 
     may_replace(target)  # before the work
-    found, current, published = _boards(folders, target.parent)
-    studies = list(read_studies(folders[0].parent / "studies").values())
+    problems: list[str] = []
+    found, current, published = _boards(folders, target.parent, problems)
+    studies = list(read_studies(folders[0].parent / "studies", problems).values())
     figures = read_published(published) if published else ()
-    page = report("Reproducibility of all records on the boards", found, {}, figures)
+    page = report("Reproducibility of all records on the boards", found, {}, figures, problems=problems)
     beside = {"reproducibility": as_html(page, home="index.html")}
-    content = site(found, catalogue()["models"], current, published, target, studies, beside)
+    content = site(found, catalogue()["models"], current, published, target, studies, beside, problems)
     click.echo(write_site(content, target))
+    sys.exit(_named(problems))
 
 
 @cli.command()
@@ -519,6 +537,7 @@ def bench(cases: tuple[str, ...], rounds: int, reference: Path | None, trust: tu
     import torch
 
     from benchmark.bench import as_machine, as_table, default_cases, measure
+    from benchmark.console import console
     from benchmark.reference import as_yaml
 
     torch.set_num_threads(1)
@@ -532,7 +551,7 @@ def bench(cases: tuple[str, ...], rounds: int, reference: Path | None, trust: tu
             click.echo(f"skipped {case}: {error}", err=True)
         else:
             click.echo(f"{rows[-1].title}: {rows[-1].ratio:.3f} times, {rows[-1].verdict}", err=True)
-    click.echo(as_table(rows))
+    console().print(as_table(rows))
     if reference is not None:
         from benchmark.record import write_atomic
 
@@ -580,9 +599,22 @@ def _trusting(packages: Sequence[str]) -> str:
     return "".join(f" --trust {package}" for package in packages)
 
 
-def _boards(folders: Sequence[Path], home: Path) -> tuple[dict[Path, Record], Current, Path | None]:
+def _named(problems: Sequence[str]) -> int:
+    """Name the files that were skipped; exit code 1 where there are some, since what was made lacks them."""
+    from benchmark.record import name_skipped
+
+    for problem in problems:
+        name_skipped(problem)
+    return int(bool(problems))
+
+
+def _boards(
+    folders: Sequence[Path], home: Path, problems: list[str]
+) -> tuple[dict[Path, Record], Current, Path | None]:
     """What boards in `home` are made of: records, the configurations that count, and the file of published figures."""
-    found, current = _published(*folders)
+    found, current = _published(folders, problems)
+    if not found and problems:
+        raise BadInput(problems[0])
     if not found:
         searched = ", ".join(map(str, folders))
         raise BadInput(f"no records below {searched}: publish a run first, or name another folder with --records")
@@ -597,22 +629,25 @@ def _figures(*folders: Path) -> Path | None:
     return find("published.yaml") or next((file for file in places if file.is_file()), None)
 
 
-def _published(folder: Path, *own: Path) -> tuple[dict[Path, Record], Current]:
-    """The records in a folder and in one's `own`, and which configurations count: the tuned ones of today, all of one's
-    own."""
+def _published(folders: Sequence[Path], problems: list[str]) -> tuple[dict[Path, Record], Current]:
+    """The records in the first folder and in one's own, the others, and which configurations count: the tuned ones of
+    today, all of one's own. Costs are counted as they are today; what cannot be read is named in `problems`."""
     from benchmark.config import tuned_identity
+    from benchmark.leaderboard.recounted import read_recounted, recount
     from benchmark.record import read_records
+
+    folder, *own = folders
 
     def setting(record: Record) -> tuple[str, str, str]:
         return record.data, record.model, record.budget
 
-    found = read_records(folder)
+    found = read_records(folder, problems)
     settings = {setting(record) for record in found.values()}
     current = {one: {tuned} for one in settings if (tuned := tuned_identity(*one)) is not None}
-    for path, record in ((path, record) for place in own for path, record in read_records(place).items()):
+    for path, record in ((path, record) for place in own for path, record in read_records(place, problems).items()):
         current.setdefault(setting(record), set()).add(record.identity)
         found[path] = record
-    return found, current
+    return recount(found, read_recounted(folder.parent / "recounted.json")), current
 
 
 def _run_suite(name: str, overrides: tuple[str, ...], fresh: bool, trust: tuple[str, ...]) -> list[Outcome]:
@@ -623,12 +658,38 @@ def _run_suite(name: str, overrides: tuple[str, ...], fresh: bool, trust: tuple[
     given = dict(override.split("=", 1) for override in overrides if override.startswith("jobs="))
     if not given.get("jobs", "1").isdecimal():
         raise BadInput(f"jobs={given['jobs']}: give the number of processes, as in jobs=2")
-    experiments = load_suite(name, [override for override in overrides if not override.startswith("jobs=")], trust)
+    settings = [override for override in overrides if not override.startswith("jobs=")]
+    experiments = _of_the_truth(settings, trust) if name == "truth" else load_suite(name, settings, trust)
     try:
         with Display() as display:
             return run_suite(experiments, int(given.get("jobs", default_jobs())), display, fresh, trust)
     except KeyboardInterrupt:
         raise Stopped("the same command goes on where it stopped") from None
+
+
+def _of_the_truth(overrides: Sequence[str], trust: Sequence[str]) -> list[Experiment]:
+    """The experiments of suite `truth`; where `overrides` name data or a model, those instead."""
+    from benchmark.config import compose, load_data, load_model, read_suite
+
+    suite = read_suite("truth")
+    chosen = dict(override.split("=", 1) for override in overrides if override.startswith(("data=", "model=")))
+    others = [override for override in overrides if not override.startswith(("data=", "model="))]
+    pairs = [(entry.data, entry.model) for entry in suite.experiments]
+    if "model" in chosen:
+        kinds = load_model(chosen["model"]).modalities
+        places = [chosen["data"]] if "data" in chosen else dict.fromkeys(data for data, _ in pairs)
+        pairs = [(data, chosen["model"]) for data in places if "data" in chosen or load_data(data).modality in kinds]
+    elif "data" in chosen:
+        pairs = [pair for pair in pairs if pair[0] == chosen["data"]]
+    if not pairs:
+        known = sorted({entry.data for entry in suite.experiments})
+        raise BadInput(f"{' '.join(overrides)}: suite truth has nothing there: it is on {' and '.join(known)}")
+    seeds = [[]] if any(other.startswith("seed=") for other in others) else [[f"seed={seed}"] for seed in suite.seeds]
+    return [
+        compose([f"data={data}", f"model={model}", f"budget={suite.budget}", *seed, *others], trust)
+        for seed in seeds
+        for data, model in pairs
+    ]
 
 
 @cli.command("trials", hidden=True)
@@ -656,15 +717,15 @@ def _carry_out(plan: Any, workers: int, storage: str | None) -> Any:
     return summary
 
 
-def _study_pages(folder: Path, records: Mapping[Path, Record], current: Current, target: Path) -> list[Path]:
+def _study_pages(
+    studies: Mapping[Path, Study], records: Mapping[Path, Record], current: Current, target: Path
+) -> list[Path]:
     """Write what the committed studies say: two pages, and their pictures."""
     from benchmark.leaderboard.rows import select
     from benchmark.leaderboard.sensitivity import sensitivity_page, starts_of
     from benchmark.leaderboard.stability import stability_page
     from benchmark.record import write_atomic
-    from benchmark.sweep.studies import read_studies
 
-    studies = read_studies(folder)
     rows, _ = select(records, current)
     starts = starts_of(records)
     found = {"sensitivity.md": sensitivity_page(studies, starts), "stability.md": stability_page(studies, rows, starts)}
@@ -676,32 +737,32 @@ def _study_pages(folder: Path, records: Mapping[Path, Record], current: Current,
 
 
 def _show_runs(folders: list[Path]) -> int:
-    """A table of the runs and where everything is. Exit code 1 when one of them failed or diverged."""
-    from rich.console import Console
-
+    """A table of the runs and where everything is. Exit code 1 where one of them did not finish, or cannot be right."""
+    from benchmark.console import console
     from benchmark.leaderboard.board import boards
+    from benchmark.leaderboard.rows import Run
     from benchmark.leaderboard.terminal import runs_table
     from benchmark.record import read_record, read_records, write_atomic
 
     records = {folder / "record.json": read_record(folder) for folder in folders}
     if not records:
         return 0
-    console = Console(width=None if sys.stdout.isatty() else 100)
     for table in runs_table(records):
-        console.print(table)
+        console().print(table)
     for title, name in (("records", "record.json"), ("samples", "samples/final.*")):
         click.echo(f"{title}:")
         for file in (file for folder in folders for file in folder.glob(name)):
             click.echo(f"  {file}")
     runs = folders[0].parents[2]
     board = runs / "board"
-    pages = boards(read_records(runs), home=board)
+    problems: list[str] = []
+    pages = boards(read_records(runs, problems), home=board)
     click.echo("boards of all runs so far:")
     for data in sorted({record.data for record in records.values()}):
         click.echo(f"  {write_atomic(board / f'{data}.md', pages[f'{data}.md'])}")
-    return int(
-        any(record.status in ("failed", "diverged", "truncated") or record.impossible for record in records.values())
-    )
+    _named(problems)
+    good = all(record.status == "finished" and Run(path, record).impossible is None for path, record in records.items())
+    return int(not good)
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -59,21 +60,33 @@ def read() -> tuple[dict[str, list[dict[str, Any]]], list[str]]:
     return found, [*broken, *strangers()]
 
 
-def as_text(content: dict[str, list[dict[str, Any]]]) -> str:
-    """The catalogue as people read it."""
+def as_text(content: dict[str, list[dict[str, Any]]], width: int | None = None) -> str:
+    """The catalogue as people read it: names stand alone at the left, whatever the `width` in columns (`None`: any)."""
+    names = [str(row["name"]) for rows in content.values() for row in rows]
+    column = 4 + max(map(len, names), default=0)
+
+    def entry(name: str, text: str) -> str:
+        first = f"  {name}".ljust(column)
+        if width is None:
+            return f"{first}{text}".rstrip()
+        indent = min(column, max(4, width // 3))
+        start = first if len(first) <= indent else f"{first.rstrip()}\n{'':{indent}}"
+        room = max(20, width - indent)
+        return start + f"\n{'':{indent}}".join(textwrap.wrap(text, room, break_on_hyphens=False) or [""])
+
     lines = ["Models (family: capabilities; tuned for)"]
     for row in content["models"]:
         promises = ", ".join(row["capabilities"]) or "samples only"
-        lines.append(f"  {row['name']:16}{row['family']}: {promises}; {', '.join(row['data']) or 'nothing yet'}")
-        lines.append(f"  {'':16}{row['paper']}")
+        lines.append(entry(row["name"], f"{row['family']}: {promises}; {', '.join(row['data']) or 'nothing yet'}"))
+        lines.append(entry("", row["paper"]))
     lines.append("\nDatasets (CPU minutes of one thread for each budget)")
     for row in content["data"]:
         minutes = ", ".join(f"{name} {value:g}" for name, value in row["minutes"].items())
-        lines.append(f"  {row['name']:16}{row['modality']}: {minutes}")
+        lines.append(entry(row["name"], f"{row['modality']}: {minutes}"))
     lines.append("\nSuites")
     for row in content["suites"]:
-        lines.append(f"  {row['name']:16}{row['description']} (budget {row['budget']})")
-        lines.append(f"  {'':16}{', '.join(row['runs'])}")
+        lines.append(entry(row["name"], f"{row['description']} (budget {row['budget']})"))
+        lines.append(entry("", ", ".join(row["runs"])))
     return "\n".join(lines)
 
 

@@ -37,6 +37,7 @@ Status = Literal["finished", "diverged", "failed", "truncated", "pruned"]
 
 CHANGED = "changed under way"  # said of the code of a run that was resumed with other code
 
+_NAME = re.compile(r"[\w-][\w.-]*")
 _PACKAGE = Path(__file__).resolve().parent
 _REPOSITORY = _PACKAGE.parent
 _PACKAGES = (
@@ -75,15 +76,19 @@ class _Seeds(BaseModel):
 
 
 class _DataConfig(BaseModel):
+    name: str
+    target: str
     modality: str
 
 
 class _ModelConfig(BaseModel):
+    name: str
     target: str
 
 
 class _BudgetConfig(BaseModel):
     examples: int
+    minutes: float
 
 
 class _EvaluationConfig(BaseModel):
@@ -94,6 +99,7 @@ class _Config(BaseModel):
     data: _DataConfig
     model: _ModelConfig
     budget: _BudgetConfig
+    training: dict[str, Any]
     evaluation: _EvaluationConfig
 
 
@@ -107,6 +113,15 @@ class _Split(BaseModel):
     sha256: str
 
 
+class _Reference(BaseModel):  # a score as plain values
+    unit: str
+    version: int
+    value: float | None = None
+    stderr: float | None = None
+    n: int | None = None
+    protocol: dict[str, Any] = {}
+
+
 class _Dataset(BaseModel):  # empty where a run failed before it had its data
     name: str = ""
     source: str = ""
@@ -115,6 +130,7 @@ class _Dataset(BaseModel):  # empty where a run failed before it had its data
     note: str = ""
     publishable: bool = True
     splits: dict[str, _Split] = {}
+    references: dict[str, dict[str, _Reference]] = {}
 
 
 class _Hardware(BaseModel):
@@ -165,7 +181,7 @@ class Record(BaseModel):
     stability: dict[str, float] = {}  # how training went (`benchmark.watch`); older records have none
     # Since schema 2; older records have none of these.
     share: Annotated[float, Field(ge=0, le=1)] | None = None  # of the examples that the budget asks for
-    impossible: str | None = None  # why its likelihood cannot be: it beats the known source of the data
+    impossible: str | None = None  # why its numbers cannot be right: they beat the known source of the data
     precision: Literal["float32", "bfloat16"] | None = None  # of the forward pass in training, as the hardware had it
     processes: Annotated[int, Field(ge=1)] = 1  # that trained together
     condition: dict[str, Any] | None = None  # what samples are drawn under, as the data specifies it
@@ -238,6 +254,8 @@ def read_record(path: Path, as_stored: bool = False) -> Record:
     try:
         record = Record.model_validate_json(file.read_bytes())
         return record if as_stored else _under_todays_names(record)
+    except OSError as error:
+        raise BadInput(f"{file} cannot be read: {error.strerror or error}") from error
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "the file"
@@ -258,12 +276,38 @@ def _under_todays_names(record: Record) -> Record:
     return record.model_copy(update={**new, "config": config})
 
 
-def read_records(folder: Path) -> dict[Path, Record]:
-    """Every record below `folder`, published (`<seed>-<hash>-<run>.json`) or of local runs (`record.json`)."""
-    files = sorted(
-        file for file in folder.rglob("*.json") if not _NOT_RECORDS & set(file.parts) and file.name != "begun.json"
-    )
-    return {file: read_record(file) for file in files}
+def read_records(folder: Path, problems: list[str] | None = None) -> dict[Path, Record]:
+    """Every record below `folder`, published (`<seed>-<hash>-<run>.json`) or of local runs (`record.json`).
+
+    What is no record is skipped and named: in `problems`, a line each, or on standard error where none are given.
+    """
+    found = {}
+    for file in record_files(folder):
+        try:
+            record = read_record(file)
+            for name in (record.data, record.model):
+                if not _NAME.fullmatch(name):
+                    raise BadInput(f"{file}: {name!r} cannot name a page: letters, digits, '_', '-' and '.' can")
+        except BadInput as error:
+            if problems is None:
+                name_skipped(str(error))
+            else:
+                problems.append(str(error))
+        else:
+            found[file] = record
+    return found
+
+
+@cache
+def name_skipped(problem: str) -> None:
+    """Say on standard error, once a process, which file was skipped and why."""
+    print(f"skipped: {problem}", file=sys.stderr)
+
+
+def record_files(folder: Path) -> list[Path]:
+    """Where records may be below `folder`."""
+    files = (file for file in folder.rglob("*.json") if not _NOT_RECORDS & set(file.parts))
+    return sorted(file for file in files if not file.is_dir())
 
 
 #: How a run ends that its command, or `run --resume`, resumes from its last checkpoint.

@@ -301,6 +301,7 @@ class _Run:
             name: {metric: asdict(score) for metric, score in scores.items()} for name, scores in found.items()
         }
         self.scores |= result.scores | self._sampling_cost(result)
+        self.impossible = result.impossible
         records.write_per_example(self.folder, {name: values.numpy() for name, values in result.per_example.items()})
         self._picture("final", loop.examples)
         if result.neighbours is not None:
