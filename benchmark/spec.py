@@ -27,7 +27,15 @@ Positive = Annotated[float, Gt(0)]
 
 
 class BadInput(Exception):
-    """What somebody gave at the border is not acceptable. One line: what was given, what is allowed, what to do."""
+    """What the user gave is not acceptable. One line: what was given, what is allowed, what to do."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
+
+
+def one_line(text: str) -> str:
+    """The text with line ends and other characters that a terminal obeys written as escapes."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 def unknown(what: str, given: str, allowed: Iterable[str]) -> BadInput:

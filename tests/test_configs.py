@@ -16,8 +16,8 @@ from benchmark.models.base import GenerativeModel
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 BUDGETS = ("smoke", "quick", "standard", "full")
-MODEL_KEYS = ("name", "target", "modalities")
-DATA_KEYS = ("name", "target", "modality", "minutes")
+MODEL_KEYS = ("target", "modalities", "before")
+DATA_KEYS = ("target", "modality", "minutes", "before")
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -50,6 +50,7 @@ def assert_options_are_the_signature(config: dict[str, Any], own: tuple[str, ...
     for name, parameter in parameters.items():
         assert parameter.annotation is not parameter.empty, f"option {name!r} has no type"
         assert parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY), f"{name!r} is no option"
+    assert set(config.get("before", {})) <= set(parameters), "`before` says what options were before they existed"
     options = {key: plain(value) for key, value in config.items() if key not in own}
     assert options == {name: plain(parameter.default) for name, parameter in parameters.items()}
 
@@ -57,7 +58,6 @@ def assert_options_are_the_signature(config: dict[str, Any], own: tuple[str, ...
 @pytest.mark.parametrize("path", group("model"))
 def test_model(path: Path) -> None:
     config = load(path)
-    assert config["name"] == path.stem
     assert set(config["modalities"]) <= {"image", "text"}
     assert config["modalities"]
     assert config["target"].startswith("benchmark.models.")
@@ -78,7 +78,6 @@ def test_model_cites_its_paper(path: Path) -> None:
 @pytest.mark.parametrize("path", group("data"))
 def test_data(path: Path) -> None:
     config = load(path)
-    assert config["name"] == path.stem
     assert config["modality"] in ("image", "text")
     assert tuple(config["minutes"]) == BUDGETS
     assert list(config["minutes"].values()) == sorted(config["minutes"].values())
@@ -99,10 +98,10 @@ def test_tuned(path: Path) -> None:
     assert data_file.is_file(), f"no dataset {path.parent.name!r}"
     assert model_file.is_file(), f"no model {path.stem!r}"
     data, model = load(data_file), load(model_file)
-    assert data["modality"] in model["modalities"], f"{model['name']} takes {model['modalities']}"
+    assert data["modality"] in model["modalities"], f"{path.stem} takes {model['modalities']}"
 
     known = {
-        "data": set(data) - {"name", "target", "modality"},
+        "data": set(data) - {"target", "modality"},
         "model": set(model) - set(MODEL_KEYS),
         "training": set(load(CONFIGS / "experiment.yaml")["training"]),
         "evaluation": set(load(CONFIGS / "experiment.yaml")["evaluation"]),
