@@ -10,7 +10,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -23,8 +23,8 @@ from benchmark.config.experiment import (
     validate,
 )
 from benchmark.config.files import GROUPS, choices, config_folders, find, inherited, read_group, read_yaml
-from benchmark.config.settings import as_setting, split_setting, value_of
-from benchmark.spec import BadInput, unknown
+from benchmark.config.settings import as_setting, shown, split_setting, value_of
+from benchmark.spec import BadInput, Modality, unknown
 
 
 def compose(overrides: Sequence[str] = (), trust: Sequence[str] = ()) -> Experiment:
@@ -187,23 +187,19 @@ def _defaults() -> dict[str, str]:
 def _chosen(folders: tuple[Path, ...], names: tuple[tuple[str, str], ...]) -> dict[str, Any]:
     """What the files say: experiment.yaml, over it the groups, over these what is tuned. Interpolations stand as they
     are."""
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    base = _experiment() | {group: read_group(group, name) for group, name in names}
-    del base["defaults"]
-    tuned = _tuned(folders, dict(names), base)
-    try:
-        content: Any = OmegaConf.to_container(OmegaConf.merge(base, tuned), resolve=False)
-    except OmegaConfBaseException as error:
-        chosen = " ".join(f"{group}={name}" for group, name in names)
-        raise BadInput(f"{chosen}: {str(error).splitlines()[0]}") from error
+    content = _experiment() | {group: read_group(group, name) for group, name in names}
+    del content["defaults"]
+    for section in (*Experiment.model_fields, "examples"):
+        if not isinstance(content.get(section), dict):
+            raise BadInput(f"{find('experiment.yaml')}: {section} must be a mapping of options")
+    for section, options in _tuned(folders, dict(names), content).items():
+        content[section] |= options
     for group, name in names:
         content[group]["name"] = name
-    return {str(key): value for key, value in content.items()}
+    return content
 
 
-def _tuned(folders: tuple[Path, ...], names: Mapping[str, str], base: Mapping[str, Any]) -> dict[str, Any]:
+def _tuned(folders: tuple[Path, ...], names: Mapping[str, str], base: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """What `tuned/<data>/<model>.yaml` says, without what the user says otherwise in a folder before its own."""
     data, model = names["data"], names["model"]
     file = find(f"tuned/{data}/{model}.yaml")
@@ -212,33 +208,39 @@ def _tuned(folders: tuple[Path, ...], names: Mapping[str, str], base: Mapping[st
     content = read_yaml(file)
     content = inherited("tuned", f"{data}/{model}") if "defaults" in content else content
     behind = folders[folders.index(file.parents[2]) :]
-    for key, section in list(content.items()):
-        if section is None:
-            del content[key]
-        elif not isinstance(section, Mapping) or key not in (*Experiment.model_fields, "examples"):
-            raise BadInput(f"{file}: {unknown('section', key, [*Experiment.model_fields, 'examples'])}")
-        elif key != "examples":
-            place = f"{key}/{names[key]}.yaml" if key in names else "experiment.yaml"
-            mine = base[key]
-            theirs = next((read_yaml(one / place) for one in behind if (one / place).is_file()), {})
-            theirs = theirs if key in names else theirs.get(key, {})
-            if find(place) in [one / place for one in behind]:
-                continue
+    found: dict[str, dict[str, Any]] = {}
+    for section, options in content.items():
+        if section not in (*Experiment.model_fields, "examples"):
+            raise BadInput(f"{file}: {unknown('section', section, [*Experiment.model_fields, 'examples'])}")
+        if not isinstance(options or {}, dict):
+            raise BadInput(f"{file}: {section}={shown(options)}: it must be a mapping of options")
+        found[section] = dict(options or {})
+        if section == "examples":
+            continue
+        place = f"{section}/{names[section]}.yaml" if section in names else "experiment.yaml"
+        mine = base[section]
+        if find(place) not in [folder / place for folder in behind]:  # what was tuned is not what the user has
+            theirs = next((read_yaml(folder / place) for folder in behind if (folder / place).is_file()), {})
+            theirs = theirs if section in names else theirs.get(section) or {}
             same = mine.get("target") == theirs.get("target")
-            content[key] = {
-                option: value for option, value in section.items() if same and mine.get(option) == theirs.get(option)
-            }
-    return content
+            kept = [option for option in found[section] if same and mine.get(option) == theirs.get(option)]
+            found[section] = {option: found[section][option] for option in kept}
+        for option in found[section]:
+            if option not in mine:
+                raise BadInput(f"{file}: {unknown(f'option of {section}', option, mine)}")
+    return found
 
 
 def _check_modality(content: Mapping[str, Any]) -> None:
     """Raises `BadInput` where model and data do not go together; what is malformed, validation says."""
     data, model = content["data"], content["model"]
-    modalities = model.get("modalities")
-    if isinstance(modalities, list) and "modality" in data and data["modality"] not in modalities:
+    modality, modalities = data.get("modality"), model.get("modalities")
+    if not isinstance(modalities, list) or not all(one in get_args(Modality) for one in (modality, *modalities)):
+        return
+    if modalities and modality not in modalities:
         raise BadInput(
-            f"model {model['name']!r} is for {' and '.join(map(str, modalities))}, but data {data['name']!r} is "
-            f"{data['modality']}; `python -m benchmark list` shows what goes together"
+            f"model {model['name']!r} is for {' and '.join(modalities)}, but data {data['name']!r} is {modality}; "
+            "`python -m benchmark list` shows what goes together"
         )
 
 

@@ -39,6 +39,7 @@ _Number = BeforeValidator(_no_switch)
 Share = Annotated[float, _Number, Field(ge=0, le=1)]
 Count = Annotated[int, _Number, Field(ge=0, lt=2**31)]
 Positive = Annotated[int, _Number, Field(ge=1, lt=2**31)]
+Draws = Annotated[int, _Number, Field(ge=2, lt=2**31)]  # with a standard error
 Seed = Annotated[int, _Number, Field(ge=0, lt=2**31)]
 
 
@@ -109,14 +110,16 @@ class DataConfig(_Named):
 
 
 class ModelConfig(_Named):
-    modalities: tuple[Modality, ...]
+    modalities: Annotated[tuple[Modality, ...], Field(min_length=1)]
 
 
 class Budget(_Strict):
     """How long a run trains: `examples`, on any machine. The rest only names it and says what it costs."""
 
     name: str
-    minutes: Annotated[float, Field(gt=0, allow_inf_nan=False)]  # nominal, of one thread of the reference machine
+    minutes: Annotated[
+        float, _Number, Field(gt=0, allow_inf_nan=False)
+    ]  # nominal, of one thread of the reference machine
     examples: Positive
 
 
@@ -148,15 +151,15 @@ class Training(_Strict):
 
 class Evaluation(_Strict):
     split: Literal["validation", "test"]
-    elbo_draws: Annotated[int, Field(ge=2)]
+    elbo_draws: Draws
     importance_samples: Positive
     importance_examples: Positive
     solved_examples: Positive = 1000
     outliers: str = "corrupted"
-    sample_draws: Annotated[int, Field(ge=2)]
+    sample_draws: Draws
     sample_examples: Positive
     stride: Positive
-    validation_draws: Annotated[int, Field(ge=2)]
+    validation_draws: Draws
     validation_examples: Positive
 
 

@@ -35,12 +35,22 @@ def value_of(key: str, text: str) -> Any:
     if quoted := _QUOTED.fullmatch(text):
         return quoted[1].replace("''", "'").replace("\\'", "'")
     try:
-        return json.loads(text) if text.startswith('"') else parse_yaml(text)
+        return _listed(text)
     except ValueError as error:
         raise BadInput(
             f"{key}={text[:80]} cannot be read: write a list as [1, 2], and text that begins with a quote or a bracket "
             f"""in double quotes, as in '{key}="…"'"""
         ) from error
+
+
+def _listed(text: str) -> Any:
+    """What JSON reads as text or as a list is that; the rest is YAML. Raises `ValueError` where neither can read it."""
+    try:
+        return json.loads(text) if text[0] in '"[' else parse_yaml(text)
+    except json.JSONDecodeError:
+        if text[0] == '"':
+            raise
+        return parse_yaml(text)
 
 
 def as_setting(key: str, value: Any) -> str:
