@@ -12,10 +12,10 @@ from typing import Annotated, Any, get_origin, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from benchmark.config import DataConfig, Experiment, config_folders, consent, from_container, read_yaml, shown
+from benchmark.config import DataConfig, Experiment, config_folders, consent, from_container, read_yaml
 from benchmark.data.base import DataModule, SplitName, data_root
 from benchmark.models.base import GenerativeModel
-from benchmark.spec import BadInput, DataSpec, unknown
+from benchmark.spec import BadInput, DataSpec, shown, unknown
 
 __all__ = [
     "DataModule",  # this one and the next two are what other rooms know of data and models

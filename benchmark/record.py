@@ -485,7 +485,9 @@ def why_no_evidence(record: Record) -> str | None:
         return f"a {record.kind} is evidence for a study, not for the board: confirm its setting first"
     if record.config["evaluation"]["split"] != "test":
         return "it was scored on the validation split: run it again without evaluation.split=validation"
-    if record.code_hash is None or record.git is None or record.git["dirty"]:
+    if record.code_hash is None or record.git is None:
+        return "no commit is known that holds its code: run it again in a checkout of the benchmark, with git installed"
+    if record.git["dirty"]:
         return "it was made with code that is not committed: commit, then run it again"
     if CHANGED in record.environment:
         return "its code changed while it was under way: run it again"

@@ -38,12 +38,18 @@ def one_line(text: str) -> str:
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
+def shown(value: Any) -> str:
+    """A value as messages show it: on one line, and not too long."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
 def unknown(what: str, given: str, allowed: Iterable[str]) -> BadInput:
     """The error for a name that does not exist, with the nearest name that does."""
     names = sorted(allowed)
     nearest = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
     hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
-    return BadInput(f"unknown {what} {given!r}{hint} (allowed: {', '.join(names) or 'none'})")
+    return BadInput(f"unknown {what} {shown(given)}{hint} (allowed: {', '.join(names) or 'none'})")
 
 
 @dataclass(frozen=True)

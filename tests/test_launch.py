@@ -259,7 +259,7 @@ def test_publishing_copies_once_and_never_overwrites(finished: Path, tmp_path: P
     ("changes", "words"),
     [
         ({"git": {"commit": "abc", "dirty": True}}, "not committed"),
-        ({"git": None}, "not committed"),
+        ({"git": None}, "no commit is known"),
         ({"kind": "trial"}, "evidence for a study"),
         ({"dataset": {"publishable": False, "note": "it differs"}}, "never published: it differs"),
         ({"seconds": "long"}, "no valid record: seconds"),

@@ -268,7 +268,7 @@ FOREIGN = st.sampled_from(
         *("benchmark.models.vae.vae.VAE", "os.system", "a.b.c", "${seed.init}", "${nope}", "${", "???"),
         *({"x": "${data}"}, ["${model}"], ["vae"], {"value": None}, "2026-01-01", 10**12, "\x1b[31m", "<b>&"),
     ]
-)
+).map(copy.deepcopy)
 NAMES = st.sampled_from(["x", "", "name", "defaults", "before", "target", "é", "a.b", "a\nb"])
 
 

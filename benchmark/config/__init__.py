@@ -21,7 +21,7 @@ from benchmark.config.experiment import (
     validate,
 )
 from benchmark.config.files import choices, config_folders, find, read_group, read_yaml, strangers
-from benchmark.config.settings import as_setting, distinct, shown, value_of
+from benchmark.config.settings import as_setting, distinct, value_of
 
 __all__ = [
     "DataConfig",
@@ -47,7 +47,6 @@ __all__ = [
     "read_group",
     "read_suite",
     "read_yaml",
-    "shown",
     "strangers",
     "tuned_identity",
     "validate",

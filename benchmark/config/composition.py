@@ -23,8 +23,8 @@ from benchmark.config.experiment import (
     validate,
 )
 from benchmark.config.files import GROUPS, choices, config_folders, find, inherited, read_group, read_yaml
-from benchmark.config.settings import as_setting, shown, split_setting, value_of
-from benchmark.spec import BadInput, Modality, unknown
+from benchmark.config.settings import as_setting, split_setting, value_of
+from benchmark.spec import BadInput, Modality, shown, unknown
 
 
 def compose(overrides: Sequence[str] = (), trust: Sequence[str] = ()) -> Experiment:

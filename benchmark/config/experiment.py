@@ -24,9 +24,8 @@ from pydantic import (
 )
 
 from benchmark.config.files import choices, config_folders, read_group, read_yaml
-from benchmark.config.settings import shown
 from benchmark.identity import version_2
-from benchmark.spec import BadInput, Modality, unknown
+from benchmark.spec import BadInput, Modality, shown, unknown
 
 
 def _no_switch(value: Any) -> Any:

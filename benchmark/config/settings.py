@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmark.config.files import parse_yaml
-from benchmark.spec import BadInput
+from benchmark.spec import BadInput, shown
 
 _WORDS = {"null": None, "true": True, "false": False}
 _INTEGER = re.compile(r"[+-]?(0|[1-9](_?\d)*)", re.ASCII)
@@ -66,7 +66,7 @@ def split_setting(override: str) -> tuple[str, str]:
     """Key and text of `key=text`. Raises `BadInput` for anything else."""
     key, equals, value = override.partition("=")
     if not equals or not key or key[0] in "+~":
-        raise BadInput(f"{override!r} is not a setting: write key=value, as in model=vae or model.latent=16")
+        raise BadInput(f"{shown(override)} is not a setting: write key=value, as in model=vae or model.latent=16")
     return key, value
 
 
@@ -77,9 +77,3 @@ def distinct(overrides: Sequence[str]) -> None:
         if keys.count(key) > 1:
             given = " and ".join(override for override in overrides if override.partition("=")[0] == key)
             raise BadInput(f"{key} is given {keys.count(key)} times: decide between {given}")
-
-
-def shown(value: Any) -> str:
-    """A value as messages show it: on one line, and not too long."""
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
