@@ -44,8 +44,7 @@ class _Verbs(click.Group):
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         if args and args[0] not in self.commands and not args[0].startswith("-"):
-            shown = [name for name, command in self.commands.items() if not command.hidden]
-            raise unknown("verb", args[0], shown)
+            raise unknown("verb", args[0], self.commands)
         return super().resolve_command(ctx, args)
 
 
@@ -126,11 +125,12 @@ def run(overrides: tuple[str, ...], resume: Path | None, changed_code: bool, tru
     if changed_code and resume is None:
         raise BadInput("--changed-code is about a run that resumes: give --resume RUN, or drop it")
     experiment = None if resume else compose(overrides, trust)
+    title = experiment.title if experiment else f"{resume}"
     with Display() as display:
+        display.show(title, {"phase": "importing torch", "examples": 0, "total": 1})
         from benchmark import train
 
         folder = resume or train.prepare(cast(Any, experiment))
-        title = f"{folder.parent.name} on {folder.parent.parent.name}, {folder.name}"
         try:
             again = overrides if resume else ()
             train.carry_out(
@@ -559,38 +559,21 @@ def bench(cases: tuple[str, ...], rounds: int, reference: Path | None, trust: tu
     sys.exit(int(any(row.verdict.startswith("over") for row in rows)))
 
 
-@cli.command(hidden=True)
-@click.option("--resume", type=click.Path(path_type=Path))
-@_TRUST
-def work(resume: Path | None, trust: tuple[str, ...]) -> None:
-    """Carry out one experiment for `suite`: configuration on standard input, progress as JSON lines on output."""
-    from benchmark import train
-    from benchmark.config import from_container
-
-    sink = sys.stdout
-    sys.stdout = sys.stderr  # nobody else may speak on the channel
-
-    def say(event: dict[str, Any]) -> None:
-        print(json.dumps(event), file=sink, flush=True)
-
-    folder = resume or train.prepare(from_container(json.load(sys.stdin), trust))
-    say({"folder": str(folder)})
-    train.carry_out(folder, lambda progress: say(asdict(progress)), trust)
-
-
 def _run_again(record: Path, experiment: Experiment, trust: tuple[str, ...]) -> Path:
     """The folder of a new run of `experiment`, which is that of `record`."""
-    from benchmark import train
     from benchmark.launch import Display
 
-    folder = train.prepare(experiment)
-    try:
-        with Display() as display:
+    with Display() as display:
+        display.show(experiment.title, {"phase": "importing torch", "examples": 0, "total": 1})
+        from benchmark import train
+
+        folder = train.prepare(experiment)
+        try:
             train.carry_out(folder, lambda progress: display.show(experiment.title, asdict(progress)), trust)
-    except KeyboardInterrupt:
-        first = f"python -m benchmark run --resume {quote(str(folder))}{_trusting(trust)}"
-        then = f"python -m benchmark verify {quote(str(record))} --against {quote(str(folder))}"
-        raise Stopped(f"go on with: {first} && {then}") from None
+        except KeyboardInterrupt:
+            first = f"python -m benchmark run --resume {quote(str(folder))}{_trusting(trust)}"
+            then = f"python -m benchmark verify {quote(str(record))} --against {quote(str(folder))}"
+            raise Stopped(f"go on with: {first} && {then}") from None
     return folder
 
 
@@ -692,16 +675,6 @@ def _of_the_truth(overrides: Sequence[str], trust: Sequence[str]) -> list[Experi
     ]
 
 
-@cli.command("trials", hidden=True)
-def trials_() -> None:
-    """Carry out trials for `sweep`: tasks as JSON lines on standard input, events on output."""
-    from benchmark.launch import serve_trials
-
-    sink = sys.stdout
-    sys.stdout = sys.stderr  # nobody else may speak on the channel
-    serve_trials(sys.stdin, lambda event: print(json.dumps(event), file=sink, flush=True))
-
-
 def _carry_out(plan: Any, workers: int, storage: str | None) -> Any:
     """Run a study to its end, and say how its trials ended."""
     from benchmark.launch import Display
@@ -784,7 +757,7 @@ def main() -> None:
         click.echo(f"error: {where}{error.strerror or error}: make room there, or name another place", err=True)
         sys.exit(2)
     except (Stopped, click.Abort) as stop:
-        from benchmark.launch import STOPPED
+        from benchmark.server import STOPPED
 
         click.echo(f"stopped; {stop}".rstrip("; "), err=True)
         sys.exit(STOPPED)

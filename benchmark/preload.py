@@ -1,41 +1,33 @@
-"""What the server of `benchmark.server` does before it forks children: it imports what they need, and hashes the code.
-
-It does so when it is imported, which is all that Python's `forkserver` offers, and in that server alone.
+"""What the server of `benchmark.server` does once, so that its children need not: it imports what training and scoring
+need, and hashes the code. Importing this module does it; `problem` says why a run cannot start.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import sys
-from importlib.machinery import ModuleSpec
-from typing import Any
+import signal
+from contextlib import suppress
+from importlib import import_module
+from pkgutil import walk_packages
 
+from benchmark import data, models, record
 
-def _preload(log: str, script: dict[str, Any]) -> None:
-    """Print to `log`, this process's id first, and import. What goes wrong ends the server, and is the last line."""
-    with open(log, "ab") as file:
-        for stream in (1, 2):
-            os.dup2(file.fileno(), stream)
-    print(os.getpid(), flush=True)
-    # A child runs the script that the command is, unless it believes to be that script already.
-    main = sys.modules["__main__"]
-    if "init_main_from_path" in script:
-        main.__file__ = script["init_main_from_path"]
-    elif "init_main_from_name" in script:
-        main.__spec__ = ModuleSpec(script["init_main_from_name"], None)
-    try:
-        from benchmark import record
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the server without a word: the command has one
 
-        before = record.code_hash()
-        import benchmark.work  # noqa: F401
+LAZY = ("PIL.Image", "scipy.linalg", "sklearn.datasets", "torch_fidelity")  # what a run imports on its way
 
-        record.git_state()
-    except ImportError as error:  # which `forkserver` would pass over in silence
-        sys.exit(f"{type(error).__name__}: {error}")
-    if record.code_hash.__wrapped__() != before:
-        sys.exit("the code changed while it was being imported: give the command again")
+problem = ""
 
+try:
+    for _name in ("benchmark.train", *LAZY):
+        import_module(_name)
+except (ImportError, OSError, RuntimeError) as error:  # what libraries raise that are missing, or do not go together
+    problem = f"what training needs cannot be imported: {type(error).__name__}: {str(error).partition(chr(10))[0]}"
 
-if told := os.environ.pop("BENCHMARK_SERVER", ""):
-    _preload(**json.loads(told))
+for _package in (models, data):
+    for _found in walk_packages(_package.__path__, f"{_package.__name__}.", onerror=lambda name: None):
+        with suppress(Exception):  # a run that needs it imports it again, and fails for this reason
+            import_module(_found.name)
+
+record.git_state()
+record.code_hash()  # after the imports: `benchmark.server` compares it with what it was before

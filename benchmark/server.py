@@ -1,36 +1,36 @@
-"""Processes that do not pay the imports again: children are forked from a server that has imported everything.
+"""Processes that do not pay the imports again: they are forked from a server that has imported everything.
 
 Python's own `forkserver` is the server. It starts with the settings that only the start of a process can take, imports
-what training and scoring need (`benchmark.preload`), and keeps one thread, since threads do not survive a fork. A child
-gets its task over a pipe, its environment and its folder too, and answers in JSON. It ends when the process that
-started it ends, however that one ends.
-
-Where forking is not safe (macOS), each child imports for itself.
+`benchmark.preload`, and keeps one thread, since threads do not survive a fork. A child gets its task and its
+environment from the command that wants it, and says over a pipe what happens. It ends when that command ends, however
+that one ends. Where forking is not safe (macOS), each child imports for itself.
 """
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import signal
-import site
 import sys
 import tempfile
 import threading
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
-from multiprocessing import forkserver, spawn
+from dataclasses import asdict, dataclass
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from queue import SimpleQueue
 from types import FrameType
 from typing import Any
+from weakref import WeakSet
 
-from benchmark.record import Kind
+from benchmark.config import from_container
+from benchmark.record import code_hash, code_identity, started_with
 from benchmark.spec import BadInput
+
+METHOD = "forkserver" if sys.platform == "linux" else "spawn"
+PRELOAD = "benchmark.preload"
 
 #: glibc returns large blocks to the system after every step otherwise: up to 28 % of a training's time in page faults.
 MALLOC = {
@@ -38,312 +38,204 @@ MALLOC = {
     "MALLOC_TRIM_THRESHOLD_": "17179869184",
     "MALLOC_TOP_PAD_": "134217728",
 }
-#: Libraries start their threads when they are imported. A child sets for itself how many it wants.
+#: Libraries start their threads when they are imported. A run sets for itself how many it wants.
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
-METHOD = "forkserver" if sys.platform == "linux" else "spawn"
-PRELOAD = ["benchmark.preload"]
-START = "BENCHMARK_SERVER"  # the variable that tells `preload` what the server needs to know
-OUTPUT = "output.log"  # what a child prints, in the folder of its run
 STOPPED = 130  # exit code of a process that the user stopped
 UNKNOWN = 255  # Python's exit code of a child whose server was killed
 GRACE = 30.0  # seconds in which a child that has closed its pipe is gone
-LINES, LETTERS = 3, 160  # of what a killed child printed last
+LINES, LETTERS, TAIL = 3, 160, 65536  # of what a child printed last
 
-Event = dict[str, Any]
-
-
-class CannotImport(BadInput):
-    """The server ended before it could serve: something cannot be imported."""
+Event = dict[str, Any]  # of progress: phase, examples, total, loss, rate (examples a second), left (seconds)
 
 
 @dataclass(frozen=True)
 class Task:
-    """What a child is to do, as plain data."""
+    """A run that a child is to carry out, as plain data."""
 
     config: Mapping[str, Any]  # an experiment's container
-    folder: str | None = None  # of the run: one that holds a configuration is resumed; `None`: a new one
-    kind: Kind = "run"
-    group: str | None = None  # of a trial: its study
     trust: tuple[str, ...] = ()
-    environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
-    directory: str = field(default_factory=os.getcwd)
+    folder: Path | None = None  # of a run that resumes, or of a trial; `None`: a new one
+    study: str | None = None  # of a trial
 
 
 class Child:
-    """A process that carries out one task."""
+    """A process that carries out one task; without a task it only imports."""
 
-    def __init__(self, task: Task) -> None:
-        """Start it. Returns once it runs: at once, or when the server has imported.
-
-        Raises `CannotImport` where the server cannot.
-        """
-        self._end: Event = {}  # what it said of its end
-        self._exitcode: int | None = None
-        self._printed: list[str] = []  # its last lines
-        self._output = tempfile.TemporaryFile()  # until its run has a folder
-        self._log: tuple[Path, int] | None = None  # and from where on it is this child's
+    def __init__(self, task: Task | None) -> None:
+        """Start it. Returns when it runs: at once, or when the server has imported."""
+        self.refused: str | None = None  # why it refused its task
+        self.stopped = False  # whether it was told to end
+        self.problem = ""  # why it ended without having done its task, in a line
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115
         self._connection, theirs = multiprocessing.Pipe()
         output = Connection(os.dup(self._output.fileno()), readable=False)  # so that the file travels as a pipe does
         with theirs, output:
-            self._process = _SERVER.fork(theirs, output, task)
+            self._process = _fork(theirs, output, task)
 
     @property
     def pid(self) -> int:
-        assert self._process.pid is not None
-        return self._process.pid
+        pid: int = self._process.pid
+        return pid
 
     def events(self) -> Iterator[Event]:
-        """What it says until it ends.
-
-        `folder`; progress (`phase`, `examples`, …); and of a trial after each validation `score` and `examples`, after
-        which it waits for `answer`.
-        """
-        with self._connection, self._output:
-            while (event := self._receive()) is not None:
-                if "log" in event:
-                    self._log = Path(event["log"]), int(event["start"])
-                elif event.keys() & {"done", "refused", "stopped"}:
-                    self._end = event
-                else:
-                    yield event
-            self._exitcode = _SERVER.bury(self._process)
-            self._printed = self._last_lines()
-
-    def _receive(self) -> Event | None:
-        try:
-            event: Event = json.loads(self._connection.recv_bytes())
-        except (EOFError, OSError):  # it is gone, perhaps in the middle of a message
-            return None
-        return event
+        """What it says until it ends: `folder`; progress (`phase`, `examples`, …); and of a trial after each
+        validation `score` and `examples`, after which it waits for `answer`."""
+        last: Event = {}
+        with suppress(EOFError, OSError):  # it is gone, perhaps in the middle of a message
+            while not last.keys() & {"done", "refused", "stopped"}:
+                last = self._connection.recv()
+                yield last
+        code = _bury(self._process)
+        self.refused = last.get("refused")
+        self.stopped = "stopped" in last or code == -signal.SIGTERM
+        if "done" not in last:
+            self.problem = "stopped" if self.stopped else self.refused or _ending(code, self._printed())
+        self._connection.close()
+        self._output.close()
 
     def answer(self, go_on: bool) -> None:
         """Whether the trial is to continue. A child that is gone hears nothing; `problem` tells."""
         with suppress(OSError):
-            self._connection.send_bytes(json.dumps({"go_on": go_on}).encode())
+            self._connection.send(go_on)
 
     def stop(self) -> None:
         """Ask it to end, as Ctrl-C asks a command."""
         self._process.terminate()
 
-    def kill(self) -> None:
-        self._process.kill()
-
-    @property
-    def refused(self) -> str | None:
-        """Why it refused its task."""
-        return self._end.get("refused")
-
-    @property
-    def stopped(self) -> bool:
-        return "stopped" in self._end or self._exitcode == -signal.SIGTERM
-
-    @property
-    def problem(self) -> str:
-        """Why it ended without having done its task, in a line; empty where it has done it."""
-        if "done" in self._end:
-            return ""
-        if self.stopped:
-            return "stopped"
-        if self.refused is not None:
-            return self.refused
-        code, printed = self._exitcode, self._printed
-        if code is not None and 0 < code < UNKNOWN and printed:
-            return printed[-1]  # of an exception: what it was
-        return _ending(code) + (f"; its last lines: {' / '.join(printed[-LINES:])}" if printed else "")
-
-    def _last_lines(self) -> list[str]:
-        content = b""
-        if self._log is not None and self._log[0].is_file():
-            content = self._log[0].read_bytes()[self._log[1] :]
-        if not content.strip():
-            self._output.seek(0)
-            content = self._output.read()
-        return _lines(content)
+    def _printed(self) -> list[str]:
+        size = os.fstat(self._output.fileno()).st_size
+        content = os.pread(self._output.fileno(), TAIL, max(0, size - TAIL)).decode(errors="replace")
+        return [line.strip()[:LETTERS] for line in content.splitlines() if line.strip()][-LINES:]
 
 
-def _lines(content: bytes) -> list[str]:
-    return [line.strip()[:LETTERS] for line in content.decode(errors="replace").splitlines() if line.strip()]
-
-
-def _ending(code: int | None) -> str:
+def _ending(code: int | None, printed: Sequence[str]) -> str:
+    if code == 1 and printed:
+        return printed[-1]  # of an exception: what it was
     if code is None or code in (0, UNKNOWN):
-        return "it ended without a word"
-    if code > 0:
-        return f"exit code {code}"
-    name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
-    return f"killed by {name}" + (", as the system does where memory is short" if name == "SIGKILL" else "")
+        how = "ended without a word"
+    elif code > 0:
+        how = f"exit code {code}"
+    else:
+        name = {one.value: one.name for one in signal.Signals}.get(-code, f"signal {-code}")
+        how = f"killed by {name}" + (", as the system does where memory is short" if name == "SIGKILL" else "")
+    return how + (f"; its last lines: {' / '.join(printed)}" if printed else "")
 
 
 class Children:
     """The processes of one command, so that all can be told to end: those too that are just starting."""
 
     def __init__(self) -> None:
-        self._begun: list[Child] = []
+        self._begun: WeakSet[Child] = WeakSet()
         self._ending = False
         self._lock = threading.Lock()
 
     def start(self, task: Task) -> Child | None:
         """A child for `task`; `None` where all have been told to end."""
-        if self._ending:
-            return None
-        try:
-            child = Child(task)
-        except CannotImport:
+        with self._lock:
             if self._ending:
                 return None
-            raise
-        with self._lock:
-            self._begun.append(child)
-            if self._ending:
-                child.stop()
-        return child
+            child = Child(task)
+            self._begun.add(child)
+            return child
 
     def stop(self) -> None:
         """Ask all to end as Ctrl-C does, and wait for none."""
-        self._tell(Child.stop)
-
-    def kill(self) -> None:
-        self._tell(Child.kill)
-
-    def _tell(self, end: Any) -> None:
         with self._lock:
             self._ending = True
             for child in self._begun:
-                end(child)
-        _SERVER.give_up()
+                child.stop()
 
 
 def begin() -> None:
-    """Start the server, unless it runs: it imports while the command does other things."""
-    _SERVER.begin()
+    """Have the server import, unless it has. Raises `BadInput` where it cannot."""
+    if METHOD == "forkserver":
+        child = Child(None)
+        list(child.events())
+        if child.problem:
+            raise BadInput(child.problem)
 
 
-class _Server:
-    """The server of this process."""
+_LOCK = threading.Lock()  # Python's own bookkeeping of processes is not made for threads
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()  # Python's own bookkeeping of processes is not made for threads
-        self._log = tempfile.TemporaryFile()
-        self._serving = False
 
-    def begin(self) -> None:
-        if METHOD != "forkserver":
-            return
-        context = multiprocessing.get_context(METHOD)
-        context.set_forkserver_preload(PRELOAD)
-        with self._lock, _exported(self._settings()):
-            forkserver.ensure_running()
-
-    def fork(self, connection: Connection, output: Connection, task: Task) -> Any:
-        """The process of a child that carries out `task`."""
-        if sys.platform == "win32":
-            raise BadInput("suites and sweeps need Linux or macOS; `python -m benchmark run` works here")
-        self.begin()
-        arguments = (connection, output, json.dumps(asdict(task)))
-        process = multiprocessing.get_context(METHOD).Process(target=_serve, args=arguments)
-        with self._lock:
-            try:
-                if METHOD == "forkserver":
-                    process.start()  # waits until the server serves
-                else:
-                    with _exported(ONE_THREAD | MALLOC):
-                        process.start()
-            except (EOFError, OSError) as error:
-                raise CannotImport(f"what training and scoring need cannot be imported: {self._why()}") from error
-            self._serving = True
+def _fork(connection: Connection, output: Connection, task: Task | None) -> Any:
+    """The process that carries out `task`. Raises `BadInput` where the server dies over its imports."""
+    with _LOCK:
+        context: Any = multiprocessing.get_context(METHOD)
+        arguments = (connection, output, task, dict(os.environ), code_hash())
+        process = context.Process(target=_serve, args=arguments)
+        try:
+            if METHOD == "forkserver":
+                context.set_forkserver_preload([PRELOAD])
+                path = os.pathsep.join(place or os.getcwd() for place in sys.path)
+                with _environment({**MALLOC, **os.environ, **ONE_THREAD, "PYTHONPATH": path}):
+                    forkserver.ensure_running()
+            process.start()
+        except (EOFError, OSError) as error:
+            raise BadInput(f"the process that imports for all runs ended over it ({error}): try again") from error
         return process
 
-    def bury(self, process: Any) -> int | None:
-        """The exit code of a child that has closed its pipe."""
-        wait([process.sentinel], GRACE)
-        with self._lock:
-            process.join(0)
-            if process.exitcode is None:  # it hangs
-                process.kill()
-                process.join()
-            return process.exitcode
 
-    def give_up(self) -> None:
-        """End a server that is still importing: whoever waits for it gets `CannotImport`."""
-        if METHOD != "forkserver" or self._serving:
-            return
-        for _ in range(100):  # it says its id when it begins
-            said = self._said()
-            if said and said[0].isdecimal():
-                with suppress(ProcessLookupError):
-                    os.kill(int(said[0]), signal.SIGKILL)
-                return
-            time.sleep(0.02)
-
-    def _settings(self) -> dict[str, str]:
-        """What the environment of the server has beside ours."""
-        data = spawn.get_preparation_data("")  # children would run the command's own script again; `preload` says why not
-        script = {key: data[key] for key in ("init_main_from_name", "init_main_from_path") if key in data}
-        told = {"log": f"/proc/{os.getpid()}/fd/{self._log.fileno()}", "script": script}
-        home = str(Path(__file__).resolve().parents[1])
-        paths = [home] if home not in site.getsitepackages() else []
-        paths += [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
-        python = {"PYTHONPATH": os.pathsep.join(paths)} if paths else {}
-        memory = {name: os.environ.get(name, value) for name, value in MALLOC.items()}
-        return {START: json.dumps(told), **ONE_THREAD, **memory, **python}
-
-    def _said(self) -> list[str]:
-        return _lines(os.pread(self._log.fileno(), 1 << 20, 0))
-
-    def _why(self) -> str:
-        said = self._said()
-        return said[-1] if said[1:] else "the process that imports it was killed"
-
-
-_SERVER = _Server()
+def _bury(process: Any) -> int | None:
+    """The exit code of a child that has closed its pipe."""
+    wait([process.sentinel], GRACE)
+    with _LOCK:
+        process.join(0)
+        if process.exitcode is None:  # it hangs
+            process.kill()
+            process.join()
+        code: int | None = process.exitcode
+        return code
 
 
 @contextmanager
-def _exported(settings: Mapping[str, str]) -> Iterator[None]:
-    """Inside, a process that starts has these in its environment."""
-    before = {name: os.environ.get(name) for name in settings}
-    os.environ.update(settings)
+def _environment(settings: Mapping[str, str]) -> Iterator[None]:
+    """Inside, a process that starts has these in its environment, and nothing else."""
+    before = dict(os.environ)
+    _set_environment(settings)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        _set_environment(before)
+
+
+def _set_environment(settings: Mapping[str, str]) -> None:
+    os.environ.clear()
+    os.environ.update(settings)
 
 
 # In a child ----------------------------------------------------------------------------------------------------------
 
 
-def _serve(connection: Connection, output: Connection, content: str) -> None:
-    """What a child does."""
-    _print_to(output.fileno())
+def _serve(
+    connection: Connection, output: Connection, task: Task | None, environment: dict[str, str], code: str
+) -> None:
+    """What a child does; `code` is the hash of the code that the command expects."""
+    for stream in (1, 2):  # also what compiled code prints
+        os.dup2(output.fileno(), stream)
     output.close()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal tells all of them: the command passes it on
     signal.signal(signal.SIGTERM, _interrupt)
-    answers: SimpleQueue[Event] = SimpleQueue()
+    answers: SimpleQueue[bool] = SimpleQueue()
     threading.Thread(target=_listen, args=(connection, answers), daemon=True).start()
+    _set_environment(environment)
 
     def say(event: Event) -> None:
-        connection.send_bytes(json.dumps(event).encode())
+        try:
+            connection.send(event)
+        except OSError:
+            os._exit(STOPPED)  # the command is gone: nobody wants what this process is doing
 
-    def log_to(folder: Path) -> None:
-        file = folder / OUTPUT
-        with file.open("ab") as log:
-            _print_to(log.fileno())
-            say({"log": str(file.resolve()), "start": log.tell()})
-
-    given = json.loads(content)
-    task = Task(**given | {"trust": tuple(given["trust"])})
-    os.environ.clear()
-    os.environ.update(task.environment)
-    os.chdir(task.directory)
     try:
-        from benchmark import work
+        from benchmark import preload
 
-        work.carry_out(task, say, answers.get, log_to)
+        if preload.problem:
+            raise BadInput(preload.problem)
+        if code_hash() != code:
+            raise BadInput("the code changed while it was being imported: give the command again")
+        if task is not None:
+            _carry_out(task, say, answers.get)
     except BadInput as error:
         say({"refused": str(error)})
     except KeyboardInterrupt:
@@ -353,11 +245,23 @@ def _serve(connection: Connection, output: Connection, content: str) -> None:
         say({"done": True})
 
 
-def _print_to(descriptor: int) -> None:
-    """Send what this process prints there, also what compiled code prints."""
-    sys.stdout.flush()
-    for stream in (1, 2):
-        os.dup2(descriptor, stream)
+def _carry_out(task: Task, say: Callable[[Event], None], hear: Callable[[], bool]) -> None:
+    from benchmark import train
+
+    experiment = from_container(task.config, task.trust)
+    folder = task.folder
+    if folder is None or (task.study is not None and started_with(folder) != code_identity(experiment.targets)):
+        if folder is not None:  # what other code began is begun anew
+            (folder / "last.ckpt").unlink(missing_ok=True)
+        folder = train.prepare(experiment, folder)
+    say({"folder": str(folder)})
+
+    def go_on(score: float, examples: int) -> bool:
+        say({"score": score, "examples": examples})
+        return hear()
+
+    errand = train.Errand() if task.study is None else train.Errand("trial", task.study, go_on)
+    train.carry_out(folder, lambda progress: say(asdict(progress)), task.trust, errand)
 
 
 def _interrupt(*_: int | FrameType | None) -> None:
@@ -365,9 +269,9 @@ def _interrupt(*_: int | FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _listen(connection: Connection, answers: SimpleQueue[Event]) -> None:
+def _listen(connection: Connection, answers: SimpleQueue[bool]) -> None:
     """Pass on what the command says; end with it."""
     with suppress(EOFError, OSError):
         while True:
-            answers.put(json.loads(connection.recv_bytes()))
-    os._exit(STOPPED)  # nobody wants what this process is doing
+            answers.put(connection.recv())
+    os._exit(STOPPED)

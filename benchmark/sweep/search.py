@@ -29,8 +29,9 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from benchmark.config import Experiment, compose
-from benchmark.launch import Display, Event, Worker
+from benchmark.launch import Display, import_once
 from benchmark.record import Record, is_running, read_record, write_atomic
+from benchmark.server import Children, Event, Task
 from benchmark.spec import BadInput, unknown
 from benchmark.sweep.space import Design, Space, identity
 from benchmark.sweep.studies import Header
@@ -40,7 +41,7 @@ BEAT = 15.0  # seconds between heartbeats of a running trial
 GRACE = 60.0  # seconds without one after which its sweep counts as dead; clocks of machines may differ by less
 POLL = 2.0  # seconds between looks at what other sweeps of the study are doing
 OPENINGS = 6  # of a database, before what it says counts
-ATTEMPTS = 3  # a worker that dies so often over one trial is not unlucky
+ATTEMPTS = 3  # a trial whose process dies so often is not unlucky
 
 SAMPLERS = ("qmc", "random", "tpe", "cmaes", "gp")
 PRUNERS = ("none", "median", "halving")
@@ -205,23 +206,23 @@ class _Sweep:
         self.opened = open_storage(storage or default_storage(plan.base.runtime.runs))
         self.lock = threading.RLock()  # around everything that asks or changes the study
         self.mine: dict[int, optuna.Trial] = {}
-        self.crew: dict[int, Worker] = {}  # one a thread
+        self.children = Children()
         self.stopping = threading.Event()
 
     def run(self) -> Summary:
         self.study = self._open()
         self._recover()
-        self._plan_display()
+        if self._plan_display():
+            import_once(self.display)
         pool = ThreadPoolExecutor(self.workers)
         threading.Thread(target=self._beat, daemon=True).start()
         try:
-            ended, _ = wait([pool.submit(self._work, slot) for slot in range(self.workers)], None, FIRST_EXCEPTION)
+            ended, _ = wait([pool.submit(self._work) for _ in range(self.workers)], None, FIRST_EXCEPTION)
             for one in ended:
                 one.result()
         finally:
             self.stopping.set()
-            for worker in list(self.crew.values()):
-                worker.close()
+            self.children.stop()
             pool.shutdown(cancel_futures=True)
             for trial in self.mine.values():
                 trial.set_user_attr("beat", 0.0)  # whoever comes next need not wait
@@ -333,13 +334,13 @@ class _Sweep:
     def _name(self, run: int) -> str:
         return f"{self.plan.title}-{run:04d}"
 
-    def _work(self, slot: int) -> None:
-        """What each of the sweep's threads does: one trial after another, in a worker process of its own."""
-        while (trial := self._next()) is not None and self._carry_out(trial, slot):
+    def _work(self) -> None:
+        """What each of the sweep's threads does: one trial after another, each in a process of its own."""
+        while (trial := self._next()) is not None and self._carry_out(trial):
             with self.lock:
                 del self.mine[trial.number]
 
-    def _carry_out(self, trial: optuna.Trial, slot: int) -> bool:
+    def _carry_out(self, trial: optuna.Trial) -> bool:
         """Train, and tell Optuna what came of it. False where the sweep was stopped before that.
 
         Raises `BadInput` where a point of the design, such as the tuned setting, is refused.
@@ -356,7 +357,7 @@ class _Sweep:
                 with self.lock:  # Hydra composes one at a time
                     settings = [*self.plan.settings, *self.plan.design.settings(trial.params, run)]
                     experiment = compose(settings, self.plan.base.trust)
-                refused = self._train(trial, experiment, folder, slot)
+                refused = self._train(trial, experiment, folder)
             except BadInput as error:
                 if run < len(self.plan.design.points):  # no proposal: what was asked for is itself impossible
                     raise
@@ -372,37 +373,30 @@ class _Sweep:
         self.display.show(_title(run), {"phase": ended, "examples": 1, "total": 1})
         return True
 
-    def _train(self, trial: optuna.Trial, experiment: Experiment, folder: Path, slot: int) -> str | None:
-        """Have a worker train until there is a record; one that dies is replaced. Returns why there is no record.
+    def _train(self, trial: optuna.Trial, experiment: Experiment, folder: Path) -> str | None:
+        """Have a process train until there is a record; one that dies is replaced. Returns why there is no record.
 
-        Raises `BadInput` where the worker refuses the experiment.
+        Raises `BadInput` where it refuses the experiment.
         """
         content = experiment.container()
         content["runtime"]["threads"] = content["runtime"]["threads"] or 1  # several fight where a machine is shared
-        task = {"config": content, "folder": str(folder), "group": self.plan.title, "trust": experiment.trust}
+        task = Task(content, experiment.trust, folder, self.plan.title)
         problem = "stopped"
         for _ in range(ATTEMPTS):
-            if self.stopping.is_set():
+            if (child := self.children.start(task)) is None:
                 break
-            if slot not in self.crew:
-                self.crew[slot] = Worker(1, self.plan.folder)
-            worker = self.crew[slot]
-            worker.send(task)
-            while (event := worker.receive()) is not None:
+            for event in child.events():
                 if "score" in event:
-                    worker.send({"go_on": self._judge(trial, experiment, event)})
-                elif "refused" in event:
-                    raise BadInput(str(event["refused"]))
-                elif "done" in event:
-                    return None
-                elif self.display.console.is_terminal and event["phase"] not in _ENDS:
+                    child.answer(self._judge(trial, experiment, event))
+                elif "phase" in event and self.display.console.is_terminal and event["phase"] not in _ENDS:
                     self.display.show(_title(_run_of(trial)), event)
-            problem = worker.problem
-            del self.crew[slot]
-            if (folder / "record.json").is_file():  # it failed, and said so there
+            if child.refused is not None:
+                raise BadInput(child.refused)
+            if (folder / "record.json").is_file():  # also where it failed, and said so there
                 return None
-            self.stopping.wait(0.5)  # a Ctrl-C reaches the workers before it reaches this process
-        return f"its worker died {ATTEMPTS} times: {problem}"
+            problem = child.problem
+            self.stopping.wait(0.5)  # what stops all processes of a job may reach this one last
+        return f"its process died {ATTEMPTS} times: {problem}"
 
     def _judge(self, trial: optuna.Trial, experiment: Experiment, event: Event) -> bool:
         """Report a validation score to the pruner. Trials are compared after equal shares of their length."""
@@ -433,13 +427,16 @@ class _Sweep:
 
     # What is shown ---------------------------------------------------------------------------------------------------
 
-    def _plan_display(self) -> None:
+    def _plan_display(self) -> bool:
+        """Whether there is anything to do."""
         self.display.jobs = self.workers
         trials = [trial for trial in self._trials() if trial.state in _UNFINISHED]
         new = self.plan.wanted - len(self._trials())
         first = len(self.study.get_trials(deepcopy=False))
-        for run in [_run_of(trial) for trial in trials] + list(range(first, first + max(0, new))):
+        runs = [_run_of(trial) for trial in trials] + list(range(first, first + max(0, new)))
+        for run in runs:
             self.display.plan(_title(run), self.plan.title, self.plan.base.budget.minutes * 60)
+        return bool(runs)
 
     def summary(self) -> Summary:
         trials = self._trials()
