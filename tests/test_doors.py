@@ -43,8 +43,10 @@ DOORS: dict[str, tuple[str, ...]] = {
     "leaderboard": ("spec", "facts", "console", "record", "traces", "sweep"),
     # a configuration is data, and has a hash
     "report": ("spec", "facts", "console", "config", "record", "traces", "leaderboard"),
-    "sweep": ("spec", "identity", "config", "record", "launch"),  # trials train in processes of `launch`
-    "launch": ("spec", "config", "reference", "train", "record"),
+    "server": ("spec", "config", "record", "preload", "train"),  # its children alone import the last two
+    "preload": ("data", "models", "record", "train"),
+    "launch": ("spec", "config", "reference", "record", "server"),
+    "sweep": ("spec", "identity", "config", "record", "launch", "server"),
 }
 HALL = "__main__"  # the command line goes through every door
 WITHOUT_TORCH = (
@@ -53,10 +55,12 @@ WITHOUT_TORCH = (
     "config",
     "console",
     "facts",
+    "launch",
     "record",
     "traces",
     "leaderboard",
     "report",
+    "server",
     "spec",
     "sweep",
     "watch",
