@@ -218,6 +218,7 @@ def sweep(overrides: tuple[str, ...], trust: tuple[str, ...]) -> None:
                     or seeds: seeds=3 initialisations with as many orders of the data
     name=NAME       of the study; otherwise it follows from all that decides what the study finds
     storage=URL     any storage of Optuna's; by default a journal below runs/
+    continue=STUDY  goes on with a committed study, leaderboards/studies/DATA/NAME.jsonl: its trials count
 
     The same command goes on with a study that was stopped. Other settings apply to every trial.
     """

@@ -514,6 +514,9 @@ def overrides_of(content: Mapping[str, Any]) -> list[str]:
     """
     wanted = validate(content)
     names = _names(wanted.data.name, wanted.model.name, wanted.budget.name)
+    if wanted.budget.name not in choices("budget"):  # such as a study's: it has no file
+        budget = wanted.budget.model_dump(mode="json")
+        names[2:] = ["budget=quick", *(as_setting(f"budget.{key}", value) for key, value in budget.items())]
     try:
         today = validate(_compose(names))
     except BadInput:  # nothing is tuned for it
