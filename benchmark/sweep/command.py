@@ -96,7 +96,7 @@ def _continuing(
         if key in own - {"continue", "trials", "rates", "seeds", "workers", "storage"} or (
             key not in own and not key.startswith("runtime.")
         ):
-            raise BadInput(f"continue= takes {override} from {place}: drop it")
+            raise BadInput(f"continue= takes all settings from {place}: drop {override}")
     runtime = [override for override in overrides if override.startswith("runtime.")]
     settings = [setting for setting in overrides_of(header.config) if not setting.startswith("seed")]
     searched = Space(trial={}, options=header.options) if header.design == "space" else space.load_space(header.model)

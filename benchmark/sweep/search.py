@@ -239,6 +239,8 @@ class _Sweep:
         except optuna.exceptions.DuplicatedStudyError:
             study = optuna.load_study(storage=self.opened, study_name=plan.title)
             self._wait_until_ready(study)
+            if plan.continues is not None:
+                self._fill(study)
         if study.user_attrs["fingerprint"] != plan.fingerprint and not self._began(header):
             raise BadInput(
                 f"study {plan.title!r} exists with another space, design, sampler or base setting: give another name="
@@ -259,12 +261,13 @@ class _Sweep:
     def _fill(self, study: optuna.Study) -> None:
         """What a new study begins with: trials that it continues, and the other points of its design."""
         plan = self.plan
-        study.set_user_attr("fingerprint", plan.fingerprint)
+        study.set_user_attr("fingerprint", study.user_attrs.get("fingerprint", plan.fingerprint))
         known = [dict(trial.params) for trial in study.get_trials(deepcopy=False)]
         if plan.continues is not None:
             continued(plan.continues, plan.folder)
             earlier = plan.continues.trials
-            study.set_user_attr("offset", max((trial.number + 1 for trial in earlier), default=0) - len(earlier))
+            offset = max((trial.number + 1 for trial in earlier), default=0) - len(earlier)
+            study.set_user_attr("offset", study.user_attrs.get("offset", offset))
             new = [trial for trial in earlier if trial.params not in known]
             study.add_trials([_told(trial, plan.design) for trial in new])
             known += [trial.params for trial in earlier]
@@ -311,7 +314,7 @@ class _Sweep:
         if waiting:  # an enqueued point must not use up one of the sampler's
             self.study.sampler = RandomSampler(seed=SEED)
         trial = self.study.ask(self.plan.design.distributions)
-        while not waiting and (known := self._known(trial)) is not None:  # a sequence that begins anew
+        while not waiting and (known := self._known(trial)) is not None:
             for name, value in {"failure": f"repeats trial {known}", "repeats": known}.items():
                 trial.set_user_attr(name, value)
             self.study.tell(trial, state=TrialState.FAIL)
@@ -324,8 +327,9 @@ class _Sweep:
         return trial
 
     def _known(self, trial: optuna.Trial) -> int | None:
-        """The trial of the continued study that had the same parameters."""
-        earlier = () if self.plan.continues is None else self.plan.continues.trials
+        """The trial of the continued study that a sequence, which begins anew, has come to again."""
+        sequence = self.plan.design.name == "space" and self.plan.sampler == "qmc"
+        earlier = self.plan.continues.trials if sequence and self.plan.continues is not None else ()
         return next((one.number for one in earlier if one.params == trial.params), None)
 
     def _reclaim(self) -> None:
