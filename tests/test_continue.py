@@ -111,7 +111,7 @@ def test_the_folder_of_a_study_can_be_continued_too(tmp_path: Path, trained: lis
 
 
 def test_what_would_ask_another_question_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="drop model.width=8"):
+    with pytest.raises(BadInput, match=r"drop model\.width=8"):
         plan_of([f"continue={GRID}", "model.width=8"])
     with pytest.raises(BadInput, match="drop sampler=tpe"):
         plan_of([f"continue={GRID}", "sampler=tpe"])
