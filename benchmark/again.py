@@ -47,7 +47,7 @@ def renew(folder: Path, trust: tuple[str, ...] = ()) -> Path:
     names = outdated(record)
     if not names:
         raise BadInput(f"{folder} has every metric in its present version: there is nothing to renew")
-    if record.status not in ("finished", "truncated") or record.kind != "run":
+    if record.status != "finished" or record.kind != "run":
         raise BadInput(f"{folder} is a {record.kind} that {record.status}: only a finished run can be renewed")
     result, found = _evaluate(folder, trust, names)
     renewed = record.model_copy(

@@ -6,7 +6,6 @@ The two alternate in one process, so that their ratio means something on a machi
 from __future__ import annotations
 
 import contextlib
-import io
 import itertools
 import math
 import statistics
@@ -22,13 +21,13 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 from pytorch_lightning import LightningModule, Trainer
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
 from benchmark.build import DataModule, GenerativeModel, build_data, build_model
 from benchmark.config import Experiment, choices, compose
+from benchmark.console import Heading, Sheet
 from benchmark.loop import Hooks, Loop, Plan, Stream, has_bfloat16, seed_everything
+from benchmark.record import hardware
+from benchmark.reference import Machine
 from benchmark.spec import Batch
 from benchmark.train import device_named, make_plan, make_trainer, quiet_libraries
 
@@ -46,12 +45,18 @@ Parts = dict[str, float]  # what the time of a harness step was spent on, in sec
 class Row:
     """One model: milliseconds a step in the bare loop and under the harness, medians over rounds."""
 
-    title: str
+    model: str
+    data: str
+    rate: float  # training examples a second under the harness
     bare: float
     harness: float
     ratio: float  # median over rounds of the ratio within a round
     ratios: tuple[float, float]  # its range over rounds
     parts: Parts  # milliseconds a step of what the harness adds, by name
+
+    @property
+    def title(self) -> str:
+        return f"{self.model} on {self.data}"
 
     @property
     def overhead(self) -> float:
@@ -67,15 +72,16 @@ class Row:
 
 
 def default_cases() -> list[str]:
-    """GPT on text, and each model that has settings for digits, whose steps are short, or for MNIST."""
-    return ["gpt@pydocs", *(f"{model}@{data}" for data in ("digits", "mnist") for model in choices(f"tuned/{data}"))]
+    """Language models, and each model that has settings for digits, whose steps are short, or for MNIST."""
+    data = ("pydocs", "tinyshakespeare", "digits", "mnist", "binary_mnist")
+    return [f"{model}@{name}" for name in data for model in choices(f"tuned/{name}")]
 
 
-def measure(case: str, rounds: int) -> Row:
+def measure(case: str, rounds: int, trust: Sequence[str] = ()) -> Row:
     """Time `model@data` under its own settings. Raises `BadInput` where the data is missing."""
     quiet_libraries()
     model_name, _, data_name = case.partition("@")
-    experiment = compose([f"model={model_name}", f"data={data_name}", "budget=standard"])
+    experiment = compose([f"model={model_name}", f"data={data_name}", "budget=standard"], trust)
     device = device_named(experiment.runtime.device)
     data = build_data(experiment.data, experiment.runtime.data_root)
     bare = _Bare(experiment, data, device)
@@ -90,7 +96,9 @@ def measure(case: str, rounds: int) -> Row:
         ratios.append(under / alone)
         parts.append(spent | {"Lightning's Trainer": under - alone - sum(spent.values())})
     return Row(
-        title=f"{model_name} on {data_name}",
+        model=model_name,
+        data=data_name,
+        rate=experiment.training.batch_size / statistics.median(harnesses),
         bare=1000 * statistics.median(bares),
         harness=1000 * statistics.median(harnesses),
         ratio=statistics.median(ratios),
@@ -141,7 +149,7 @@ def _harness(
 ) -> tuple[float, Parts]:
     """Seconds a step under the harness as runs use it, but for validation and files; and where its own time goes."""
     plan = make_plan(experiment)
-    plan = replace(plan, examples=steps * plan.batch_size, validations=1, cpu_seconds=math.inf)
+    plan = replace(plan, examples=steps * plan.batch_size, validations=1, limit_seconds=math.inf)
     with tempfile.TemporaryDirectory() as folder:
         loop = _Timed(plan)
         loop.log_every = Loop(make_plan(experiment), loop.hooks).log_every
@@ -203,17 +211,37 @@ def _typical(seconds: Sequence[float]) -> float:
     return sorted(seconds)[len(seconds) // 4]
 
 
-def as_table(rows: Sequence[Row]) -> str:
-    """The measurements as text, with what the harness's time went to."""
+def as_machine(rows: Sequence[Row]) -> Machine:
+    """This machine as a reference: what it is, and the rates that were measured."""
+    rates: dict[str, dict[str, float]] = defaultdict(dict)
+    for row in rows:
+        rates[row.data][row.model] = float(f"{row.rate:.4g}")
+    return Machine(
+        cpu=hardware()["cpu"],
+        bfloat16=has_bfloat16(torch.device("cpu")),
+        loop_seconds=round(loop_seconds(), 2),
+        examples_per_second=rates,
+    )
+
+
+def loop_seconds() -> float:
+    """How long ten million additions take in a plain Python loop: the speed of a machine in one number."""
+    total, before = 0, time.perf_counter()
+    for i in range(10_000_000):
+        total += i
+    return time.perf_counter() - before
+
+
+def as_table(rows: Sequence[Row]) -> Sheet:
+    """The measurements, with what the harness's time went to."""
     parts = list(dict.fromkeys(name for row in rows for name in row.parts))
-    table = Table("model", *("bare ms", "harness ms", "adds ms", "ratio", "range", *parts, ""), box=box.SIMPLE)
-    for column in table.columns[1:]:
-        column.justify = "right"
+    headings = [Heading("model", least=16, number=False), Heading("bare ms", 4), Heading("harness ms", 3)]
+    headings += [Heading("adds ms", 2), Heading("ratio"), Heading("range", 5), *(Heading(name, 6) for name in parts)]
+    headings.append(Heading("verdict", 1, number=False))
+    table = Sheet(headings)
     for row in rows:
         low, high = row.ratios
         spent = [f"{row.parts[name]:.3f}" for name in parts]
         shown = [f"{row.bare:.2f}", f"{row.harness:.2f}", f"{row.overhead:.2f}", f"{row.ratio:.3f}"]
-        table.add_row(row.title, *shown, f"{low:.2f} to {high:.2f}", *spent, row.verdict)
-    console = Console(width=170, record=True, file=io.StringIO())
-    console.print(table)
-    return console.export_text()
+        table.add([row.title, *shown, f"{low:.2f} to {high:.2f}", *spent, row.verdict])
+    return table

@@ -24,7 +24,18 @@ from rich.table import Table
 from rich.text import Text
 
 from benchmark.config import Experiment, from_container, read_yaml, validate
-from benchmark.record import Record, code_hash, is_running, read_record, read_records, started_with
+from benchmark.record import (
+    UNFINISHED,
+    Record,
+    code_identity,
+    code_of,
+    is_running,
+    is_unfinished,
+    read_record,
+    read_records,
+    started_with,
+)
+from benchmark.reference import reference_seconds
 from benchmark.spec import BadInput
 
 #: glibc returns large blocks to the system after every step otherwise: up to 28 % of a training's time in page faults.
@@ -36,8 +47,8 @@ MALLOC = {
 
 Event = dict[str, Any]  # phase, examples, total, loss, rate (examples a second), left (seconds)
 
-DONE = ("finished", "truncated", "pruned", "has a record")
-FAILED = ("failed", "diverged")
+DONE = ("finished", "pruned", "has a record")
+FAILED = ("failed", "diverged", "truncated")
 STOPPED = 130  # exit code of a process that somebody stopped
 
 
@@ -84,7 +95,7 @@ class Display:
         self.jobs = jobs
         for experiment in experiments:
             kind = experiment.title.rpartition(", seed")[0]
-            self.plan(experiment.title, kind, experiment.budget.minutes * 60)
+            self.plan(experiment.title, kind, reference_seconds(experiment))
 
     def plan(self, title: str, kind: str, seconds: float) -> None:
         """One more will run, for so long at most."""
@@ -169,7 +180,8 @@ def _state(event: Event) -> str:
     if event.get("rate") is None:
         return str(event["phase"])
     loss = "" if event["loss"] is None else f"loss {event['loss']:.4g}, "
-    return f"{loss}{event['rate']:,.0f} examples/s, {_clock(event['left'])} left"
+    note = f"; {event['note']}" if event.get("note") else ""
+    return f"{loss}{event['rate']:,.0f} examples/s, {_clock(event['left'])} left{note}"
 
 
 def _clock(seconds: float) -> str:
@@ -378,10 +390,12 @@ def serve_trials(tasks: TextIO, say: Callable[[Event], None]) -> None:
         task = json.loads(lines.get())
         folder = Path(task["folder"])
         try:
-            if not (folder / "config.yaml").is_file():
-                train.prepare(from_container(task["config"]), folder)
+            experiment = from_container(task["config"], task["trust"])
+            if started_with(folder) != code_identity(experiment.targets):  # what other code began is begun anew
+                (folder / "last.ckpt").unlink(missing_ok=True)
+                train.prepare(experiment, folder)
             errand = train.Errand("trial", task["group"], go_on)
-            train.carry_out(folder, lambda progress: say(asdict(progress)), errand=errand)
+            train.carry_out(folder, lambda progress: say(asdict(progress)), experiment.trust, errand)
         except BadInput as error:
             say({"refused": str(error)})
         else:
@@ -397,21 +411,23 @@ def _identity(experiment: Experiment) -> Identity:
 
 def _finished(experiments: Sequence[Experiment]) -> dict[Identity, Path]:
     """The folders of the runs that today's code has finished."""
-    found = {}
+    found, codes = {}, {_identity(one): code_identity(one.targets) for one in experiments}
     for root in {experiment.runtime.runs for experiment in experiments}:
         for file, record in read_records(Path(root)).items():
-            if record.status != "failed" and record.code_hash == code_hash():
-                found[record.config_hash, tuple(sorted(record.seed.items()))] = file.parent
+            identity = record.identity, tuple(sorted(record.seed.items()))
+            if record.status not in UNFINISHED and code_of(record) == codes.get(identity):
+                found[identity] = file.parent
     return found
 
 
 def _stopped(experiments: Sequence[Experiment]) -> dict[Identity, Path]:
     """The folders of the runs that today's code began, and that nobody is carrying on."""
-    found = {}
+    found, codes = {}, {_identity(one): code_identity(one.targets) for one in experiments}
     for root, data in {(experiment.runtime.runs, experiment.data.name) for experiment in experiments}:
         for file in sorted(Path(root, data).glob("*/*/config.yaml")):
             folder = file.parent
-            unfinished = not (folder / "record.json").is_file() and started_with(folder) == code_hash()
-            if unfinished and not is_running(folder):
-                found[_identity(validate(read_yaml(file)))] = folder
+            if is_unfinished(folder) and not is_running(folder):
+                identity = _identity(validate(read_yaml(file)))
+                if started_with(folder) == codes.get(identity):
+                    found[identity] = folder
     return found

@@ -7,6 +7,7 @@ in its state, and a run that was resumed ends as one that never stopped.
 from __future__ import annotations
 
 import math
+import os
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -29,6 +30,10 @@ Status = Literal["finished", "diverged", "truncated", "pruned"]
 CURVE_POINTS = (
     400  # values in each training curve: reading a loss at every step would cost more than the smallest steps
 )
+REPORT_EVERY = 0.25  # seconds
+SPENT_EVERY = 10.0  # seconds between notes of how long a run has trained
+FIRST_STEPS = (10, 2.0)  # steps, and seconds: after so many of both, the first steps say how long training will take
+LIMIT = (1800.0, 10.0)  # a run that needs more seconds than this, and so many times its prediction, is a runaway
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,7 @@ class Plan:
     ema_decay: float
     validations: int
     patience: int
-    cpu_seconds: float
+    limit_seconds: float | None = None  # wall time over all attempts; `None`: by what the first steps predict
 
     @cached_property
     def steps(self) -> int:
@@ -70,13 +75,16 @@ class Progress:
     loss: float | None = None
     rate: float | None = None  # examples a second
     left: float | None = None  # seconds
+    note: str = ""  # how this machine compares
 
 
 @dataclass(frozen=True)
 class Hooks:
-    """What the loop calls out to. `validate` returns the score that decides, lower is better, or `None` without one.
+    """What the loop calls out to. `validate` returns the score that decides, lower is better: not finite where the
+    model has diverged, `None` where it cannot be computed.
 
-    `go_on` is told each such score and the number of examples, and says whether the run is worth going on with.
+    `go_on` is told each such score and the number of examples, and says whether the run is worth continuing.
+    `spent` is told the wall time of training over all attempts now and then, `predicted` what training will take.
     """
 
     validate: Callable[[], float | None]
@@ -86,13 +94,17 @@ class Hooks:
     log: Callable[[Mapping[str, float], int], None]
     report: Callable[[Progress], None]
     go_on: Callable[[float, int], bool] = lambda score, examples: True
+    spent: Callable[[float], None] = lambda seconds: None
+    predicted: Callable[[float], str] = lambda seconds: ""
 
 
 class Loop(Callback):
     """Drives one training; `status` and `reason` say how it ended."""
 
-    def __init__(self, plan: Plan, hooks: Hooks) -> None:
+    def __init__(self, plan: Plan, hooks: Hooks, spent_before: float = 0.0) -> None:
+        """`spent_before`: seconds that earlier attempts at this run have trained."""
         self.plan, self.hooks = plan, hooks
+        self.spent_before = spent_before
         self.status: Status = "finished"
         self.reason: str | None = None
         self.step = 0
@@ -109,6 +121,8 @@ class Loop(Callback):
         self._average: list[Tensor] = []
         self._parameters: list[Tensor] = []
         self._restored: dict[str, Any] | None = None
+        self._note: str | None = None  # how this machine compares, once its first steps have said it
+        self._limit = math.inf if plan.limit_seconds is None else plan.limit_seconds
         self.log_every = max(1, plan.steps // CURVE_POINTS)
 
     @property
@@ -136,7 +150,7 @@ class Loop(Callback):
         self._cpu_before = time.process_time() - self.cpu_seconds
         self._wall_before = time.perf_counter() - self.wall_seconds
         self._started_at, self._started_with = time.perf_counter(), self.step
-        self._reported_at = 0.0
+        self._reported_at = self._spent_at = 0.0
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         assert isinstance(pl_module, GenerativeModel)
@@ -174,11 +188,11 @@ class Loop(Callback):
             self._watch(trainer, outputs)
         now = time.perf_counter()
         self.training_seconds += now - self._step_started
-        if now - self._reported_at > 0.25:
+        if now - self._reported_at > REPORT_EVERY:
             self._report(now)
-            self._clock(now)
-            if self.cpu_seconds > self.plan.cpu_seconds and self.step < self.plan.steps:
-                self._stop(trainer, "truncated", f"{self.plan.cpu_seconds / 60:g} CPU minutes were spent")
+            if self._is_runaway(now):
+                self._interrupt(trainer)
+                return
         if self.step in self.plan.validation_steps or trainer.should_stop:
             self._validate(trainer)
 
@@ -224,16 +238,19 @@ class Loop(Callback):
             return
         with self.averaged():
             value = self.hooks.validate()
-            if value is None or not math.isfinite(value):
+            if value is not None and not math.isfinite(value):
                 self._stop(trainer, "diverged", f"validation is {value}")
                 return
-            if value < self.best:
+            if value is None:  # it cannot be judged: the newest weights stand until one can
+                if math.isinf(self.best):
+                    self.hooks.better()
+            elif value < self.best:
                 self.best, self.stale = value, 0
                 self.hooks.better()
             else:
                 self.stale += 1
             self.hooks.picture(self.step)
-        promising = self.hooks.go_on(value, self.examples)
+        promising = value is None or self.hooks.go_on(value, self.examples)
         if not promising and self.status == "finished" and self.step < self.plan.steps:
             self._stop(trainer, "pruned", "behind other trials")
         if self.step >= self.plan.steps or 0 < self.plan.patience <= self.stale:
@@ -250,11 +267,33 @@ class Loop(Callback):
         self.reason = f"{why}, at {self.examples:,} of {self.plan.examples:,} examples"
         trainer.should_stop = True
 
+    def _is_runaway(self, now: float) -> bool:
+        """Whether all attempts together have trained for longer than a run of this kind can need."""
+        spent = self.spent_before + now - self._started_at
+        if now - self._spent_at > SPENT_EVERY:
+            self._spent_at = now
+            self.hooks.spent(spent)
+        return spent > self._limit and self.step < self.plan.steps
+
+    def _interrupt(self, trainer: Trainer) -> None:
+        """End without a validation, so that a resumed run ends as one that was never interrupted."""
+        self._clock(time.perf_counter())
+        self.hooks.save(trainer)
+        self.hooks.spent(self.spent_before + time.perf_counter() - self._started_at)
+        self._stop(trainer, "truncated", f"the limit of {self._limit / 60:g} minutes was reached")
+
     def _report(self, now: float) -> None:
         self._reported_at = now
-        rate = (self.step - self._started_with) * self.plan.batch_size / max(now - self._started_at, 1e-9)
-        left = (self.plan.examples - self.examples) / rate
-        self.hooks.report(Progress("training", self.examples, self.plan.examples, self._loss, rate, max(0.0, left)))
+        steps, seconds = self.step - self._started_with, max(now - self._started_at, 1e-9)
+        rate = steps * self.plan.batch_size / seconds
+        if self._note is None and steps >= FIRST_STEPS[0] and seconds >= FIRST_STEPS[1]:
+            predicted = self.plan.examples / rate
+            self._note = self.hooks.predicted(predicted)
+            if self.plan.limit_seconds is None:
+                self._limit = max(LIMIT[0], LIMIT[1] * predicted)
+        left = max(0.0, (self.plan.examples - self.examples) / rate)
+        note = self._note or ""
+        self.hooks.report(Progress("training", self.examples, self.plan.examples, self._loss, rate, left, note))
 
 
 _COUNTERS = (
@@ -303,7 +342,12 @@ def seed_everything(seed: int) -> None:
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether bfloat16 arithmetic is native there: emulated, it is many times slower."""
+    """Whether bfloat16 arithmetic is native there: emulated, it is many times slower.
+
+    `BENCHMARK_BFLOAT16=0` makes it say no: what an ordinary machine does, tried on one that has it.
+    """
+    if os.environ.get("BENCHMARK_BFLOAT16") == "0":
+        return False
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())

@@ -5,33 +5,41 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import importlib.util
+import json
 import math
 import os
 import platform
+import re
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from filelock import FileLock, Timeout
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
+from benchmark.config import identity, name_today
+from benchmark.identity import version_1
 from benchmark.spec import BadInput, Score
 from benchmark.traces import traces
 
 if TYPE_CHECKING:
     import numpy as np
 
-SCHEMA: Literal[1] = 1
+SCHEMA: Literal[2] = 2
 Kind = Literal["run", "trial"]
 Status = Literal["finished", "diverged", "failed", "truncated", "pruned"]
 
-_REPOSITORY = Path(__file__).resolve().parent.parent
+CHANGED = "changed under way"  # said of the code of a run that was resumed with other code
+
+_NAME = re.compile(r"[\w-][\w.-]*")
+_PACKAGE = Path(__file__).resolve().parent
+_REPOSITORY = _PACKAGE.parent
 _PACKAGES = (
     "generative-benchmark",
     "torch",
@@ -68,14 +76,18 @@ class _Seeds(BaseModel):
 
 
 class _DataConfig(BaseModel):
+    name: str
+    target: str
     modality: str
 
 
 class _ModelConfig(BaseModel):
+    name: str
     target: str
 
 
 class _BudgetConfig(BaseModel):
+    examples: int
     minutes: float
 
 
@@ -87,6 +99,7 @@ class _Config(BaseModel):
     data: _DataConfig
     model: _ModelConfig
     budget: _BudgetConfig
+    training: dict[str, Any]
     evaluation: _EvaluationConfig
 
 
@@ -100,6 +113,15 @@ class _Split(BaseModel):
     sha256: str
 
 
+class _Reference(BaseModel):  # a score as plain values
+    unit: str
+    version: int
+    value: float | None = None
+    stderr: float | None = None
+    n: int | None = None
+    protocol: dict[str, Any] = {}
+
+
 class _Dataset(BaseModel):  # empty where a run failed before it had its data
     name: str = ""
     source: str = ""
@@ -108,6 +130,7 @@ class _Dataset(BaseModel):  # empty where a run failed before it had its data
     note: str = ""
     publishable: bool = True
     splits: dict[str, _Split] = {}
+    references: dict[str, dict[str, _Reference]] = {}
 
 
 class _Hardware(BaseModel):
@@ -137,7 +160,7 @@ class Record(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), populate_by_name=True)
 
-    schema_version: Literal[1] = Field(alias="schema")
+    schema_version: Literal[1, 2] = Field(alias="schema")
     kind: Kind
     status: Status
     reason: str | None  # why a run is not finished: when and how
@@ -156,6 +179,14 @@ class Record(BaseModel):
     seconds: float
     scores: dict[str, Score]
     stability: dict[str, float] = {}  # how training went (`benchmark.watch`); older records have none
+    # Since schema 2; older records have none of these.
+    share: Annotated[float, Field(ge=0, le=1)] | None = None  # of the examples that the budget asks for
+    impossible: str | None = None  # why its numbers cannot be right: they beat the known source of the data
+    precision: Literal["float32", "bfloat16"] | None = None  # of the forward pass in training, as the hardware had it
+    processes: Annotated[int, Field(ge=1)] = 1  # that trained together
+    condition: dict[str, Any] | None = None  # what samples are drawn under, as the data specifies it
+    sources: dict[str, str] = {}  # what else made it -> SHA-256: code of other packages, weights that it starts from
+    exam: dict[str, Any] | None = None  # of a model from outside: whether its source passed the laws
     #: Run, code and git of the training, and the scores that are of today's code.
     renewed: Annotated[dict[str, Any], _holds(_Renewed)] | None = None
 
@@ -192,17 +223,39 @@ class Record(BaseModel):
     def publishable(self) -> bool:
         return bool(self.dataset.get("publishable", True))
 
+    @cached_property
+    def identity(self) -> str:
+        """What makes two records' configurations the same, whatever the rule was when each was written."""
+        return identity(self.config)
+
+    @property
+    def trained_in(self) -> str:
+        """The precision of its training: stated since schema 2, before that by what the hardware had."""
+        asked = self.config.get("training", {}).get("precision", "float32")
+        return self.precision or (asked if self.hardware.get("bfloat16", True) else "float32")
+
+    @property
+    def hash_by_its_rule(self) -> str:
+        """The `config_hash` that its configuration has by the rule of its schema."""
+        return version_1(self.config) if self.schema_version == 1 else self.identity
+
 
 _PROTOCOL: TypeAdapter[_Protocol] = TypeAdapter(_Protocol)
 
 
-def read_record(path: Path) -> Record:
-    """The validated record in `path`, a file or a run's folder. Raises `BadInput` when it is missing or malformed."""
+def read_record(path: Path, as_stored: bool = False) -> Record:
+    """The validated record in `path`, a file or a run's folder, under the names of today unless `as_stored`.
+
+    Raises `BadInput` when it is missing or malformed.
+    """
     file = path / "record.json" if path.is_dir() else path
     if not file.is_file():
         raise BadInput(f"no record at {file}: give a run's folder that holds record.json (an unfinished run has none)")
     try:
-        return Record.model_validate_json(file.read_bytes())
+        record = Record.model_validate_json(file.read_bytes())
+        return record if as_stored else _under_todays_names(record)
+    except OSError as error:
+        raise BadInput(f"{file} cannot be read: {error.strerror or error}") from error
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "the file"
@@ -210,21 +263,162 @@ def read_record(path: Path) -> Record:
         raise BadInput(f"{file} is no valid record: {place}: {message}") from error
 
 
-def read_records(folder: Path) -> dict[Path, Record]:
-    """Every record below `folder`, published (`<seed>-<hash>-<run>.json`) or of local runs (`record.json`)."""
-    files = sorted(file for file in folder.rglob("*.json") if not {"wandb", "artifacts"} & set(file.parts))
-    return {file: read_record(file) for file in files}
+_NOT_RECORDS = {"wandb", "artifacts", "attempts", "begun.json"}  # below a run's folder
 
 
-def begin(folder: Path) -> None:
-    """Note in a new run's folder with which code it starts."""
-    write_atomic(folder / "code_hash", f"{code_hash() or ''}\n")
+def _under_todays_names(record: Record) -> Record:
+    """The record with the names that its data and model have today (`configs/renames.yaml`)."""
+    old = {"data": record.data, "model": record.model}
+    new = {group: name_today(group, name, record.started) for group, name in old.items()}
+    if new == old:
+        return record
+    config = record.config | {group: record.config[group] | {"name": name} for group, name in new.items()}
+    return record.model_copy(update={**new, "config": config})
 
 
-def started_with(folder: Path) -> str | None:
-    """The `code_hash` with which the run in `folder` started; `None` where that is unknown."""
-    file = folder / "code_hash"
-    return file.read_text().strip() or None if file.is_file() else None
+def read_records(folder: Path, problems: list[str] | None = None) -> dict[Path, Record]:
+    """Every record below `folder`, published (`<seed>-<hash>-<run>.json`) or of local runs (`record.json`).
+
+    What is no record is skipped and named: in `problems`, a line each, or on standard error where none are given.
+    """
+    found = {}
+    for file in record_files(folder):
+        try:
+            record = read_record(file)
+            for name in (record.data, record.model):
+                if not _NAME.fullmatch(name):
+                    raise BadInput(f"{file}: {name!r} cannot name a page: letters, digits, '_', '-' and '.' can")
+        except BadInput as error:
+            if problems is None:
+                name_skipped(str(error))
+            else:
+                problems.append(str(error))
+        else:
+            found[file] = record
+    return found
+
+
+@cache
+def name_skipped(problem: str) -> None:
+    """Say on standard error, once a process, which file was skipped and why."""
+    print(f"skipped: {problem}", file=sys.stderr)
+
+
+def record_files(folder: Path) -> list[Path]:
+    """Where records may be below `folder`."""
+    files = (file for file in folder.rglob("*.json") if not _NOT_RECORDS & set(file.parts))
+    return sorted(file for file in files if not file.is_dir())
+
+
+#: How a run ends that its command, or `run --resume`, resumes from its last checkpoint.
+UNFINISHED = ("failed", "truncated")
+
+
+def begin(folder: Path, config: Mapping[str, Any], targets: Iterable[str] = ()) -> None:
+    """Note in a new run's folder what decides its result: the configuration, and the code that it starts with.
+
+    The code is the benchmark's, and that of the classes outside it at the import paths `targets`.
+    """
+    _write_begun(folder, {"code": code_identity(targets), "config": config})
+
+
+def started_with(folder: Path) -> dict[str, str] | None:
+    """The `code_identity` with which the run in `folder` started; `None` where it is unknown, or changed since."""
+    begun = _begun(folder)
+    return None if "changed_code" in begun else begun.get("code")
+
+
+def check_unchanged(folder: Path, config: Mapping[str, Any]) -> None:
+    """Refuse to resume a run whose `config.yaml` would give another result than the one that began."""
+    begun = _begun(folder).get("config", config)
+    if (changed := _first_difference(begun, json.loads(json.dumps(config)))) is not None:
+        key, was, is_ = changed
+        raise BadInput(
+            f"{folder / 'config.yaml'} was changed since the run began: {key} was {was!r} and is {is_!r}; only "
+            f"runtime.* may change: put it back, or start a new run"
+        )
+
+
+def check_code(folder: Path, targets: Iterable[str], changed_code: bool = False) -> None:
+    """Refuse to resume a run whose code has changed since it began, unless `changed_code` allows it.
+
+    Where that is allowed, its record says so.
+    """
+    begun, today = _begun(folder), code_identity(targets)
+    began = begun.get("code")
+    if began is None or began == today or "changed_code" in begun:
+        return
+    if not changed_code:
+        parts = sorted(name for name in began.keys() | today.keys() if began.get(name) != today.get(name))
+        raise BadInput(
+            f"{folder} began with other code ({', '.join(parts)} changed since): restore that code, start a new "
+            "run, or resume with --changed-code, which its record will say"
+        )
+    _write_begun(folder, begun | {"changed_code": today})
+
+
+def changed_code(folder: Path) -> dict[str, str]:
+    """What the record of a run that was resumed with other code says: the code that it began with."""
+    begun = _begun(folder)
+    return {CHANGED: json.dumps(begun["code"])} if "changed_code" in begun else {}
+
+
+def _begun(folder: Path) -> dict[str, Any]:
+    file = folder / "begun.json"
+    content: dict[str, Any] = json.loads(file.read_bytes()) if file.is_file() else {}
+    return content
+
+
+def _write_begun(folder: Path, content: Mapping[str, Any]) -> None:
+    write_atomic(folder / "begun.json", json.dumps(content, indent=1) + "\n")
+
+
+def _first_difference(old: Any, new: Any, key: str = "") -> tuple[str, Any, Any] | None:
+    """Where two configurations differ first: key, old and new value."""
+    if not (isinstance(old, Mapping) and isinstance(new, Mapping)):
+        return None if old == new else (key, old, new)
+    names = dict.fromkeys([*old, *new])
+    found = (_first_difference(old.get(name), new.get(name), f"{key}.{name}".lstrip(".")) for name in names)
+    return next((one for one in found if one is not None), None)
+
+
+def is_unfinished(folder: Path) -> bool:
+    """Whether the run in `folder` has no result yet: it was stopped, failed, or reached its limit."""
+    file = folder / "record.json"
+    return not file.is_file() or read_record(file).status in UNFINISHED
+
+
+def set_aside(folder: Path) -> None:
+    """Make room for the record of a run that is resumed: that of the attempt before moves to `attempts/`."""
+    file = folder / "record.json"
+    if file.is_file():
+        attempts = folder / "attempts"
+        attempts.mkdir(exist_ok=True)
+        file.rename(attempts / f"{len(list(attempts.iterdir())):03d}.json")
+
+
+def note_spent(folder: Path, seconds: float) -> None:
+    """Note how long all attempts at a run have trained."""
+    write_atomic(folder / "spent", f"{seconds:.1f}\n")
+
+
+def spent(folder: Path) -> float:
+    """Seconds that all attempts at a run have trained, as far as is known."""
+    file = folder / "spent"
+    return float(file.read_text(encoding="utf-8")) if file.is_file() else 0.0
+
+
+def code_identity(targets: Iterable[str] = ()) -> dict[str, str]:
+    """Which code carries out a run: the benchmark's `code_hash`, and SHA-256 of each package outside it that one of the
+    import paths `targets` names."""
+    return {"benchmark": code_hash() or "", **sources(targets)}
+
+
+def code_of(record: Record) -> dict[str, str] | None:
+    """The `code_identity` of the code that made a record; `None` where that changed under way."""
+    if CHANGED in record.environment:
+        return None
+    return {"benchmark": record.code_hash or "", **record.sources}
 
 
 @contextmanager
@@ -280,6 +474,8 @@ def why_no_evidence(record: Record) -> str | None:
         return "it was scored on the validation split: run it again without evaluation.split=validation"
     if record.code_hash is None or record.git is None or record.git["dirty"]:
         return "it was made with code that is not committed: commit, then run it again"
+    if CHANGED in record.environment:
+        return "its code changed while it was under way: run it again"
     return None
 
 
@@ -340,7 +536,12 @@ def now() -> datetime:
 
 @cache
 def git_state() -> dict[str, Any] | None:
-    """Commit, and whether the code differs from it. `None` outside a git checkout."""
+    """Commit, and whether the code differs from it. `None` outside a git checkout of the benchmark.
+
+    A repository that merely surrounds an installed package is not one: its commit says nothing about this code.
+    """
+    if _git("ls-files", "--error-unmatch", "benchmark/__init__.py", "configs/experiment.yaml") is None:
+        return None
     commit = _git("rev-parse", "HEAD")
     if commit is None:
         return None
@@ -349,41 +550,80 @@ def git_state() -> dict[str, Any] | None:
 
 
 @cache
-def code_hash() -> str | None:
-    """Git's hash of a tree that holds `benchmark/` and `configs/` as they are on disk. `None` outside a checkout."""
-    with tempfile.TemporaryDirectory() as folder:
-        index = {"GIT_INDEX_FILE": f"{folder}/index"}
-        if _git("add", "--", "benchmark", "configs", env=index) is None:
-            return None
-        return _git("write-tree", env=index)
+def code_hash() -> str:
+    """Git's hash of a tree that holds `benchmark/` and `configs/` as they are on disk, of a checkout or installed."""
+    inside = _PACKAGE / "configs"  # where the installed package has them
+    configs = inside if inside.is_dir() else _REPOSITORY / "configs"
+    return _object("tree", _entries({"benchmark": _tree(_PACKAGE, without=inside), "configs": _tree(configs)})).hex()
 
 
-def environment(targets: Iterable[str] = ()) -> dict[str, str]:
-    """Versions of Python and of the packages that numbers depend on; of a package outside the benchmark that one of
-    the import paths `targets` names, a hash of its source."""
+#: What is no code: leftovers of the interpreter, of the system and of editors.
+_LEFTOVERS = re.compile(r"__pycache__|wandb|\..*|.*\.pyc|.*~|.*\.(swp|orig|rej)")
+
+
+def _tree(folder: Path, without: Path | None = None) -> bytes | None:
+    """Git's hash of a folder; `None` for an empty one, which git does not know."""
+    found: dict[str, bytes | None] = {}
+    for file in folder.iterdir():
+        if file != without and not _LEFTOVERS.fullmatch(file.name):
+            found[file.name] = _tree(file) if file.is_dir() else _object("blob", file.read_bytes())
+    kept = {name: digest for name, digest in found.items() if digest is not None}
+    if not kept:
+        return None
+    return _object("tree", _entries(kept, {name for name in kept if (folder / name).is_dir()}))
+
+
+def _entries(found: Mapping[str, bytes | None], folders: Iterable[str] | None = None) -> bytes:
+    """The content of a tree object: mode, name and hash of each entry, folders sorted as if they ended in a slash."""
+    folders = set(found) if folders is None else set(folders)
+    names = sorted(found, key=lambda name: f"{name}/".encode() if name in folders else name.encode())
+    modes = {name: b"40000" if name in folders else b"100644" for name in names}
+    return b"".join(modes[name] + b" " + name.encode() + b"\0" + (found[name] or b"") for name in names)
+
+
+def _object(kind: str, content: bytes) -> bytes:
+    """The SHA-1 by which git knows an object."""
+    return hashlib.sha1(f"{kind} {len(content)}\0".encode() + content, usedforsecurity=False).digest()
+
+
+def environment() -> dict[str, str]:
+    """Versions of Python and of the packages that numbers depend on."""
     versions = {"python": platform.python_version(), "platform": platform.platform()}
     for package in _PACKAGES:
         try:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             versions[package] = "not installed"
+    return versions
+
+
+def sources(targets: Iterable[str]) -> dict[str, str]:
+    """Package outside the benchmark that one of the import paths `targets` names -> SHA-256 of its files."""
     outside = {target.split(".")[0] for target in targets} - {"benchmark"}
-    return versions | {package: f"source {_source_hash(package)}" for package in sorted(outside)}
+    return {package: _source_hash(package) for package in sorted(outside)}
 
 
+@cache  # what a process has imported stays what it was
 def _source_hash(package: str) -> str:
-    """The start of the SHA-256 of all Python files of a package, or of a module that is one file."""
+    """SHA-256 of all code of a package, of all parts of one that several distributions share, or of a module that is
+    one file."""
+    importlib.invalidate_caches()
     found = importlib.util.find_spec(package)
     if found is None:
         return "unknown"
     folders = [Path(folder) for folder in found.submodule_search_locations or ()]
-    files = {file.relative_to(folder).as_posix(): file for folder in folders for file in folder.rglob("*.py")}
+    files = [
+        (file.relative_to(folder).as_posix(), file)
+        for folder in folders
+        for file in folder.rglob("*")
+        if file.suffix in (".py", ".so", ".pyd") and file.is_file()
+    ]
     if not files and found.origin is not None:
-        files = {Path(found.origin).name: Path(found.origin)}
+        files = [(Path(found.origin).name, Path(found.origin))]
     digest = hashlib.sha256()
-    for name, file in sorted(files.items()):
+    for name, file in sorted(files):
         digest.update(f"{name}\0{hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
-    return digest.hexdigest()[:16]
+    return digest.hexdigest()
 
 
 def hardware() -> dict[str, Any]:
@@ -393,15 +633,23 @@ def hardware() -> dict[str, Any]:
 
 def _cpu_model() -> str:
     cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines() if cpuinfo.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def _git(*arguments: str, env: Mapping[str, str] | None = None) -> str | None:
+def _git(*arguments: str) -> str | None:
+    """What git says of the repository whose top is the folder of the package; `None` where it has nothing to say."""
+    if not (_REPOSITORY / ".git").exists():  # also a file, in a worktree: else a repository around it would answer
+        return None
     command: Sequence[str] = ("git", "-C", str(_REPOSITORY), *arguments)
+    elsewhere = {
+        name: value for name, value in os.environ.items() if not name.startswith("GIT_")
+    }  # as a hook sets them
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, **(env or {})})
+        done = subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="replace", check=True, env=elsewhere
+        )
     except (OSError, subprocess.CalledProcessError):
         return None
     return done.stdout.strip()

@@ -9,11 +9,12 @@ from __future__ import annotations
 import csv
 import io
 import logging
+import math
 import secrets
 import sys
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +25,7 @@ from pytorch_lightning import Trainer
 
 from benchmark import record as records
 from benchmark.build import DataModule, build_data, build_model, check_model, load_weights, save_weights
-from benchmark.config import Experiment, from_container, load_data, read_yaml
+from benchmark.config import Experiment, experiment_again, load_data, read_yaml
 from benchmark.evaluate import (
     COST,
     Protocol,
@@ -42,6 +43,7 @@ from benchmark.evaluate import (
 )
 from benchmark.loop import Hooks, Loop, Plan, Progress, Stream, has_bfloat16, seed_everything
 from benchmark.record import Record
+from benchmark.reference import comparison
 from benchmark.spec import Absence, BadInput, Outliers, Score, Watched
 from benchmark.tracking import Tracker, save_samples
 from benchmark.watch import stability
@@ -65,30 +67,64 @@ class Errand:
 
 def prepare(experiment: Experiment, folder: Path | None = None) -> Path:
     """A new run's folder, with the resolved configuration in it. Wrong options are refused before it exists."""
-    check_model(experiment)
+    _check(experiment)
     if folder is None:
         folder = Path(experiment.runtime.runs) / experiment.data.name / experiment.model.name / secrets.token_hex(4)
     folder.mkdir(parents=True, exist_ok=True)
     records.write_atomic(folder / "config.yaml", yaml.safe_dump(experiment.container(), sort_keys=False))
-    records.begin(folder)
+    records.begin(folder, _decisive(experiment), experiment.targets)
     return folder
 
 
+def _decisive(experiment: Experiment) -> dict[str, Any]:
+    """What a run's result depends on: it may not change while the run is under way."""
+    return experiment.model_dump(mode="json", exclude={"runtime"})
+
+
+def _check(experiment: Experiment) -> None:
+    """Raises `BadInput` where options, data and machine do not go together, as far as that is known without training.
+
+    The data is read and the model built, and both are forgotten.
+    """
+    check_model(experiment)  # its types, before data costs anything
+    device_named(experiment.runtime.device)
+    data = build_data(experiment.data, experiment.runtime.data_root)
+    build_model(experiment, data.spec)
+    outliers(experiment, data)
+    inception, batch_size = experiment.runtime.inception, experiment.training.batch_size
+    if inception is not None and not Path(inception).is_file():
+        raise BadInput(f"runtime.inception={inception} is not a file: give the path of the weights, or leave it out")
+    n = len(data.split("train").x)
+    if batch_size > n:
+        raise BadInput(f"training.batch_size={batch_size} is more than {experiment.data.name} has: give 1 to {n}")
+
+
 def carry_out(
-    folder: Path, report: Callable[[Progress], None], trust: tuple[str, ...] = (), errand: Errand = Errand()
+    folder: Path,
+    report: Callable[[Progress], None],
+    trust: tuple[str, ...] = (),
+    errand: Errand = Errand(),
+    overrides: Sequence[str] = (),
+    changed_code: bool = False,
 ) -> Record:
     """Train and score what `config.yaml` in `folder` says; the record there says how it ended.
 
-    A run that was stopped goes on from its last checkpoint, with the same result as if it had not been stopped.
+    A run that was stopped, that failed or that reached its limit resumes from its last checkpoint, with the same result
+    as if it had never stopped. `overrides` (`runtime.limit_minutes=90`) may change how it runs, not what it computes.
+    Where the code has changed since it began, it is refused, unless `changed_code` allows it.
     """
-    if (folder / "record.json").is_file():
-        raise BadInput(f"{folder} is finished: its record is never overwritten; start a new run instead")
     if not (folder / "config.yaml").is_file():
         raise BadInput(f"{folder} holds no config.yaml: give the folder of a run, runs/<data>/<model>/<id>")
-    experiment = from_container(read_yaml(folder / "config.yaml"), trust)
+    content = read_yaml(folder / "config.yaml")
+    experiment = experiment_again(content, content.get("runtime") or {}, overrides, trust)
     if errand.kind == "trial" and experiment.evaluation.split != "validation":
         raise BadInput(f"{folder}: a trial never sees the test split: set evaluation.split=validation")
     with records.carrying_on(folder):
+        if not records.is_unfinished(folder):
+            raise BadInput(f"{folder} is finished: its record is never overwritten; start a new run instead")
+        records.check_code(folder, experiment.targets, changed_code)
+        records.check_unchanged(folder, _decisive(experiment))
+        records.set_aside(folder)
         return _Run(experiment, folder, report, errand).carry_out()
 
 
@@ -104,6 +140,8 @@ class _Run:
         self.scores: dict[str, Score] = {}
         self.stability: dict[str, float] = {}
         self.dataset: dict[str, Any] = {}
+        self.share: float | None = None
+        self.impossible: str | None = None
         self.tracker: Tracker | None = None
 
     def carry_out(self) -> Record:
@@ -137,9 +175,10 @@ class _Run:
             config=experiment.container() | {"family": experiment.family},
         )
         loop = self._train()
+        self.share = min(1.0, loop.examples / loop.plan.examples)
         self.stability = stability(self.curves, self._selection_metric)
-        if loop.status == "diverged" or not (self.folder / "model.safetensors").is_file():
-            return self._finish("diverged", loop.reason)
+        if loop.status in ("diverged", "truncated"):
+            return self._finish(loop.status, loop.reason)
         self.scores = self._selection(loop) | self._training_cost(loop)
         if loop.status != "pruned":
             load_weights(self.model, self.folder / "model.safetensors")
@@ -164,7 +203,10 @@ class _Run:
                 save=self._save,
                 log=self._log,
                 report=self.report,
+                spent=lambda seconds: records.note_spent(self.folder, seconds),
+                predicted=lambda seconds: comparison(experiment, seconds),
             ),
+            records.spent(self.folder),
         )
         last = self.folder / "last.ckpt"
         self.curves = [row for row in _read_curves(self.folder / "curves.csv") if last.is_file()]
@@ -180,10 +222,10 @@ class _Run:
         metric = self._selection_metric
         score = self._evaluate_on("validation", metric)[metric]
         self._read_signs(loop)
-        if score.absent is not None and score.absent.kind == "does not apply":
-            return -float(loop.step)  # nothing can judge this model during training: the last checkpoint is kept
         if score.value is not None:
             self._log({f"val/{metric}": score.value}, loop.examples)
+        elif metric != "fid" and score.n is not None:  # a likelihood that was computed, and is not finite
+            return math.nan
         return score.value
 
     def _evaluate_on(self, split: Literal["train", "validation"], *metrics: str) -> dict[str, Score]:
@@ -259,6 +301,7 @@ class _Run:
             name: {metric: asdict(score) for metric, score in scores.items()} for name, scores in found.items()
         }
         self.scores |= result.scores | self._sampling_cost(result)
+        self.impossible = result.impossible
         records.write_per_example(self.folder, {name: values.numpy() for name, values in result.per_example.items()})
         self._picture("final", loop.examples)
         if result.neighbours is not None:
@@ -275,15 +318,15 @@ class _Run:
         """The validation score that chose the checkpoint: it has seen the choice, so it is no result."""
         metric = self._selection_metric
         protocol = {"split": "validation", "metric": metric}
-        if loop.best < 0 and metric == "fid":
-            absent = Absence("does not apply", "nothing could judge this model during training")
-            return {"selection": Score("", 1, protocol=protocol, absent=absent)}
+        if math.isinf(loop.best):
+            absent = Absence("failed", f"{metric} could not be computed in validation: the last checkpoint is kept")
+            return {"selection": Score(by_name(metric).unit, 1, protocol=protocol, absent=absent)}
         return {"selection": Score(by_name(metric).unit, 1, loop.best, protocol=protocol)}
 
     def _overfitting(self, loop: Loop) -> None:
         """How much worse validation is than as many training examples, in the unit of the score that selects."""
         metric = self._selection_metric
-        if metric != "fid":
+        if metric != "fid" and math.isfinite(loop.best):
             score = self._evaluate_on("train", metric)[metric]
             if score.value is not None:
                 self.stability["generalisation_gap"] = loop.best - score.value
@@ -315,11 +358,11 @@ class _Run:
     # The end ---------------------------------------------------------------------------------------------------------
 
     def _finish(self, status: records.Status, reason: str | None) -> Record:
-        experiment = self.experiment
+        experiment, device = self.experiment, device_named(self.experiment.runtime.device)
         _write_curves(self.folder / "curves.csv", self.curves)
         if self.tracker is not None:
             self.tracker.summary(self.scores, experiment.evaluation.split, COST, self.stability)
-            self.tracker.finish(exit_code=0 if status in ("finished", "truncated", "pruned") else 1)
+            self.tracker.finish(exit_code=0 if status in ("finished", "pruned") else 1)
         record = Record(
             schema=records.SCHEMA,
             kind=self.errand.kind,
@@ -331,30 +374,33 @@ class _Run:
             seed=experiment.seed.model_dump(),
             config=experiment.container(),
             config_hash=experiment.config_hash,
+            share=self.share,
+            impossible=self.impossible,
+            precision="bfloat16" if in_bfloat16(experiment, device) else "float32",
             code_hash=records.code_hash(),
             git=records.git_state(),
             dataset=self.dataset,
-            environment=records.environment((experiment.data.target, experiment.model.target)),
-            hardware=records.hardware() | _hardware(device_named(experiment.runtime.device)),
+            environment=records.environment() | records.changed_code(self.folder),
+            sources=records.sources(experiment.targets),
+            hardware=records.hardware() | _hardware(device),
             started=self.started,
             seconds=round(time.perf_counter() - self.clock, 3),
             scores=self.scores,
             stability=self.stability,
         )
         records.write_record(self.folder, record)
-        if self.errand.kind == "trial":
-            (self.folder / "last.ckpt").unlink(missing_ok=True)  # there are many of them, and none goes on
+        if self.errand.kind == "trial" and status not in records.UNFINISHED:
+            (self.folder / "last.ckpt").unlink(missing_ok=True)  # there are many of them, and none is resumed
         self.report(Progress(status, experiment.budget.examples, experiment.budget.examples))
         return record
 
 
 def make_trainer(experiment: Experiment, device: torch.device, loop: Loop, folder: Path) -> Trainer:
     """Lightning's Trainer with all that the loop does itself switched off."""
-    bfloat16 = experiment.training.precision == "bfloat16" and has_bfloat16(device)
     return Trainer(
         accelerator=device.type,
         devices=1,
-        precision="bf16-mixed" if bfloat16 else "32-true",
+        precision="bf16-mixed" if in_bfloat16(experiment, device) else "32-true",
         max_epochs=-1,  # the loop counts examples and stops
         callbacks=[loop],
         logger=False,
@@ -367,9 +413,14 @@ def make_trainer(experiment: Experiment, device: torch.device, loop: Loop, folde
     )
 
 
+def in_bfloat16(experiment: Experiment, device: torch.device) -> bool:
+    """Whether an experiment trains in bfloat16 there: if it asks for it, and the hardware has it."""
+    return experiment.training.precision == "bfloat16" and has_bfloat16(device)
+
+
 def make_plan(experiment: Experiment) -> Plan:
     """How long an experiment trains and how it is watched."""
-    training = experiment.training
+    training, limit = experiment.training, experiment.runtime.limit_minutes
     return Plan(
         examples=experiment.budget.examples,
         batch_size=training.batch_size,
@@ -379,7 +430,7 @@ def make_plan(experiment: Experiment) -> Plan:
         ema_decay=training.ema_decay,
         validations=training.validations,
         patience=training.patience,
-        cpu_seconds=experiment.budget.minutes * 60,
+        limit_seconds=None if limit is None else 60 * limit,
     )
 
 
@@ -404,7 +455,7 @@ def outliers(experiment: Experiment, data: DataModule) -> Outliers | None:
     name, split = experiment.evaluation.outliers, experiment.evaluation.split
     if name == "corrupted":
         return None
-    other = build_data(load_data(name), experiment.runtime.data_root)
+    other = build_data(load_data(name, experiment.trust), experiment.runtime.data_root)
     if (other.spec.shape, other.spec.levels) != (data.spec.shape, data.spec.levels):
         raise BadInput(
             f"evaluation.outliers={name} has shape {other.spec.shape} and {other.spec.levels} levels, the data "
@@ -439,7 +490,7 @@ def _hardware(device: torch.device) -> dict[str, Any]:
 def _read_curves(file: Path) -> list[tuple[int, str, float]]:
     if not file.is_file():
         return []
-    rows = list(csv.reader(file.read_text().splitlines()))[1:]
+    rows = list(csv.reader(file.read_text(encoding="utf-8").splitlines()))[1:]
     return [(int(examples), name, float(value)) for examples, name, value in rows]
 
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-import pytest
+from pathlib import Path
 
-from benchmark import bench
-from benchmark.bench import Row, as_table, default_cases, measure
+import pytest
+from builders import shown
+
+from benchmark import bench, reference
+from benchmark.bench import Row, as_machine, as_table, default_cases, measure
+from benchmark.config import compose
+from benchmark.reference import as_yaml, comparison, read_machine, reference_seconds
 
 
 @pytest.mark.parametrize("case", ["vae@digits", "sngan@digits"])  # one optimiser, and two that the model steps itself
@@ -21,13 +26,36 @@ def test_a_step_under_the_harness_costs_a_bare_step_and_named_parts(case: str, m
 
 def test_short_steps_are_judged_by_milliseconds_and_long_ones_by_the_ratio() -> None:
     def row(bare: float, ratio: float) -> Row:
-        return Row("a model", bare, bare * ratio, ratio, (ratio, ratio), {"schedule": 0.1})
+        return Row("vae", "digits", 1000.0, bare, bare * ratio, ratio, (ratio, ratio), {"schedule": 0.1})
 
     verdicts = {(1.0, 1.4): "within 0.5 ms", (1.0, 1.6): "over 0.5 ms", (9.0, 1.1): "within 1.15 times"}
     assert {case: row(*case).verdict for case in verdicts} == verdicts
     assert row(9.0, 1.2).verdict == "over 1.15 times"
-    assert "over 1.15 times" in as_table([row(9.0, 1.2)])
+    assert "over 1.15 times" in shown(as_table([row(9.0, 1.2)]), 60)
 
 
 def test_every_model_with_settings_for_digits_or_mnist_is_measured() -> None:
     assert {"gpt@pydocs", "vae@digits", "vae@mnist", "sngan@digits"} <= set(default_cases())
+
+
+def test_a_measured_machine_is_read_as_a_reference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file that `--reference` writes is what nominal times are computed from."""
+    rows = [Row("vae", "digits", 12345.6, 1.0, 1.0, 1.0, (1.0, 1.0), {})]
+    (tmp_path / "machine.yaml").write_text(as_yaml(as_machine(rows)), encoding="utf-8")
+    machine = read_machine(tmp_path / "machine.yaml")
+    assert machine.examples_per_second == {"digits": {"vae": 12350.0}}
+    assert machine.loop_seconds > 0
+    monkeypatch.setattr(reference, "reference", lambda: machine)
+    known, other = (compose([f"data={data}", "model=vae"]) for data in ("digits", "mnist"))
+    assert reference_seconds(known) == pytest.approx(known.budget.examples / 12350)
+    assert reference_seconds(other) == 60 * other.budget.minutes
+    seconds = reference_seconds(known)
+    assert comparison(known, 2.4 * seconds).startswith("2.4 times slower than the reference: about ")
+    assert comparison(known, seconds / 2).startswith("2.0 times faster than the reference: about ")
+    assert comparison(known, seconds).startswith("as fast as the reference: about ")
+
+
+def test_the_reference_machine_knows_every_model_that_has_records() -> None:
+    known = {(data, model) for data, of in reference.reference().examples_per_second.items() for model in of}
+    folders = (Path(__file__).resolve().parent.parent / "leaderboards" / "records").glob("*/*")
+    assert {(folder.parent.name, folder.name) for folder in folders} <= known

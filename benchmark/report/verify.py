@@ -10,19 +10,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from rich import box
-from rich.table import Table
-from rich.text import Text
-
 from benchmark.config import validate
-from benchmark.leaderboard.columns import MORE_ON_SAMPLES, SAMPLES
+from benchmark.console import Heading, Sheet
+from benchmark.facts import COSTS, FACTS
 from benchmark.leaderboard.rows import Run
 from benchmark.leaderboard.statistics import prediction_interval
-from benchmark.record import Record, per_example_file
+from benchmark.leaderboard.texts import ended
+from benchmark.record import Record
 from benchmark.spec import BadInput, Score
 from benchmark.traces import read_curves, thin
 
@@ -36,12 +34,10 @@ SIGMAS = 2.576  # standard errors that hold as many
 SEEDS = 3  # from which on a spread is known
 
 #: Costs that depend on the machine and on what else it does: not judged.
-OF_THE_MACHINE = frozenset({"examples_per_second", "sampling_seconds", "peak_memory", "wall_seconds", "cpu_minutes"})
+OF_THE_MACHINE = frozenset(name for name, fact in COSTS.items() if fact.machine)
 #: Facts of the model: equal or not.
-FACTS = frozenset({"parameters", "flops_per_example", "sampling_evaluations"})
-
-_LOG = frozenset(column.metric for column in (*SAMPLES, *MORE_ON_SAMPLES) if column.log)
-_DONE = ("finished", "truncated")
+OF_THE_MODEL = frozenset(COSTS) - OF_THE_MACHINE
+_DONE = ("finished",)
 
 
 @dataclass(frozen=True)
@@ -107,8 +103,8 @@ def check_again(record: Record) -> str | None:
         return f"a {record.kind} belongs to a study, which runs it again: verify a run"
     if record.status == "failed":
         return f"the run failed ({record.reason}): it has no scores that could come back"
-    found = validate(record.config).config_hash
-    if found != record.config_hash:
+    validate(record.config)
+    if (found := record.hash_by_its_rule) != record.config_hash:
         return f"config_hash is {record.config_hash[:8]}, but the configuration that it holds has {found[:8]}"
     return None
 
@@ -129,10 +125,10 @@ def judge(run: Run, again: Run, records: Iterable[Record]) -> Judgement:
     Raises `BadInput` where the two are not the same experiment.
     """
     record, other = run.record, again.record
-    if (record.config_hash, record.seed) != (other.config_hash, other.seed):
+    if (record.identity, record.seed) != (other.identity, other.seed):
         raise BadInput(
-            f"{again.path} is another experiment, configuration {other.config_hash[:8]}, seed {other.seed['init']}: "
-            f"give a run of configuration {record.config_hash[:8]}, seed {record.seed['init']}"
+            f"{again.path} is another experiment, configuration {other.identity[:8]}, seed {other.seed['init']}: "
+            f"give a run of configuration {record.identity[:8]}, seed {record.seed['init']}"
         )
     bits = compare_bits(run, again)
     if (splits := _other_splits(record, other)) is not None:
@@ -143,9 +139,18 @@ def judge(run: Run, again: Run, records: Iterable[Record]) -> Judgement:
         for name, score in record.scores.items()
         if score.value is not None and name not in OF_THE_MACHINE
     ]
+    if record.trained_in != other.trained_in:
+        judged = [_excused(one, record.trained_in, other.trained_in) for one in judged]
     scores = tuple(judged) if {record.status, other.status} <= set(_DONE) else ()
     verdict, reasons = _overall(record, other, scores)
     return Judgement(run, again, verdict, tuple(reasons), scores, bits)
+
+
+def _excused(one: ScoreVerdict, there: str, here: str) -> ScoreVerdict:
+    """A score outside its band where the two trained in different precisions: that may be the reason."""
+    if one.verdict != "differs":
+        return one
+    return replace(one, verdict="not comparable", why=f"{one.why}; trained in {there} there, in {here} here")
 
 
 def other_seeds(record: Record, records: Iterable[Record]) -> list[Record]:
@@ -153,7 +158,7 @@ def other_seeds(record: Record, records: Iterable[Record]) -> list[Record]:
     one, else the newest."""
     found: dict[tuple[int, int], Record] = {}
     for one in sorted(records, key=lambda one: (_trained_by(one) == _trained_by(record), one.started)):
-        same = one.config_hash == record.config_hash and _other_splits(one, record) is None
+        same = one.identity == record.identity and _other_splits(one, record) is None
         seed = one.seed["init"], one.seed["data"]
         if same and one.kind == "run" and one.status in _DONE and seed != (record.seed["init"], record.seed["data"]):
             found[seed] = one
@@ -164,21 +169,17 @@ def _overall(record: Record, other: Record, scores: Sequence[ScoreVerdict]) -> t
     if record.status == other.status == "diverged":
         return "agrees", [f"both diverged: {record.reason}; {other.reason}"]
     if "diverged" in (record.status, other.status):
-        return "differs", [f"the record is {_ended(record)}, the re-run {_ended(other)}"]
+        return "differs", [f"the record is {ended(record)}, the re-run {ended(other)}"]
     if "failed" in (record.status, other.status):
-        return "differs", [f"the re-run {_ended(other)}"]
+        return "differs", [f"the re-run {ended(other)}"]
     differ = [f"{one.metric}: {one.why}" for one in scores if one.verdict == "differs"]
     apart = [f"{one.metric}: {one.why}" for one in scores if one.verdict == "not comparable"]
     for name, one in (("record", record), ("re-run", other)):
         if one.status == "truncated":
-            return "not comparable", [f"the clock ended the {name}: {one.reason}", *differ, *apart]
+            return "not comparable", [f"the {name} did not finish: {ended(one)}", *differ, *apart]
     if differ:
         return "differs", [*differ, *apart]
     return ("not comparable" if apart or not scores else "agrees"), apart
-
-
-def _ended(record: Record) -> str:
-    return f"{record.status}{f' ({record.reason})' if record.reason else ''}"
 
 
 def _other_splits(record: Record, other: Record) -> str | None:
@@ -200,14 +201,14 @@ def _judge(name: str, recorded: Score, again: Score | None, seeds: Sequence[Scor
         return ScoreVerdict(name, recorded.value, None, "differs", f"the re-run has none: {reason}")
     if again.value == recorded.value:
         return ScoreVerdict(name, recorded.value, again.value, "agrees", "the same number")
-    if name in FACTS:
+    if name in OF_THE_MODEL:
         return ScoreVerdict(name, recorded.value, again.value, "differs", "it must be the same number")
     others = [
         score.value
         for score in seeds
         if score and score.value is not None and _conditions_apart(recorded, score) is None
     ]
-    log = name in _LOG and min(recorded.value, again.value, *others) > 0
+    log = name in FACTS and FACTS[name].log and min(recorded.value, again.value, *others) > 0
     expected, back = (_predicted(one, others, log) for one in (recorded.value, again.value))
     error = _by_stderr(recorded, again)
     if expected is None or back is None:
@@ -259,7 +260,7 @@ def compare_bits(run: Run, again: Run) -> Bits:
     """Whether two runs of one experiment and seed are the same to the last bit, in all that both have kept."""
     parts: dict[str, list[Any]] = {
         "scores": [_numbers(one.record) for one in (run, again)],
-        "likelihoods": [_likelihoods(one.path) for one in (run, again)],
+        "likelihoods": [_bytes(one) for one in (run, again)],
         "curves": [_curves(one.path) for one in (run, again)],
         "weights": [_weights(one.path) for one in (run, again)],
     }
@@ -299,17 +300,8 @@ def _numbers(record: Record) -> dict[str, tuple[float | None, float | None]]:
     return {name: (score.value, score.stderr) for name, score in scores.items()}
 
 
-def _likelihoods(record: Path) -> dict[str, bytes]:
-    import numpy as np
-
-    file = per_example_file(record)
-    if not file.is_file():
-        return {}
-    try:
-        with np.load(file, allow_pickle=False) as archive:
-            return {name: archive[name].tobytes() for name in archive.files}
-    except (ValueError, OSError, EOFError) as error:
-        raise BadInput(f"{file} holds no plain arrays: {str(error).splitlines()[0]}") from error
+def _bytes(run: Run) -> dict[str, bytes]:
+    return {name: array.tobytes() for name, array in run.likelihoods.items()}
 
 
 def _curves(record: Path) -> dict[str, list[tuple[int, str]]]:
@@ -326,14 +318,15 @@ def _weights(record: Path) -> bytes:
 # In words ------------------------------------------------------------------------------------------------------------
 
 
-def as_table(judgement: Judgement) -> Table:
+def as_table(judgement: Judgement) -> Sheet:
     """The scores for a terminal."""
-    found = Table(box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
-    for title in ("score", "record", "re-run", "difference", "expected", "by", "verdict"):
-        found.add_column(title, justify="left" if title in ("score", "by", "verdict") else "right", overflow="fold")
+    headings = [Heading("score", least=16, number=False), Heading("record")]
+    headings += [Heading("re-run", 1), Heading("difference", 2), Heading("expected", 3)]
+    headings += [Heading("by", 4, least=16, number=False), Heading("verdict", number=False)]
+    found = Sheet(headings)
     for one in judgement.scores:
         style = {"differs": "bold red", "not comparable": "yellow"}.get(one.verdict or "", "")
-        found.add_row(*map(Text, cells(one)), style=style)
+        found.add(cells(one), style)
     return found
 
 

@@ -18,10 +18,13 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from benchmark.config import Experiment, read_yaml
+from benchmark.config import Experiment, identity, read_yaml
+from benchmark.identity import version_1
 from benchmark.record import Record, read_record, write_atomic
 from benchmark.spec import BadInput
 from benchmark.sweep.space import Design, DesignName, Option, Space, lookup
+
+SCHEMA: Literal[2] = 2
 
 #: What knows nothing scores, by dataset and metric.
 Starts = Mapping[tuple[str, str], float]
@@ -35,7 +38,7 @@ class _Strict(BaseModel):
 class Header(_Strict):
     """What a study was."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1, 2] = 1
     name: str
     data: str
     model: str
@@ -60,6 +63,11 @@ class Header(_Strict):
         """What a score is in: its unit, or the name of a metric that has none."""
         return self.metric if self.unit == "1" else self.unit
 
+    @property
+    def hash_by_its_rule(self) -> str:
+        """The `config_hash` that its configuration has by the rule of its schema."""
+        return version_1(self.config) if self.schema_version == 1 else identity(self.config)
+
     @classmethod
     def of(
         cls,
@@ -74,6 +82,7 @@ class Header(_Strict):
     ) -> Header:
         searched = design.name == "space"
         return cls(
+            schema_version=SCHEMA,
             name=name,
             data=base.data.name,
             model=base.model.name,
@@ -218,7 +227,7 @@ def collect(folder: Path) -> Study:
             first = first or (record if "selection" in record.scores else None)
             trials.append(_trial(known, record, about.parent))
         elif refused.is_file():
-            trials.append(Trial(**known, status="refused", reason=refused.read_text().strip()))
+            trials.append(Trial(**known, status="refused", reason=refused.read_text(encoding="utf-8").strip()))
     if first is not None:
         selection = first.scores["selection"]
         header = header.model_copy(
@@ -254,7 +263,9 @@ def _trial(known: dict[str, Any], record: Record, folder: Path) -> Trial:
 def _validations(file: Path) -> tuple[tuple[int, float], ...]:
     if not file.is_file():
         return ()
-    rows = [row for row in csv.DictReader(file.read_text().splitlines()) if row["name"].startswith("val/")]
+    rows = [
+        row for row in csv.DictReader(file.read_text(encoding="utf-8").splitlines()) if row["name"].startswith("val/")
+    ]
     values = [(int(row["examples"]), float(f"{float(row['value']):.6g}")) for row in rows]
     return tuple((examples, value) for examples, value in values if math.isfinite(value))
 
@@ -278,16 +289,30 @@ def read_study(file: Path) -> Study:
     """The validated study in a committed file. Raises `BadInput` with the line that is malformed."""
     if not file.is_file():
         raise BadInput(f"no study at {file}: give leaderboards/studies/<data>/<name>.jsonl")
-    header, *lines = file.read_text().splitlines()
+    try:
+        header, *lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{file} cannot be read: {error}") from error
+    except ValueError as error:  # nothing to unpack
+        raise BadInput(f"{file} is empty: it holds no study") from error
     return Study(
         header=_parse(Header, header, file),
         trials=tuple(_parse(Trial, line, file, number) for number, line in enumerate(lines, start=2)),
     )
 
 
-def read_studies(folder: Path) -> dict[Path, Study]:
-    """Every committed study below `folder`."""
-    return {file: read_study(file) for file in sorted(folder.rglob("*.jsonl"))}
+def read_studies(folder: Path, problems: list[str] | None = None) -> dict[Path, Study]:
+    """Every committed study below `folder`. A file that is none is skipped and named in `problems`, or raised as
+    `BadInput` where none are given."""
+    found = {}
+    for file in sorted(folder.rglob("*.jsonl")):
+        try:
+            found[file] = read_study(file)
+        except BadInput as error:
+            if problems is None:
+                raise
+            problems.append(str(error))
+    return found
 
 
 def _parse(kind: Any, text: str, file: Path, line: int = 1) -> Any:

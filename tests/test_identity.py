@@ -1,0 +1,126 @@
+"""Identity holds what changes a result and nothing else; what is committed keeps its place."""
+
+from __future__ import annotations
+
+import copy
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from builders import record
+
+from benchmark import config
+from benchmark.config import Rename, compose, identity, name_today, tuned_identity
+from benchmark.leaderboard.rows import select
+from benchmark.record import Record, read_record, read_records, write_record
+from benchmark.sweep.studies import read_studies
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+RECORDS = REPOSITORY / "leaderboards" / "records"
+BASE = compose(["data=digits", "model=vae"]).container()
+
+
+@pytest.fixture(scope="module")
+def committed() -> dict[Path, Record]:
+    return read_records(RECORDS)
+
+
+def changed(group: str, **options: Any) -> dict[str, Any]:
+    content = copy.deepcopy(BASE)
+    content[group] |= options
+    return content
+
+
+@pytest.mark.parametrize(
+    ("group", "options"),
+    [
+        ("seed", {"init": 7}),
+        ("runtime", {"threads": 2, "runs": "elsewhere", "limit_minutes": 5.0}),
+        ("budget", {"minutes": 99.0, "name": "long"}),
+        ("data", {"minutes": {}, "modality": "picture", "target": "benchmark.data.elsewhere.Digits"}),
+        ("model", {"modalities": ["image", "audio"], "target": "benchmark.models.moved.VAE"}),
+        ("model", {"beta": 1, "latent": 16.0}),
+        ("evaluation", {"outliers": "corrupted"}),
+    ],
+)
+def test_what_changes_no_result_changes_no_identity(group: str, options: dict[str, Any]) -> None:
+    assert identity(changed(group, **options)) == identity(BASE)
+
+
+@pytest.mark.parametrize(
+    ("group", "options"),
+    [
+        ("budget", {"examples": 7}),
+        ("data", {"name": "mnist"}),
+        ("model", {"name": "other"}),
+        ("model", {"target": "my_models.vae.VAE"}),
+        ("model", {"beta": 1.5}),
+        ("training", {"batch_size": 8}),
+        ("evaluation", {"elbo_draws": 8}),
+        ("evaluation", {"outliers": "mnist"}),
+    ],
+)
+def test_what_changes_a_result_changes_the_identity(group: str, options: dict[str, Any]) -> None:
+    assert identity(changed(group, **options)) != identity(BASE)
+
+
+def test_an_option_that_a_record_lacks_counts_as_what_the_code_did_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever today's default is; and adding the option moves no record."""
+    file = REPOSITORY / "configs" / "model" / "vae.yaml"
+    content = yaml.safe_load(file.read_text()) | {"free_bits": 0.5, "before": {"free_bits": 0.0}}
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "vae.yaml").write_text(yaml.safe_dump(content))
+    old, stored = copy.deepcopy(BASE), identity(BASE)
+    monkeypatch.setenv("BENCHMARK_CONFIGS", str(tmp_path))
+    assert identity(old) == stored
+    assert identity(changed("model", free_bits=0.0)) == stored
+    assert identity(changed("model", free_bits=0.5)) != stored
+
+
+def test_every_committed_record_and_study_has_the_hash_of_its_day(committed: dict[Path, Record]) -> None:
+    assert len(committed) >= 58
+    for path in committed:
+        stored = read_record(path, as_stored=True)
+        assert stored.hash_by_its_rule == stored.config_hash, path
+        assert path.name.startswith(f"{stored.seed['init']}-{stored.config_hash[:8]}-")
+    for path, study in read_studies(REPOSITORY / "leaderboards" / "studies").items():
+        assert study.header.hash_by_its_rule == study.header.config_hash, path
+
+
+def test_every_committed_record_is_of_a_configuration_that_counts_today(committed: dict[Path, Record]) -> None:
+    """Under the tuned settings of today; what is superseded is so by newer code, not by another identity."""
+    settings = {(one.data, one.model, one.budget) for one in committed.values()}
+    current = {one: {tuned} for one in settings if (tuned := tuned_identity(*one)) is not None}
+    rows, superseded = select(committed, current)
+    assert {(row.runs[0].record.data, row.name) for row in rows} == {(data, model) for data, model, _ in settings}
+    reasons = {entry.why.partition(" (")[0] for entry in superseded}
+    assert reasons <= {"other code", "repeated seed: the first counts"}
+
+
+def test_a_new_record_stores_the_identity_of_today(tmp_path: Path) -> None:
+    experiment = compose(["data=digits", "model=vae"])
+    write_record(
+        tmp_path, record(schema=2, config=experiment.container(), config_hash=experiment.config_hash, share=1.0)
+    )
+    again = read_record(tmp_path)
+    assert again.identity == again.hash_by_its_rule == experiment.config_hash == identity(BASE)
+
+
+def test_a_renamed_configuration_takes_its_records_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until the old name has come to mean something else; what is stored stays as written."""
+    begun = datetime(2026, 6, 1, tzinfo=UTC)
+    table = (Rename(group="model", old="vae", new="conv_vae", until=begun),)
+    monkeypatch.setattr(config, "renames", lambda: table)
+    assert name_today("model", "vae", datetime(2026, 5, 1, tzinfo=UTC)) == "conv_vae"
+    assert name_today("model", "vae", begun) == "vae"
+    assert name_today("data", "vae", datetime(2026, 5, 1, tzinfo=UTC)) == "vae"
+    old = record(schema=2, config=BASE, config_hash=identity(BASE), started=datetime(2026, 5, 1, tzinfo=UTC))
+    write_record(tmp_path, old)
+    found, stored = read_record(tmp_path), read_record(tmp_path, as_stored=True)
+    assert (found.model, found.config["model"]["name"], found.config_hash) == ("conv_vae", "conv_vae", identity(BASE))
+    assert found.identity == identity(changed("model", name="conv_vae")) != identity(BASE)
+    assert (stored.model, stored.hash_by_its_rule) == ("vae", stored.config_hash)
