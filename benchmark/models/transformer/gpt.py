@@ -18,17 +18,15 @@ pixel, its colours together: T = H W C. Unit: nats.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from itertools import islice
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
-from torch.optim import AdamW, Muon, Optimizer
+from torch.optim import AdamW, Optimizer
 
 from benchmark.models.base import GenerativeModel
+from benchmark.nn.optim import Muon, Together
 from benchmark.spec import (
     BadInput,
     Batch,
@@ -44,95 +42,23 @@ from benchmark.spec import (
 )
 
 
-def inverse_rms(x: Tensor) -> Tensor:
-    """1 / rms(x) over the last axis, `[..., 1]`."""
-    mean_square = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square() / x.shape[-1]
-    return mean_square.add_(torch.finfo(x.dtype).eps).rsqrt_()
-
-
-class RMSNorm(torch.autograd.Function):
-    """y = x / rms(x) over the last axis, in fewer passes over memory than torch takes on a CPU."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        scale = inverse_rms(x)
-        y = x * scale
-        ctx.save_for_backward(y, scale)
-        return y
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, dy: Tensor) -> Tensor:
-        """(dy - y mean(y dy)) / rms(x)"""
-        y, scale = ctx.saved_tensors
-        dx = dy * scale
-        return dx.addcmul_(y, torch.linalg.vecdot(y, dx).unsqueeze(-1), value=-1 / y.shape[-1])
-
-
-class NormalisedAndTurned(torch.autograd.Function):
-    """The first `heads` of `x` `[B, T, H, K]` divided by their rms and turned by the angles of `table`, in place."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, table: Tensor, heads: int) -> Tensor:
-        y = x.unflatten(-1, (3 * heads, -1))[:, :, : 2 * heads]
-        scale = inverse_rms(y)
-        rotate_(y.mul_(scale), table)
-        ctx.mark_dirty(x)
-        ctx.save_for_backward(x, table, scale)
-        ctx.heads = heads
-        return x
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None, None]:
-        """As for `RMSNorm`, then turned back: y, turned, has the same product with dy, turned."""
-        x, table, scale = ctx.saved_tensors
-        dx = dy.clone()
-        y, turned = (part.unflatten(-1, (3 * ctx.heads, -1))[:, :, : 2 * ctx.heads] for part in (x, dx))
-        turned.mul_(scale)
-        turned.addcmul_(y, torch.linalg.vecdot(y, turned).unsqueeze(-1), value=-1 / y.shape[-1])
-        rotate_(turned, table, back=True)
-        return dx, None, None
-
-
-class SquaredReLU(torch.autograd.Function):
-    """y = max(x, 0)² in place: x is the largest tensor of a block."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.mark_dirty(x)
-        ctx.save_for_backward(x)
-        return x.relu_().square_()
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, dy: Tensor) -> Tensor:
-        """2 max(x, 0) dy"""
-        (y,) = ctx.saved_tensors
-        return y.sqrt().mul_(dy).mul_(2)
-
-
 def norm(x: Tensor) -> Tensor:
     """x / rms(x) over the last axis."""
-    y: Tensor = F.rms_norm(x, x.shape[-1:]) if x.is_cuda else RMSNorm.apply(x)
-    return y
+    return F.rms_norm(x, x.shape[-1:])
 
 
 def rotary_table(positions: int, width: int) -> Tensor:
-    """cos and sin of position times frequency, `[T, 1, K/2, 2]` (Su and others 2021, eq. 15)."""
+    """cos and sin of position times frequency, `[2, T, K/2]` (Su and others 2021, eq. 15)."""
     frequency = 10_000.0 ** (-torch.arange(0, width, 2) / width)
     angle = torch.outer(torch.arange(positions).float(), frequency)
-    return torch.stack([angle.cos(), angle.sin()], -1).unsqueeze(1)
+    return torch.stack([angle.cos(), angle.sin()])
 
 
-def rotate_(x: Tensor, table: Tensor, back: bool = False) -> Tensor:
-    """Turns neighbouring coordinates of `x` `[B, T, N, K]`, in place, by the angles of `table` `[T, 1, K/2, 2]`.
-
-    A rotation of the plane is a product of complex numbers (eq. 34).
-    """
-    turn = torch.view_as_complex(table.type_as(x))
-    torch.view_as_complex(x.unflatten(-1, (-1, 2))).mul_(turn.conj() if back else turn)
-    return x
+def rotate(x: Tensor, table: Tensor) -> Tensor:
+    """Turns pairs of coordinates of `x` `[B, N, T, K]` by the angles of `table` `[2, T, K/2]` (eq. 34)."""
+    cos, sin = table.type_as(x)
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
 
 
 def smooth_embedding(levels: int, width: int) -> nn.Embedding:
@@ -162,28 +88,21 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, table: Tensor, cache: Tensor | None, start: int) -> Tensor:
         x = x + F.dropout(self.attend(norm(x), table, cache, start), self.dropout, self.training)
-        y = self.down(SquaredReLU.apply(self.up(norm(x))))
+        y = self.down(F.relu(self.up(norm(x))).square())
         return x + F.dropout(y, self.dropout, self.training)
 
     def project(self, x: Tensor, table: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values, `[B, T, N, K]` each, by one product.
-
-        Coordinate i of a head turns with coordinate i + K/2: the rows of their matrices are put side by side.
-        """
-        q, k = (f.weight.unflatten(0, (self.heads, 2, -1)).transpose(1, 2) for f in (self.query, self.key))
-        v = self.value.weight.unflatten(0, (self.heads, -1, 2))
-        y = F.linear(x, torch.cat([q, k, v]).flatten(0, 2)).to(v.dtype)  # [B, T, 3 D]
-        y = NormalisedAndTurned.apply(y, table, self.heads)
-        q, k, v = y.unflatten(-1, (3, self.heads, -1)).unbind(2)
-        return q, k, v
+        """Queries, keys and values, `[B, N, T, K]` each."""
+        q, k, v = (f(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for f in (self.query, self.key, self.value))
+        return rotate(norm(q), table), rotate(norm(k), table), v
 
     def attend(self, x: Tensor, table: Tensor, cache: Tensor | None, start: int) -> Tensor:
-        q, k, v = (part.transpose(1, 2) for part in self.project(x, table))  # [B, N, T, K]
+        q, k, v = self.project(x, table)
         if cache is not None:  # one new position, all before it are known
             cache[:, :, :, start : start + 1] = torch.stack([k, v])
             k, v = cache[:, :, :, : start + 1]
         # On a CPU attention stays in float32: the backward pass of its bfloat16 kernel is several times slower.
-        dtype = q.dtype if x.is_cpu or not torch.is_autocast_enabled(x.device.type) else torch.get_autocast_dtype(x.device.type)
+        dtype = self.value.weight.dtype if x.is_cpu else v.dtype
         with torch.autocast(x.device.type, enabled=False):
             y = F.scaled_dot_product_attention(q.to(dtype), k.to(dtype), v.to(dtype), is_causal=cache is None)
         mixed: Tensor = self.mix(y.transpose(1, 2).flatten(2))
@@ -251,7 +170,7 @@ class GPT(GenerativeModel, Likelihood, TokenLikelihood, Watched):
     def forward(self, stream: Tensor, start: int = 0, caches: list[Tensor] | None = None) -> Tensor:
         """Logits `[B, T, V]` of the tokens from `start` on, each from those before it."""
         x = self.embed(stream, start)
-        table = self.table[start : start + x.shape[1]]
+        table = self.table[:, start : start + x.shape[1]]
         for i, block in enumerate(self.blocks):
             x = block(x, table, caches[i] if caches else None, start)
         logits: Tensor = self.head(norm(x))
@@ -267,7 +186,7 @@ class GPT(GenerativeModel, Likelihood, TokenLikelihood, Watched):
         x = x.long()
         stream = F.pad(x, (self.lag, 0), value=self.begin)[:, :-1]
         logits = self(stream).float()  # [B, T, V]
-        return -F.cross_entropy(logits.flatten(0, 1), x.flatten(), reduction="none").view_as(x)
+        return -F.cross_entropy(logits.transpose(1, 2), x, reduction="none")
 
     def log_prob(self, x: Tensor) -> Tensor:
         return self.token_log_prob(x).sum(1)
@@ -277,10 +196,10 @@ class GPT(GenerativeModel, Likelihood, TokenLikelihood, Watched):
         (Wortsman and others, "Small-scale proxies for large-scale Transformer training instabilities", 2023)."""
         x = x.movedim(1, -1).flatten(1) if self.spec.modality == "image" else x
         y = self.embed(F.pad(x, (self.lag, 0), value=self.begin)[:, :-1], 0)
-        table, largest = self.table[: y.shape[1]], 0.0
+        table, largest = self.table[:, : y.shape[1]], 0.0
         for block in self.blocks:
             q, k, _ = block.project(norm(y), table)
-            largest = max(largest, float((q.transpose(1, 2) @ k.permute(0, 2, 3, 1)).abs().max()) / math.sqrt(q.shape[3]))
+            largest = max(largest, float((q @ k.transpose(2, 3)).abs().max()) / math.sqrt(q.shape[3]))
             y = block(y, table, None, 0)
         return {"attention_logit": largest, "output_logit": float(self.head(norm(y)).abs().max())}
 
@@ -317,32 +236,3 @@ class GPT(GenerativeModel, Likelihood, TokenLikelihood, Watched):
             Muon(matrices, lr=self.muon_learning_rate, weight_decay=self.weight_decay),
             AdamW(rest, lr=self.learning_rate, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
         )
-
-
-class Together(Optimizer):
-    """Several optimisers as one: their groups and their state are its own, so schedules and checkpoints just work."""
-
-    def __init__(self, *parts: Optimizer) -> None:
-        super().__init__([group for part in parts for group in part.param_groups], {})
-        self.parts = parts
-        self._share()
-
-    def _share(self) -> None:
-        groups = iter(self.param_groups)
-        for part in self.parts:
-            part.state = self.state
-            part.param_groups = list(islice(groups, len(part.param_groups)))
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        super().load_state_dict(state_dict)
-        self._share()
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for part in self.parts:
-            part.step()
-        return loss
