@@ -102,9 +102,9 @@ class Block(nn.Module):
             cache[:, :, :, start : start + 1] = torch.stack([k, v])
             k, v = cache[:, :, :, : start + 1]
         # On a CPU attention stays in float32: the backward pass of its bfloat16 kernel is several times slower.
-        dtype = self.value.weight.dtype if x.is_cpu else v.dtype
-        with torch.autocast(x.device.type, enabled=False):
-            y = F.scaled_dot_product_attention(q.to(dtype), k.to(dtype), v.to(dtype), is_causal=cache is None)
+        q, k, v = (part.to(self.value.weight.dtype) for part in (q, k, v))
+        with torch.autocast("cpu", enabled=False):
+            y = F.scaled_dot_product_attention(q, k, v, is_causal=cache is None)
         mixed: Tensor = self.mix(y.transpose(1, 2).flatten(2))
         return mixed
 
