@@ -277,6 +277,39 @@ def evaluate(folder: Path, trust: tuple[str, ...], renew: bool) -> None:
 
 
 @cli.command()
+@click.option("--records", type=click.Path(path_type=Path), default=RECORDS, show_default=True)
+@_TRUST
+def recount(records: Path, trust: tuple[str, ...]) -> None:
+    """Count the FLOPs of records anew that were counted otherwise than today, into recounted.json beside their folder.
+
+    Boards then show these. Exit code 1: some could not be counted.
+    """
+    from benchmark.facts import COSTS
+    from benchmark.leaderboard.recounted import Recounted, as_json, outdated, read_recounted
+    from benchmark.record import read_records, write_atomic
+
+    problems: list[str] = []
+    version, target = COSTS["flops_per_example"].version, records.parent / "recounted.json"
+    recounted = read_recounted(target)
+    wanted = outdated(read_records(records, problems).values(), recounted, version)
+    for name, record in wanted.items():
+        from benchmark.again import count_again
+
+        try:
+            score = count_again(record, trust)
+        except BadInput as error:
+            problems.append(f"{record.model} on {record.data}: {error}")
+            continue
+        if score.value is None:
+            problems.append(f"{record.model} on {record.data}: {score.absent.reason if score.absent else 'no FLOPs'}")
+            continue
+        recounted[name] = Recounted(flops_per_example=score.value, version=version)
+        click.echo(f"{record.model} on {record.data}: {score.value:,.0f} FLOPs an example")
+    click.echo(write_atomic(target, as_json(recounted)) if wanted else f"every count below {records} is of today")
+    sys.exit(_named(problems))
+
+
+@cli.command()
 @click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
 @click.option("-n", "--number", default=64, type=click.IntRange(min=1), help="How many samples.", show_default=True)
 @click.option("--seed", default=0, type=click.IntRange(min=0), show_default=True)
