@@ -71,10 +71,13 @@ class _Seeds(BaseModel):
 
 
 class _DataConfig(BaseModel):
+    name: str
+    target: str
     modality: str
 
 
 class _ModelConfig(BaseModel):
+    name: str
     target: str
 
 
@@ -90,6 +93,7 @@ class _Config(BaseModel):
     data: _DataConfig
     model: _ModelConfig
     budget: _BudgetConfig
+    training: dict[str, Any]
     evaluation: _EvaluationConfig
 
 

@@ -46,25 +46,28 @@ REFERENCES = {
 
 
 def record(scores: dict[str, Score] | None = None, **changes: Any) -> Record:
-    """A finished run of `vae` on digits; `changes` replace top-level keys, `seed` is an integer."""
+    """A finished run of `vae` on digits; `changes` replace top-level keys, `seed` is an integer, `options` are the
+    model's."""
     seed = changes.pop("seed", 0)
     minutes = changes.pop("minutes", 4.0)
     modality, split = changes.pop("modality", "image"), changes.pop("split", "test")
+    options = changes.pop("options", {})
     fingerprint = changes.pop("fingerprint", "ab" * 32)
-    model = changes.get("model", "vae")
+    model, name = changes.get("model", "vae"), changes.get("data", "digits")
     content: dict[str, Any] = {
         "schema": 1,
         "kind": "run",
         "status": "finished",
         "reason": None,
         "model": model,
-        "data": "digits",
+        "data": name,
         "budget": "standard",
         "seed": {"init": seed, "data": seed, "eval": 0},
         "config": {
-            "data": {"modality": modality},
-            "model": {"target": f"benchmark.models.family.{model}.Model"},
+            "data": {"name": name, "target": "benchmark.data.images.Digits", "modality": modality},
+            "model": {"name": model, "target": f"benchmark.models.family.{model}.Model", **options},
             "budget": {"minutes": minutes, "examples": 500_000},
+            "training": {},
             "evaluation": {"split": split},
         },
         "config_hash": "c" * 64,

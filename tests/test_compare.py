@@ -159,7 +159,7 @@ def test_another_sampler_or_a_bound_is_the_same_protocol():
 def test_names_and_paths(tmp_path):
     run = run_of(tmp_path, 2 + noise(0))
     records = {run.path: run.record}
-    current = {("digits", "vae", "standard"): {run.record.config_hash}}
+    current = {("digits", "vae", "standard"): {run.record.identity}}
     assert side("vae", records, current, "digits", "standard").runs == (run,)
     assert side(str(run.path.parent), {}, {}, None, "standard").runs[0].record == run.record
     with pytest.raises(BadInput, match="say on which data"):

@@ -110,7 +110,7 @@ def test_seeds_that_happen_to_be_close_together_convict_nobody() -> None:
         (record(likelihood(1.9, importance_samples=5)), "importance_samples None there, importance_samples 5 here"),
         (record(likelihood(1.9, how="bound")), "'likelihood': 'bound'"),
         (record({}), "nll: it is no longer measured"),
-        (record(status="truncated", reason="4 CPU minutes were spent"), "the clock ended the re-run: 4 CPU minutes"),
+        (record(status="truncated", reason="4 CPU minutes were spent"), "the re-run did not finish: 4 CPU minutes"),
     ],
     ids=["data", "version", "unit", "protocol", "how", "gone", "truncated"],
 )
