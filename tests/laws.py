@@ -48,8 +48,9 @@ logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.ERRO
 
 Build = Callable[[DataSpec], GenerativeModel]
 
-EXERCISE_STEPS = 20  # within which every parameter must have received a gradient
-LEARN_STEPS = 60  # enough to move a distribution over 81 examples away from where it started
+EXERCISE_STEPS = (8, 20)  # at least, and those within which every parameter must have received a gradient
+LEARN_STEPS = 40  # at most; enough to move a distribution over 81 examples away from where it started
+LEARNT = 0.5  # of the way from the uniform distribution to the source: enough to end earlier
 DRILL_STEPS = 600  # at most; a drill ends as soon as its goal is reached
 DRAWS = (32, 512)  # of a bound for each example: so many at a time, so many at most
 ALLOWANCE = 0.02  # below which more draws would not make the judgement of a bound sharper
@@ -168,12 +169,22 @@ class _StopWhen(Callback):
             trainer.should_stop = self.reached
 
 
+def trainable(model: GenerativeModel) -> dict[str, Tensor]:
+    """The parameters that the class does not declare frozen, by name."""
+    return {name: p for name, p in model.named_parameters() if not name.startswith(tuple(model.frozen))}
+
+
 class GradientWitness(Callback):
-    """Notes, at each step of each optimiser, which of its parameters had a gradient."""
+    """Notes, at each step of each optimiser, which of its parameters had a gradient; ends once all have had one."""
 
     def __init__(self) -> None:
         self.nonzero: set[int] = set()
         self.not_finite: set[int] = set()
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        assert isinstance(pl_module, GenerativeModel)
+        reached = all(id(parameter) in self.nonzero for parameter in trainable(pl_module).values())
+        trainer.should_stop = reached and trainer.fit_loop.batch_idx + 1 >= EXERCISE_STEPS[0]
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
         for parameter in (p for group in optimizer.param_groups for p in group["params"] if p.grad is not None):
@@ -216,7 +227,7 @@ class Subject:
     def exercised(self) -> tuple[Any, GradientWitness]:
         """The model after a few steps on the ordinary spec, and who had a gradient."""
         spec, witness = self.universe.ordinary, GradientWitness()
-        model = train(self.fresh(spec), lambda step: noise(spec, step), EXERCISE_STEPS, witness)
+        model = train(self.fresh(spec), lambda step: noise(spec, step), EXERCISE_STEPS[1], witness)
         return model, witness
 
     @cached_property
@@ -226,7 +237,16 @@ class Subject:
     @cached_property
     def learned(self) -> Any:
         """The model after a brief training on the source."""
-        return train(self.fresh(self.universe.enumerable), self.source.batch, LEARN_STEPS)
+        model, source = self.fresh(self.universe.enumerable), self.source
+        if not isinstance(model, (Likelihood, LikelihoodBound, TokenLikelihood)):
+            return train(model, source.batch, LEARN_STEPS)
+
+        def cost(model: Any) -> float:
+            return -float((source.p * log_likelihood(model, source.x)).sum())
+
+        uniform = math.log(len(source.x))
+        goal = uniform + LEARNT * (source.entropy - uniform)
+        return train(model, source.batch, LEARN_STEPS, _StopWhen(lambda model: cost(model) < goal))
 
     @cached_property
     def elbo(self) -> Tensor:
@@ -347,12 +367,12 @@ def assert_builds(subject: Subject) -> None:
 def assert_trains_every_parameter(subject: Subject) -> None:
     """Within a few steps each parameter that is not declared frozen is stepped by an optimiser, with a gradient."""
     model, witness = subject.exercised
-    trainable = {name: p for name, p in model.named_parameters() if not name.startswith(tuple(model.frozen))}
-    assert trainable, "nothing to train"
-    not_finite = [name for name, p in trainable.items() if id(p) in witness.not_finite]
+    parameters = trainable(model)
+    assert parameters, "nothing to train"
+    not_finite = [name for name, p in parameters.items() if id(p) in witness.not_finite]
     assert not not_finite, f"gradient not finite: {', '.join(not_finite)}"
-    untrained = [name for name, p in trainable.items() if id(p) not in witness.nonzero]
-    assert not untrained, f"no gradient reached an optimiser in {EXERCISE_STEPS} steps: {', '.join(untrained)}"
+    untrained = [name for name, p in parameters.items() if id(p) not in witness.nonzero]
+    assert not untrained, f"no gradient reached an optimiser in {EXERCISE_STEPS[1]} steps: {', '.join(untrained)}"
 
 
 def assert_samples(subject: Subject) -> None:
@@ -413,7 +433,7 @@ def assert_normalised(subject: Subject) -> None:
 
 def assert_samples_follow_likelihood(subject: Subject) -> None:
     """The frequencies of samples are the probabilities, before and after training."""
-    for model, n in ((subject.fresh(subject.universe.enumerable), 1000), (subject.learned, 4000)):
+    for model, n in ((subject.fresh(subject.universe.enumerable), 500), (subject.learned, 3000)):
         p = log_likelihood(model, subject.source.x).exp()
         assert_frequencies_agree(draw(model, n), p, subject.universe.enumerable)
 

@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import redirect_stderr, redirect_stdout
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -33,12 +34,11 @@ def _collect_again(files: list[str], answer: Connection) -> None:
     for name, module in list(sys.modules.items()):
         if TESTS in Path(getattr(module, "__file__", None) or os.devnull).parents:
             del sys.modules[name]
-    with open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), 1)
-        os.dup2(nowhere.fileno(), 2)
-        collected = _Collected()
-        quiet = ["-p", "no:cacheprovider", "-p", "no:xdist", "--collect-only"]
-        pytest.main([*quiet, f"--rootdir={TESTS.parent}", *files], plugins=[collected])
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+    collected = _Collected()
+    bare = ["--collect-only", "--assert=plain", *(f"-p=no:{name}" for name in ("cacheprovider", "unraisableexception"))]
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+        pytest.main([*bare, f"--rootdir={TESTS.parent}", *files], plugins=[collected])
     answer.send(collected.names)
 
 
