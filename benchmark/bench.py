@@ -6,7 +6,6 @@ The two alternate in one process, so that their ratio means something on a machi
 from __future__ import annotations
 
 import contextlib
-import io
 import itertools
 import math
 import statistics
@@ -22,12 +21,10 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 from pytorch_lightning import LightningModule, Trainer
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
 from benchmark.build import DataModule, GenerativeModel, build_data, build_model
 from benchmark.config import Experiment, choices, compose
+from benchmark.console import Heading, Sheet
 from benchmark.loop import Hooks, Loop, Plan, Stream, has_bfloat16, seed_everything
 from benchmark.record import hardware
 from benchmark.reference import Machine
@@ -80,11 +77,11 @@ def default_cases() -> list[str]:
     return [f"{model}@{name}" for name in data for model in choices(f"tuned/{name}")]
 
 
-def measure(case: str, rounds: int) -> Row:
+def measure(case: str, rounds: int, trust: Sequence[str] = ()) -> Row:
     """Time `model@data` under its own settings. Raises `BadInput` where the data is missing."""
     quiet_libraries()
     model_name, _, data_name = case.partition("@")
-    experiment = compose([f"model={model_name}", f"data={data_name}", "budget=standard"])
+    experiment = compose([f"model={model_name}", f"data={data_name}", "budget=standard"], trust)
     device = device_named(experiment.runtime.device)
     data = build_data(experiment.data, experiment.runtime.data_root)
     bare = _Bare(experiment, data, device)
@@ -235,17 +232,16 @@ def loop_seconds() -> float:
     return time.perf_counter() - before
 
 
-def as_table(rows: Sequence[Row]) -> str:
-    """The measurements as text, with what the harness's time went to."""
+def as_table(rows: Sequence[Row]) -> Sheet:
+    """The measurements, with what the harness's time went to."""
     parts = list(dict.fromkeys(name for row in rows for name in row.parts))
-    table = Table("model", *("bare ms", "harness ms", "adds ms", "ratio", "range", *parts, ""), box=box.SIMPLE)
-    for column in table.columns[1:]:
-        column.justify = "right"
+    headings = [Heading("model", least=16, number=False), Heading("bare ms", 4), Heading("harness ms", 3)]
+    headings += [Heading("adds ms", 2), Heading("ratio"), Heading("range", 5), *(Heading(name, 6) for name in parts)]
+    headings.append(Heading("verdict", 1, number=False))
+    table = Sheet(headings)
     for row in rows:
         low, high = row.ratios
         spent = [f"{row.parts[name]:.3f}" for name in parts]
         shown = [f"{row.bare:.2f}", f"{row.harness:.2f}", f"{row.overhead:.2f}", f"{row.ratio:.3f}"]
-        table.add_row(row.title, *shown, f"{low:.2f} to {high:.2f}", *spent, row.verdict)
-    console = Console(width=170, record=True, file=io.StringIO())
-    console.print(table)
-    return console.export_text()
+        table.add([row.title, *shown, f"{low:.2f} to {high:.2f}", *spent, row.verdict])
+    return table

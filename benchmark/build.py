@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Annotated, Any, get_origin, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from benchmark.config import DataConfig, Experiment, from_container, read_yaml
+from benchmark.config import DataConfig, Experiment, config_folders, consent, from_container, read_yaml, shown
 from benchmark.data.base import DataModule, SplitName, data_root
 from benchmark.models.base import GenerativeModel
 from benchmark.spec import BadInput, DataSpec, unknown
@@ -22,7 +23,9 @@ __all__ = [
     "SplitName",
     "build_data",
     "build_model",
+    "check_data",
     "check_model",
+    "extractor_folders",
     "load_weights",
     "restore",
     "save_weights",
@@ -31,55 +34,97 @@ __all__ = [
 
 def build_data(config: DataConfig, root: str | None) -> DataModule:
     """The dataset, read and verified. Raises `BadInput` when files are missing, cannot be fetched or are corrupt."""
-    cls = resolve(config.target, DataModule)
-    data: DataModule = cls(data_root(root), **check_options("data", cls, config.options, given=("root",)))
+    cls = resolve(config.target, DataModule, config.trust)
+    data: DataModule = cls(data_root(root), **check_data(config))
     return data
 
 
+def extractor_folders() -> list[Path]:
+    """Where the extractors of a user's own data lie: beside the user's configurations."""
+    return [folder / "extractors" for folder in config_folders()[:-1]]
+
+
+def check_data(config: DataConfig) -> dict[str, Any]:
+    """The dataset's options, with types and ranges checked before a file is read."""
+    cls: type[DataModule] = resolve(config.target, DataModule, config.trust)
+    options = check_options("data", cls, config.options, given=("root",))
+    cls.check(**options)
+    return options
+
+
 def build_model(experiment: Experiment, spec: DataSpec) -> GenerativeModel:
-    """The untrained model for data of this `spec`."""
-    cls = resolve(experiment.model.target, GenerativeModel)
-    model: GenerativeModel = cls(spec, **check_model(experiment))
+    """The untrained model for data of this `spec`. Raises `BadInput` where its options do not fit together."""
+    cls = resolve(experiment.model.target, GenerativeModel, experiment.model.trust)
+    options = check_model(experiment)
+    try:
+        model: GenerativeModel = cls(spec, **options)
+    except (MemoryError, OverflowError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not _TOO_LARGE.search(str(error)):
+            raise
+        raise BadInput(
+            f"model {experiment.model.name!r} does not fit into memory with "
+            f"{', '.join(f'{name}={value}' for name, value in options.items())}: give smaller sizes"
+        ) from error
     return model
 
 
 def check_model(experiment: Experiment) -> dict[str, Any]:
     """The model's options, with types checked against its constructor before data or training cost anything."""
-    cls = resolve(experiment.model.target, GenerativeModel)
+    cls = resolve(experiment.model.target, GenerativeModel, experiment.model.trust)
     return check_options("model", cls, experiment.model.options, given=("spec",))
 
 
-def resolve(target: str, base: type) -> type:
-    """The class at import path `target`; it must be a subclass of `base`. Who may be imported, `config` has decided."""
+def resolve(target: str, base: type, trust: Sequence[str] = ()) -> type:
+    """The class at import path `target`; it must be a subclass of `base`.
+
+    Nothing outside the benchmark is imported, unless its package is in `trust`.
+    """
+    consent(target, trust)
     module_name, _, class_name = target.rpartition(".")
     try:
         module = import_module(module_name)
-    except ImportError as error:
+    except (ImportError, SyntaxError) as error:
         raise BadInput(f"target {target!r} cannot be imported: {error}") from error
     members = dict(inspect.getmembers(module, inspect.isclass))
     if class_name not in members:
         raise unknown(f"class in {module_name}", class_name, members)
     if not issubclass(members[class_name], base):
-        raise BadInput(f"target {target!r} is no {base.__name__}: name a subclass of {base.__module__}.{base.__name__}")
+        raise BadInput(
+            f"target {target!r} is not a {base.__name__}: name a subclass of {base.__module__}.{base.__name__}"
+        )
+    if inspect.isabstract(members[class_name]):
+        missing = ", ".join(sorted(getattr(members[class_name], "__abstractmethods__")))  # noqa: B009
+        raise BadInput(f"target {target!r} is abstract: it lacks {missing}")
     cls: type = members[class_name]
     return cls
 
 
 def check_options(group: str, cls: type, options: Mapping[str, Any], given: tuple[str, ...]) -> dict[str, Any]:
     """`options` coerced to the types of the constructor of `cls`, whose first arguments are `given` by the house."""
-    hints = get_type_hints(cls.__init__)  # type: ignore[misc]
+    hints = get_type_hints(cls.__init__, include_extras=True)  # type: ignore[misc]
     parameters = [name for name in inspect.signature(cls).parameters if name not in given]
+    rules = ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False)
     checked = {}
     for name, value in options.items():
         if name not in parameters:
             raise unknown(f"option of {group}", name, parameters)
         try:
-            adapter = TypeAdapter(hints[name], config=ConfigDict(arbitrary_types_allowed=True))
-            checked[name] = adapter.validate_python(value)
+            if isinstance(value, bool) and not _takes_switch(hints[name]):
+                raise BadInput(f"{group}.{name}={value}: input should not be true or false")
+            checked[name] = TypeAdapter(hints[name], config=rules).validate_python(value)
         except ValidationError as error:
             message = error.errors()[0]["msg"]
-            raise BadInput(f"{group}.{name}={value!r}: {message[0].lower()}{message[1:]}") from error
+            raise BadInput(f"{group}.{name}={shown(value)}: {message[0].lower()}{message[1:]}") from error
     return checked
+
+
+def _takes_switch(hint: Any) -> bool:
+    """Whether a type is bool, has it among its parts, or is not known to be a number: pydantic takes true for 1."""
+    return get_origin(hint) is not Annotated and hint not in (int, float)
+
+
+#: What torch and numpy say of a size that no memory holds.
+_TOO_LARGE = re.compile("not enough memory|out of memory|alloc|overflow|too large|exceeds|Storage size", re.IGNORECASE)
 
 
 def save_weights(model: GenerativeModel, file: Path) -> None:

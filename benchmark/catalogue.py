@@ -4,63 +4,94 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import textwrap
 from pathlib import Path
 from typing import Any
 
-from benchmark.config import choices, config_folders, family_of, load_data, load_model, read_suite
-from benchmark.spec import CAPABILITIES
+from benchmark.config import choices, config_folders, family_of, load_data, load_model, read_suite, read_yaml, strangers
+from benchmark.spec import CAPABILITIES, BadInput
 
 _CAPABILITIES = {capability.__name__ for capability in CAPABILITIES}
 
 
 def catalogue() -> dict[str, list[dict[str, Any]]]:
-    """Everything that can be named on the command line."""
+    """Everything that can be named on the command line; what is malformed is left out."""
+    return read()[0]
+
+
+def read() -> tuple[dict[str, list[dict[str, Any]]], list[str]]:
+    """Everything that can be named on the command line, and a line for each file that is malformed or never read."""
     tuned = {(file.parent.name, file.stem) for file in _tuned_files()}
-    models = []
-    for name in choices("model"):
+
+    def model(name: str) -> dict[str, Any]:
         config = load_model(name)
-        header = _header(config.target)
-        models.append(
-            {
-                "name": name,
-                "family": family_of(config.target),
-                "modalities": config.modalities,
-                **header,
-                "data": sorted(data for data, model in tuned if model == name),
-            }
-        )
-    datasets = [
-        {"name": name, "modality": config.modality, "minutes": config.minutes}
-        for name, config in ((name, load_data(name)) for name in choices("data"))
-    ]
-    suites = []
-    for name in choices("suite"):
-        suite = read_suite(name)
-        runs = [f"{entry.model} on {entry.data}" for entry in suite.experiments]
-        suites.append({"name": name, "description": suite.description, "budget": suite.budget, "runs": runs})
-    return {"models": models, "data": datasets, "suites": suites}
+        return {
+            "name": name,
+            "family": family_of(config.target),
+            "modalities": config.modalities,
+            **_header(config.target),
+            "data": sorted(data for data, model in tuned if model == name),
+        }
+
+    def dataset(name: str) -> dict[str, Any]:
+        config = load_data(name)
+        return {"name": name, "modality": config.modality, "minutes": config.minutes}
+
+    def suite(name: str) -> dict[str, Any]:
+        content = read_suite(name)
+        runs = [f"{entry.model} on {entry.data}" for entry in content.experiments]
+        return {"name": name, "description": content.description, "budget": content.budget, "runs": runs}
+
+    broken: list[str] = []
+    found: dict[str, list[dict[str, Any]]] = {}
+    for title, group, describe in (("models", "model", model), ("data", "data", dataset), ("suites", "suite", suite)):
+        found[title] = []
+        for name in choices(group):
+            try:
+                found[title].append(describe(name))
+            except BadInput as error:
+                broken.append(str(error))
+    others = [file for group in ("budget", "sweep") for file in choices(group).values()] + _tuned_files()
+    for file in others:
+        try:
+            read_yaml(file)
+        except BadInput as error:
+            broken.append(str(error))
+    return found, [*broken, *strangers()]
 
 
-def as_text(content: dict[str, list[dict[str, Any]]]) -> str:
-    """The catalogue as people read it."""
+def as_text(content: dict[str, list[dict[str, Any]]], width: int | None = None) -> str:
+    """The catalogue as people read it: names stand alone at the left, whatever the `width` in columns (`None`: any)."""
+    names = [str(row["name"]) for rows in content.values() for row in rows]
+    column = 4 + max(map(len, names), default=0)
+
+    def entry(name: str, text: str) -> str:
+        first = f"  {name}".ljust(column)
+        if width is None:
+            return f"{first}{text}".rstrip()
+        indent = min(column, max(4, width // 3))
+        start = first if len(first) <= indent else f"{first.rstrip()}\n{'':{indent}}"
+        room = max(20, width - indent)
+        return start + f"\n{'':{indent}}".join(textwrap.wrap(text, room, break_on_hyphens=False) or [""])
+
     lines = ["Models (family: capabilities; tuned for)"]
     for row in content["models"]:
         promises = ", ".join(row["capabilities"]) or "samples only"
-        lines.append(f"  {row['name']:16}{row['family']}: {promises}; {', '.join(row['data']) or 'nothing yet'}")
-        lines.append(f"  {'':16}{row['paper']}")
+        lines.append(entry(row["name"], f"{row['family']}: {promises}; {', '.join(row['data']) or 'nothing yet'}"))
+        lines.append(entry("", row["paper"]))
     lines.append("\nDatasets (CPU minutes of one thread for each budget)")
     for row in content["data"]:
         minutes = ", ".join(f"{name} {value:g}" for name, value in row["minutes"].items())
-        lines.append(f"  {row['name']:16}{row['modality']}: {minutes}")
+        lines.append(entry(row["name"], f"{row['modality']}: {minutes}"))
     lines.append("\nSuites")
     for row in content["suites"]:
-        lines.append(f"  {row['name']:16}{row['description']} (budget {row['budget']})")
-        lines.append(f"  {'':16}{', '.join(row['runs'])}")
+        lines.append(entry(row["name"], f"{row['description']} (budget {row['budget']})"))
+        lines.append(entry("", ", ".join(row["runs"])))
     return "\n".join(lines)
 
 
 def _tuned_files() -> list[Path]:
-    return [file for folder in config_folders() for file in sorted((folder / "tuned").glob("*/*.yaml"))]
+    return [file for folder in config_folders() for file in sorted((folder / "tuned").glob("*/[!.]*.yaml"))]
 
 
 def _header(target: str) -> dict[str, Any]:
@@ -69,7 +100,10 @@ def _header(target: str) -> dict[str, Any]:
     file = _source(module)
     if file is None:
         return {"capabilities": [], "paper": ""}
-    tree = ast.parse(file.read_text())
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (SyntaxError, ValueError) as error:
+        raise BadInput(f"{file} is not Python: {error}") from error
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name]
     bases = [base.id for node in classes for base in node.bases if isinstance(base, ast.Name)]
     lines = [line.strip() for line in (ast.get_docstring(tree) or "").split("\n\n") if line.startswith("Paper:")]

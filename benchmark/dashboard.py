@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
+from benchmark.config import read_yaml
 from benchmark.spec import BadInput, Modality
 
 if TYPE_CHECKING:
@@ -60,9 +60,13 @@ class Dashboard(_Strict):
         return {name for panel in panels for name in (*panel.show, panel.x) if name is not None}
 
 
-def read_dashboard() -> Dashboard:
-    """The definition that is shipped."""
-    return Dashboard.model_validate(yaml.safe_load(FILE.read_text(encoding="utf-8")))
+def read_dashboard(file: Path = FILE) -> Dashboard:
+    """The definition in a file, the shipped one by default. Raises `BadInput` where it is malformed."""
+    try:
+        return Dashboard.model_validate(read_yaml(file))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise BadInput(f"{file}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
 
 
 def workspaces(dashboard: Dashboard, data: Mapping[str, Modality], entity: str, project: str) -> list[Workspace]:

@@ -8,21 +8,23 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from benchmark.build import DataModule, GenerativeModel, SplitName
-from benchmark.metrics import METRICS, anomaly, baselines, by_name, interpolation, reconstruction
+from benchmark.build import DataModule, GenerativeModel, SplitName, extractor_folders
+from benchmark.metrics import METRICS, anomaly, baselines, by_name, extractors, interpolation, reconstruction
 from benchmark.metrics.cost import COST, parameters, peak_memory
-from benchmark.metrics.extractors import load_extractor, load_judge
 from benchmark.metrics.extractors.base import Extractor
 from benchmark.metrics.memorisation import nearest_in_pixels
+from benchmark.metrics.truth import impossible
 from benchmark.spec import (
     Absence,
     AnomalyScores,
     Conditional,
+    DataSpec,
     Estimate,
     Evidence,
     Features,
@@ -100,6 +102,8 @@ class Result:
     samples: Tensor | None = None  # the first draw
     neighbours: Tensor | None = None  # [2k, *shape]: its k samples nearest to training images, each before that image
     sampling_seconds: float | None = None  # for 1,000 samples
+    examples: dict[str, Tensor] = field(default_factory=dict)  # which of the split `per_example` is about, by index
+    impossible: str | None = None  # why its numbers cannot be right, where the source of the data is known
 
 
 def evaluate(
@@ -130,7 +134,30 @@ def evaluate(
     missing["anomalies"] = Absence("does not apply", f"{who} promises no log_prob or elbo")
     for metric in metrics:
         result.scores[metric.name] = _score(metric, evidence, protocols, who, missing)
+    result.impossible = _impossible(result, data, protocol.split)
     return result
+
+
+def load_extractor(data_name: str, spec: DataSpec, inception: Path | None = None) -> Extractor | Absence:
+    """The extractor of a dataset's images, a user's own first, or why there is none."""
+    return extractors.load_extractor(data_name, spec, inception, extractor_folders())
+
+
+def load_judge(data_name: str, spec: DataSpec) -> Extractor | Absence:
+    """The classifier that says what class an image is of, a user's own first, or why there is none."""
+    return extractors.load_judge(data_name, spec, extractor_folders())
+
+
+def _impossible(result: Result, data: DataModule, split: SplitName) -> str | None:
+    """Whether a likelihood, exact or a bound, beats the source of the data, where that is known."""
+    source = data.truth(split).get("source") if result.per_example else None
+    if source is None:
+        return None
+    verdicts = (
+        impossible(ours, source[result.examples[promise]], data.spec, promise)
+        for promise, ours in result.per_example.items()
+    )
+    return next((verdict for verdict in verdicts if verdict is not None), None)
 
 
 def selection_metric(model: GenerativeModel) -> str:
@@ -143,8 +170,8 @@ def selection_metric(model: GenerativeModel) -> str:
 def references(
     data: DataModule, protocol: Protocol, extractor: Extractor | Absence, judge: Extractor | Absence = NO_JUDGE
 ) -> dict[str, dict[str, Score]]:
-    """What no model is needed for, under the same protocol: simple baselines, the entropy where the source of the data
-    is known, and real images in place of samples."""
+    """What no model is needed for, under the same protocol: simple baselines with their own samples, the entropy where
+    the source of the data is known, and real images in place of samples."""
     train, held_out = data.split("train"), data.split(protocol.split)
     evidence: dict[str, Evidence] = {}
     spec, known = data.spec, data.truth(protocol.split)
@@ -170,13 +197,14 @@ def references(
     if spec.modality == "image" and isinstance(extractor, Extractor):
         chosen = _subset(len(held_out.x), protocol.sample_examples, protocol.seed, "samples")
         for name, draws in {
+            "pixel_histogram": _drawn(train.x, len(chosen), spec.levels, protocol),
             "held-out data": [held_out.x[chosen]],  # one draw: the floor, without a standard error
             "training data": [train.x[index] for index in _resampled(len(train.x), len(chosen), protocol)],
         }.items():
-            real = name == "training data"  # which a classifier may learn from: held-out images are its exam
-            needed = _SAMPLE_PARTS if real else _SAMPLE_PARTS - {"labelled"}
+            exam = name == "held-out data"  # from which no classifier may learn
+            needed = _SAMPLE_PARTS - {"labelled"} if exam else _SAMPLE_PARTS
             parts, protocols = _of_samples(draws, data, protocol, extractor, judge, needed)
-            table[name] = scored(name, Evidence(spec, **parts), protocols)
+            table[name] = table.get(name, {}) | scored(name, Evidence(spec, **parts), protocols)
     return table
 
 
@@ -197,12 +225,12 @@ def _collect(
     base: dict[str, Any] = {"split": protocol.split}
     if data.spec.modality == "text":
         if "token_log_prob" in needed and isinstance(model, TokenLikelihood):
-            log_prob, context, of = _stream_log_prob(model, split.x, protocol)
+            log_prob, tokens, context, of = _stream_log_prob(model, split.x, protocol)
             scale = len(log_prob) / len(split.x)
             parts |= {"token_log_prob": log_prob}
             parts |= {"characters": _scaled(split.characters, scale), "bytes": _scaled(split.bytes, scale)}
             protocols["token_log_prob"] = base | context | of | {"how": {"likelihood": "exact"}}
-            result.per_example["token_log_prob"] = log_prob.float()
+            result.per_example["token_log_prob"], result.examples["token_log_prob"] = log_prob.float(), tokens
     else:
         chosen = _subset(len(split.x), protocol.examples, seed, "examples")
         x = split.x[chosen]
@@ -211,12 +239,13 @@ def _collect(
             log_prob = _by_chunks(model.log_prob, x, model.device, seed, "log_prob")
             parts["log_prob"] = log_prob
             protocols["log_prob"] = base | {"how": {"likelihood": "exact"}}
-            result.per_example["log_prob"] = log_prob.float()
+            result.per_example["log_prob"], result.examples["log_prob"] = log_prob.float(), chosen
         if "elbo" in needed and isinstance(model, LikelihoodBound):
             at_most = protocol.solved_examples if isinstance(model, SolvesLikelihood) else None
-            inner = x[_subset(len(x), at_most, seed, "elbo")]
+            inner = _subset(len(x), at_most, seed, "elbo")
             draws = [
-                _by_chunks(model.elbo, inner, model.device, seed, "elbo", draw) for draw in range(protocol.elbo_draws)
+                _by_chunks(model.elbo, x[inner], model.device, seed, "elbo", draw)
+                for draw in range(protocol.elbo_draws)
             ]
             parts["elbo"] = torch.stack(draws)  # [K, N]
             protocols["elbo"] = (
@@ -224,7 +253,7 @@ def _collect(
                 | _named_subset(len(inner), len(split.x))
                 | {"how": _how_bounded(model) | {"draws": protocol.elbo_draws}}
             )
-            result.per_example["elbo"] = parts["elbo"].mean(0).float()
+            result.per_example["elbo"], result.examples["elbo"] = parts["elbo"].mean(0).float(), chosen[inner]
         if "importance_bound" in needed and protocol.importance_samples and isinstance(model, ImportanceBound):
             inner = _subset(len(x), protocol.importance_examples, seed, "importance_bound")
             k = protocol.importance_samples
@@ -238,14 +267,15 @@ def _collect(
                 | {"importance_samples": k, "how": {"likelihood": "bound"}}
             )
             result.per_example["importance_bound"] = bound.float()
+            result.examples["importance_bound"] = chosen[inner]
         if "anomalies" in needed and isinstance(model, (Likelihood, LikelihoodBound)):
             parts["anomalies"], of = _anomalies(model, x, data.spec.levels, protocol, outliers)
             protocols["anomalies"] = {"split": protocol.split} | of
         if "reconstructions" in needed and isinstance(model, Reconstructs):
-            inner = x[_subset(len(x), reconstruction.EXAMPLES, seed, "reconstructions")].long()
-            chunks = [model.reconstruct(chunk.to(model.device)).cpu() for chunk in inner.split(LIKELIHOOD_CHUNK)]
-            parts["reconstructions"] = Reconstructions(inner, torch.cat(chunks))
-            protocols["reconstructions"] = {"split": protocol.split} | _named_subset(len(inner), len(split.x))
+            images = x[_subset(len(x), reconstruction.EXAMPLES, seed, "reconstructions")].long()
+            chunks = [model.reconstruct(chunk.to(model.device)).cpu() for chunk in images.split(LIKELIHOOD_CHUNK)]
+            parts["reconstructions"] = Reconstructions(images, torch.cat(chunks))
+            protocols["reconstructions"] = {"split": protocol.split} | _named_subset(len(images), len(split.x))
         if "interpolations" in needed and isinstance(model, Interpolates) and isinstance(extractor, Extractor):
             with keyed_randomness(model.device, seed, "interpolations"):
                 paths = model.interpolate(interpolation.PATHS, interpolation.STEPS).cpu()  # [paths, steps, *shape]
@@ -351,7 +381,7 @@ def _anomalies(
     how: dict[str, Any] = {"by": "exact likelihood"}
     if not isinstance(model, Likelihood) and isinstance(model, LikelihoodBound):
         bounded = _how_bounded(model)  # what is computed from a bound is not one itself
-        how = {"by": bounded.pop("likelihood")} | bounded | {"draws": anomaly.DRAWS}
+        how = {"by": bounded.pop("likelihood")} | bounded | {"draws": _anomaly_draws(model)}
     return scores, {"inside": len(inside), "outliers": f"{len(outside)} {name}", "how": how}
 
 
@@ -360,8 +390,14 @@ def _log_likelihood(model: GenerativeModel, x: Tensor, seed: int, key: str) -> T
     if isinstance(model, Likelihood):
         return _by_chunks(model.log_prob, x, model.device, seed, "anomalies", key)
     assert isinstance(model, LikelihoodBound)
-    draws = [_by_chunks(model.elbo, x, model.device, seed, "anomalies", key, draw) for draw in range(anomaly.DRAWS)]
-    return torch.stack(draws).mean(0)
+    draws = range(_anomaly_draws(model))
+    return torch.stack([_by_chunks(model.elbo, x, model.device, seed, "anomalies", key, draw) for draw in draws]).mean(
+        0
+    )
+
+
+def _anomaly_draws(model: LikelihoodBound) -> int:
+    return anomaly.SOLVED_DRAWS if isinstance(model, SolvesLikelihood) else anomaly.DRAWS
 
 
 def _judged(judge: Extractor, x: Tensor) -> Tensor:
@@ -405,18 +441,21 @@ def _by_chunks(fn: Callable[[Tensor], Tensor], x: Tensor, device: torch.device, 
 
 def _stream_log_prob(
     model: TokenLikelihood, stream: Tensor, protocol: Protocol
-) -> tuple[Tensor, dict[str, Any], dict[str, Any]]:
-    """Token by token over a stream: a recurrent model carries its state, others see a sliding window."""
+) -> tuple[Tensor, Tensor, dict[str, Any], dict[str, Any]]:
+    """Token by token over a stream: a recurrent model carries its state, others see a sliding window.
+
+    Log-probabilities `[N]`, the places `[N]` of these tokens in the stream, and two parts of the protocol.
+    """
     assert isinstance(model, GenerativeModel)
     (context,) = model.spec.shape
     if isinstance(model, Stateful):
-        lanes, of = _lanes(stream, protocol.examples and protocol.examples * context)
+        lanes, tokens, of = _lanes(stream, protocol.examples and protocol.examples * context)
         state = model.initial_state(len(lanes))
         pieces = [
             model.token_log_prob(piece.long().to(model.device), state).double().cpu()
             for piece in lanes.split(context, dim=1)
         ]
-        return torch.cat(pieces, 1).flatten(), {"context": "carried"}, of
+        return torch.cat(pieces, 1).flatten(), tokens.flatten(), {"context": "carried"}, of
     stride = min(protocol.stride or context, context)
     starts = list(range(0, len(stream) - context + 1, stride))
     if starts and starts[-1] + context < len(stream) and protocol.examples is None:
@@ -427,25 +466,28 @@ def _stream_log_prob(
         starts = [starts[index] for index in kept]
     else:
         of = {}
-    log_probs, scored = [], 0
+    log_probs, places, scored = [], [], 0
     for chunk in torch.tensor(starts).split(LIKELIHOOD_CHUNK):
         windows = stream[chunk[:, None] + torch.arange(context)]  # [B, T]
         token_log_prob = model.token_log_prob(windows.long().to(model.device)).double().cpu()
         for start, row in zip(chunk.tolist(), token_log_prob, strict=True):
             new = start + context - scored if protocol.examples is None else context
             log_probs.append(row[-new:])
+            places.append(torch.arange(start + context - new, start + context))
             scored = start + context
-    return torch.cat(log_probs), {"context": context, "stride": stride}, of
+    return torch.cat(log_probs), torch.cat(places), {"context": context, "stride": stride}, of
 
 
-def _lanes(stream: Tensor, at_most: int | None) -> tuple[Tensor, dict[str, Any]]:
-    """The whole stream `[1, N]`; or at most so many tokens of it, as excerpts that lie evenly over it."""
+def _lanes(stream: Tensor, at_most: int | None) -> tuple[Tensor, Tensor, dict[str, Any]]:
+    """The whole stream `[1, N]`, or at most so many tokens of it as excerpts that lie evenly over it; the place of each
+    token; a part of the protocol."""
     if at_most is None:
-        return stream[None], {}
+        return stream[None], torch.arange(len(stream))[None], {}
     length = max(1, min(at_most, len(stream)) // LIKELIHOOD_CHUNK)
     excerpts = stream.unfold(0, length, 1)  # [N - length + 1, length], a view
     starts = torch.linspace(0, len(excerpts) - 1, LIKELIHOOD_CHUNK).long()
-    return excerpts[starts], {"subset": f"{len(starts)} excerpts of {length} of {len(stream)} tokens"}
+    places = starts[:, None] + torch.arange(length)
+    return excerpts[starts], places, {"subset": f"{len(starts)} excerpts of {length} of {len(stream)} tokens"}
 
 
 def _score(
@@ -467,8 +509,8 @@ def _score(
     shown = {**protocols[part], **metric.protocol}
     try:
         estimate = metric.compute(evidence)
-    except (ArithmeticError, ValueError, RuntimeError) as error:  # linear algebra of degenerate samples
-        reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+    except (ArithmeticError, ValueError, IndexError, MemoryError, RuntimeError) as error:  # of degenerate samples, say
+        reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}".removesuffix(": ")
         return Score(metric.unit, metric.version, protocol=shown, absent=Absence("failed", reason))
     return _value(metric, estimate, shown)
 
@@ -477,7 +519,11 @@ def _value(metric: Metric, estimate: Estimate, shown: dict[str, Any]) -> Score:
     if not math.isfinite(estimate.value):
         absent = Absence("failed", f"the value is {estimate.value}")
         return Score(metric.unit, metric.version, n=estimate.n, protocol=shown, absent=absent)
-    return Score(metric.unit, metric.version, estimate.value, estimate.stderr, estimate.n, shown)
+    stderr = estimate.stderr
+    if stderr is not None and not math.isfinite(stderr):  # the number stands, and says why it has no error
+        shown = shown | {"how": shown.get("how", {}) | {"stderr": f"left out, since it is {stderr}"}}
+        stderr = None
+    return Score(metric.unit, metric.version, estimate.value, stderr, estimate.n, shown)
 
 
 def _subset(total: int, at_most: int | None, seed: int, purpose: str) -> Tensor:
@@ -499,6 +545,15 @@ def _resampled(total: int, n: int, protocol: Protocol) -> Iterator[Tensor]:
         with keyed_randomness(torch.device("cpu"), protocol.seed, "training data", draw):
             index = torch.randint(total, (n,))
         yield index
+
+
+def _drawn(train: Tensor, n: int, levels: int, protocol: Protocol) -> list[Tensor]:
+    """Independent draws of `n` images whose pixels know nothing of each other: what a sampler must beat."""
+    draws = []
+    for draw in range(protocol.sample_draws):
+        with keyed_randomness(torch.device("cpu"), protocol.seed, "pixel histogram", draw):
+            draws.append(baselines.draw_pixel_histogram(train, n, levels))
+    return draws
 
 
 def _missing(extractor: Extractor | Absence, judge: Extractor | Absence) -> dict[str, Absence]:

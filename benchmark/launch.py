@@ -27,7 +27,8 @@ from benchmark.config import Experiment, from_container, read_yaml, validate
 from benchmark.record import (
     UNFINISHED,
     Record,
-    code_hash,
+    code_identity,
+    code_of,
     is_running,
     is_unfinished,
     read_record,
@@ -389,10 +390,12 @@ def serve_trials(tasks: TextIO, say: Callable[[Event], None]) -> None:
         task = json.loads(lines.get())
         folder = Path(task["folder"])
         try:
-            if not (folder / "config.yaml").is_file():
-                train.prepare(from_container(task["config"]), folder)
+            experiment = from_container(task["config"], task["trust"])
+            if started_with(folder) != code_identity(experiment.targets):  # what other code began is begun anew
+                (folder / "last.ckpt").unlink(missing_ok=True)
+                train.prepare(experiment, folder)
             errand = train.Errand("trial", task["group"], go_on)
-            train.carry_out(folder, lambda progress: say(asdict(progress)), errand=errand)
+            train.carry_out(folder, lambda progress: say(asdict(progress)), experiment.trust, errand)
         except BadInput as error:
             say({"refused": str(error)})
         else:
@@ -408,20 +411,23 @@ def _identity(experiment: Experiment) -> Identity:
 
 def _finished(experiments: Sequence[Experiment]) -> dict[Identity, Path]:
     """The folders of the runs that today's code has finished."""
-    found = {}
+    found, codes = {}, {_identity(one): code_identity(one.targets) for one in experiments}
     for root in {experiment.runtime.runs for experiment in experiments}:
         for file, record in read_records(Path(root)).items():
-            if record.status not in UNFINISHED and record.code_hash == code_hash():
-                found[record.identity, tuple(sorted(record.seed.items()))] = file.parent
+            identity = record.identity, tuple(sorted(record.seed.items()))
+            if record.status not in UNFINISHED and code_of(record) == codes.get(identity):
+                found[identity] = file.parent
     return found
 
 
 def _stopped(experiments: Sequence[Experiment]) -> dict[Identity, Path]:
     """The folders of the runs that today's code began, and that nobody is carrying on."""
-    found = {}
+    found, codes = {}, {_identity(one): code_identity(one.targets) for one in experiments}
     for root, data in {(experiment.runtime.runs, experiment.data.name) for experiment in experiments}:
         for file in sorted(Path(root, data).glob("*/*/config.yaml")):
             folder = file.parent
-            if is_unfinished(folder) and started_with(folder) == code_hash() and not is_running(folder):
-                found[_identity(validate(read_yaml(file)))] = folder
+            if is_unfinished(folder) and not is_running(folder):
+                identity = _identity(validate(read_yaml(file)))
+                if started_with(folder) == codes.get(identity):
+                    found[identity] = folder
     return found

@@ -9,6 +9,7 @@ import json
 import math
 import os
 import platform
+import re
 import subprocess
 import sys
 import tempfile
@@ -34,7 +35,11 @@ SCHEMA: Literal[2] = 2
 Kind = Literal["run", "trial"]
 Status = Literal["finished", "diverged", "failed", "truncated", "pruned"]
 
-_REPOSITORY = Path(__file__).resolve().parent.parent
+CHANGED = "changed under way"  # said of the code of a run that was resumed with other code
+
+_NAME = re.compile(r"[\w-][\w.-]*")
+_PACKAGE = Path(__file__).resolve().parent
+_REPOSITORY = _PACKAGE.parent
 _PACKAGES = (
     "generative-benchmark",
     "torch",
@@ -83,6 +88,7 @@ class _ModelConfig(BaseModel):
 
 class _BudgetConfig(BaseModel):
     examples: int
+    minutes: float
 
 
 class _EvaluationConfig(BaseModel):
@@ -107,6 +113,15 @@ class _Split(BaseModel):
     sha256: str
 
 
+class _Reference(BaseModel):  # a score as plain values
+    unit: str
+    version: int
+    value: float | None = None
+    stderr: float | None = None
+    n: int | None = None
+    protocol: dict[str, Any] = {}
+
+
 class _Dataset(BaseModel):  # empty where a run failed before it had its data
     name: str = ""
     source: str = ""
@@ -115,6 +130,7 @@ class _Dataset(BaseModel):  # empty where a run failed before it had its data
     note: str = ""
     publishable: bool = True
     splits: dict[str, _Split] = {}
+    references: dict[str, dict[str, _Reference]] = {}
 
 
 class _Hardware(BaseModel):
@@ -165,7 +181,7 @@ class Record(BaseModel):
     stability: dict[str, float] = {}  # how training went (`benchmark.watch`); older records have none
     # Since schema 2; older records have none of these.
     share: Annotated[float, Field(ge=0, le=1)] | None = None  # of the examples that the budget asks for
-    impossible: str | None = None  # why its likelihood cannot be: it beats the known source of the data
+    impossible: str | None = None  # why its numbers cannot be right: they beat the known source of the data
     precision: Literal["float32", "bfloat16"] | None = None  # of the forward pass in training, as the hardware had it
     processes: Annotated[int, Field(ge=1)] = 1  # that trained together
     condition: dict[str, Any] | None = None  # what samples are drawn under, as the data specifies it
@@ -238,6 +254,8 @@ def read_record(path: Path, as_stored: bool = False) -> Record:
     try:
         record = Record.model_validate_json(file.read_bytes())
         return record if as_stored else _under_todays_names(record)
+    except OSError as error:
+        raise BadInput(f"{file} cannot be read: {error.strerror or error}") from error
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "the file"
@@ -258,27 +276,56 @@ def _under_todays_names(record: Record) -> Record:
     return record.model_copy(update={**new, "config": config})
 
 
-def read_records(folder: Path) -> dict[Path, Record]:
-    """Every record below `folder`, published (`<seed>-<hash>-<run>.json`) or of local runs (`record.json`)."""
-    files = sorted(
-        file for file in folder.rglob("*.json") if not _NOT_RECORDS & set(file.parts) and file.name != "begun.json"
-    )
-    return {file: read_record(file) for file in files}
+def read_records(folder: Path, problems: list[str] | None = None) -> dict[Path, Record]:
+    """Every record below `folder`, published (`<seed>-<hash>-<run>.json`) or of local runs (`record.json`).
+
+    What is no record is skipped and named: in `problems`, a line each, or on standard error where none are given.
+    """
+    found = {}
+    for file in record_files(folder):
+        try:
+            record = read_record(file)
+            for name in (record.data, record.model):
+                if not _NAME.fullmatch(name):
+                    raise BadInput(f"{file}: {name!r} cannot name a page: letters, digits, '_', '-' and '.' can")
+        except BadInput as error:
+            if problems is None:
+                name_skipped(str(error))
+            else:
+                problems.append(str(error))
+        else:
+            found[file] = record
+    return found
+
+
+@cache
+def name_skipped(problem: str) -> None:
+    """Say on standard error, once a process, which file was skipped and why."""
+    print(f"skipped: {problem}", file=sys.stderr)
+
+
+def record_files(folder: Path) -> list[Path]:
+    """Where records may be below `folder`."""
+    files = (file for file in folder.rglob("*.json") if not _NOT_RECORDS & set(file.parts))
+    return sorted(file for file in files if not file.is_dir())
 
 
 #: How a run ends that its command, or `run --resume`, resumes from its last checkpoint.
 UNFINISHED = ("failed", "truncated")
 
 
-def begin(folder: Path, config: Mapping[str, Any]) -> None:
-    """Note in a new run's folder with which code it starts, and the configuration that decides its result."""
-    content = {"code_hash": code_hash(), "config": config}
-    write_atomic(folder / "begun.json", json.dumps(content, indent=1) + "\n")
+def begin(folder: Path, config: Mapping[str, Any], targets: Iterable[str] = ()) -> None:
+    """Note in a new run's folder what decides its result: the configuration, and the code that it starts with.
+
+    The code is the benchmark's, and that of the classes outside it at the import paths `targets`.
+    """
+    _write_begun(folder, {"code": code_identity(targets), "config": config})
 
 
-def started_with(folder: Path) -> str | None:
-    """The `code_hash` with which the run in `folder` started; `None` where that is unknown."""
-    return _begun(folder).get("code_hash")
+def started_with(folder: Path) -> dict[str, str] | None:
+    """The `code_identity` with which the run in `folder` started; `None` where it is unknown, or changed since."""
+    begun = _begun(folder)
+    return None if "changed_code" in begun else begun.get("code")
 
 
 def check_unchanged(folder: Path, config: Mapping[str, Any]) -> None:
@@ -292,10 +339,38 @@ def check_unchanged(folder: Path, config: Mapping[str, Any]) -> None:
         )
 
 
+def check_code(folder: Path, targets: Iterable[str], changed_code: bool = False) -> None:
+    """Refuse to resume a run whose code has changed since it began, unless `changed_code` allows it.
+
+    Where that is allowed, its record says so.
+    """
+    begun, today = _begun(folder), code_identity(targets)
+    began = begun.get("code")
+    if began is None or began == today or "changed_code" in begun:
+        return
+    if not changed_code:
+        parts = sorted(name for name in began.keys() | today.keys() if began.get(name) != today.get(name))
+        raise BadInput(
+            f"{folder} began with other code ({', '.join(parts)} changed since): restore that code, start a new "
+            "run, or resume with --changed-code, which its record will say"
+        )
+    _write_begun(folder, begun | {"changed_code": today})
+
+
+def changed_code(folder: Path) -> dict[str, str]:
+    """What the record of a run that was resumed with other code says: the code that it began with."""
+    begun = _begun(folder)
+    return {CHANGED: json.dumps(begun["code"])} if "changed_code" in begun else {}
+
+
 def _begun(folder: Path) -> dict[str, Any]:
     file = folder / "begun.json"
     content: dict[str, Any] = json.loads(file.read_bytes()) if file.is_file() else {}
     return content
+
+
+def _write_begun(folder: Path, content: Mapping[str, Any]) -> None:
+    write_atomic(folder / "begun.json", json.dumps(content, indent=1) + "\n")
 
 
 def _first_difference(old: Any, new: Any, key: str = "") -> tuple[str, Any, Any] | None:
@@ -314,18 +389,12 @@ def is_unfinished(folder: Path) -> bool:
 
 
 def set_aside(folder: Path) -> None:
-    """Make room for the record of a run that is resumed: that of the attempt before moves to `attempts/`.
-
-    Raises `BadInput` where the run is finished.
-    """
+    """Make room for the record of a run that is resumed: that of the attempt before moves to `attempts/`."""
     file = folder / "record.json"
-    if not file.is_file():
-        return
-    if read_record(file).status not in UNFINISHED:
-        raise BadInput(f"{folder} is finished: its record is never overwritten; start a new run instead")
-    attempts = folder / "attempts"
-    attempts.mkdir(exist_ok=True)
-    file.rename(attempts / f"{len(list(attempts.iterdir())):03d}.json")
+    if file.is_file():
+        attempts = folder / "attempts"
+        attempts.mkdir(exist_ok=True)
+        file.rename(attempts / f"{len(list(attempts.iterdir())):03d}.json")
 
 
 def note_spent(folder: Path, seconds: float) -> None:
@@ -336,7 +405,20 @@ def note_spent(folder: Path, seconds: float) -> None:
 def spent(folder: Path) -> float:
     """Seconds that all attempts at a run have trained, as far as is known."""
     file = folder / "spent"
-    return float(file.read_text()) if file.is_file() else 0.0
+    return float(file.read_text(encoding="utf-8")) if file.is_file() else 0.0
+
+
+def code_identity(targets: Iterable[str] = ()) -> dict[str, str]:
+    """Which code carries out a run: the benchmark's `code_hash`, and SHA-256 of each package outside it that one of the
+    import paths `targets` names."""
+    return {"benchmark": code_hash() or "", **sources(targets)}
+
+
+def code_of(record: Record) -> dict[str, str] | None:
+    """The `code_identity` of the code that made a record; `None` where that changed under way."""
+    if CHANGED in record.environment:
+        return None
+    return {"benchmark": record.code_hash or "", **record.sources}
 
 
 @contextmanager
@@ -392,6 +474,8 @@ def why_no_evidence(record: Record) -> str | None:
         return "it was scored on the validation split: run it again without evaluation.split=validation"
     if record.code_hash is None or record.git is None or record.git["dirty"]:
         return "it was made with code that is not committed: commit, then run it again"
+    if CHANGED in record.environment:
+        return "its code changed while it was under way: run it again"
     return None
 
 
@@ -452,7 +536,12 @@ def now() -> datetime:
 
 @cache
 def git_state() -> dict[str, Any] | None:
-    """Commit, and whether the code differs from it. `None` outside a git checkout."""
+    """Commit, and whether the code differs from it. `None` outside a git checkout of the benchmark.
+
+    A repository that merely surrounds an installed package is not one: its commit says nothing about this code.
+    """
+    if _git("ls-files", "--error-unmatch", "benchmark/__init__.py", "configs/experiment.yaml") is None:
+        return None
     commit = _git("rev-parse", "HEAD")
     if commit is None:
         return None
@@ -461,41 +550,80 @@ def git_state() -> dict[str, Any] | None:
 
 
 @cache
-def code_hash() -> str | None:
-    """Git's hash of a tree that holds `benchmark/` and `configs/` as they are on disk. `None` outside a checkout."""
-    with tempfile.TemporaryDirectory() as folder:
-        index = {"GIT_INDEX_FILE": f"{folder}/index"}
-        if _git("add", "--", "benchmark", "configs", env=index) is None:
-            return None
-        return _git("write-tree", env=index)
+def code_hash() -> str:
+    """Git's hash of a tree that holds `benchmark/` and `configs/` as they are on disk, of a checkout or installed."""
+    inside = _PACKAGE / "configs"  # where the installed package has them
+    configs = inside if inside.is_dir() else _REPOSITORY / "configs"
+    return _object("tree", _entries({"benchmark": _tree(_PACKAGE, without=inside), "configs": _tree(configs)})).hex()
 
 
-def environment(targets: Iterable[str] = ()) -> dict[str, str]:
-    """Versions of Python and of the packages that numbers depend on; of a package outside the benchmark that one of
-    the import paths `targets` names, a hash of its source."""
+#: What is no code: leftovers of the interpreter, of the system and of editors.
+_LEFTOVERS = re.compile(r"__pycache__|wandb|\..*|.*\.pyc|.*~|.*\.(swp|orig|rej)")
+
+
+def _tree(folder: Path, without: Path | None = None) -> bytes | None:
+    """Git's hash of a folder; `None` for an empty one, which git does not know."""
+    found: dict[str, bytes | None] = {}
+    for file in folder.iterdir():
+        if file != without and not _LEFTOVERS.fullmatch(file.name):
+            found[file.name] = _tree(file) if file.is_dir() else _object("blob", file.read_bytes())
+    kept = {name: digest for name, digest in found.items() if digest is not None}
+    if not kept:
+        return None
+    return _object("tree", _entries(kept, {name for name in kept if (folder / name).is_dir()}))
+
+
+def _entries(found: Mapping[str, bytes | None], folders: Iterable[str] | None = None) -> bytes:
+    """The content of a tree object: mode, name and hash of each entry, folders sorted as if they ended in a slash."""
+    folders = set(found) if folders is None else set(folders)
+    names = sorted(found, key=lambda name: f"{name}/".encode() if name in folders else name.encode())
+    modes = {name: b"40000" if name in folders else b"100644" for name in names}
+    return b"".join(modes[name] + b" " + name.encode() + b"\0" + (found[name] or b"") for name in names)
+
+
+def _object(kind: str, content: bytes) -> bytes:
+    """The SHA-1 by which git knows an object."""
+    return hashlib.sha1(f"{kind} {len(content)}\0".encode() + content, usedforsecurity=False).digest()
+
+
+def environment() -> dict[str, str]:
+    """Versions of Python and of the packages that numbers depend on."""
     versions = {"python": platform.python_version(), "platform": platform.platform()}
     for package in _PACKAGES:
         try:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             versions[package] = "not installed"
+    return versions
+
+
+def sources(targets: Iterable[str]) -> dict[str, str]:
+    """Package outside the benchmark that one of the import paths `targets` names -> SHA-256 of its files."""
     outside = {target.split(".")[0] for target in targets} - {"benchmark"}
-    return versions | {package: f"source {_source_hash(package)}" for package in sorted(outside)}
+    return {package: _source_hash(package) for package in sorted(outside)}
 
 
+@cache  # what a process has imported stays what it was
 def _source_hash(package: str) -> str:
-    """The start of the SHA-256 of all Python files of a package, or of a module that is one file."""
+    """SHA-256 of all code of a package, of all parts of one that several distributions share, or of a module that is
+    one file."""
+    importlib.invalidate_caches()
     found = importlib.util.find_spec(package)
     if found is None:
         return "unknown"
     folders = [Path(folder) for folder in found.submodule_search_locations or ()]
-    files = {file.relative_to(folder).as_posix(): file for folder in folders for file in folder.rglob("*.py")}
+    files = [
+        (file.relative_to(folder).as_posix(), file)
+        for folder in folders
+        for file in folder.rglob("*")
+        if file.suffix in (".py", ".so", ".pyd") and file.is_file()
+    ]
     if not files and found.origin is not None:
-        files = {Path(found.origin).name: Path(found.origin)}
+        files = [(Path(found.origin).name, Path(found.origin))]
     digest = hashlib.sha256()
-    for name, file in sorted(files.items()):
+    for name, file in sorted(files):
         digest.update(f"{name}\0{hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
-    return digest.hexdigest()[:16]
+    return digest.hexdigest()
 
 
 def hardware() -> dict[str, Any]:
@@ -505,15 +633,23 @@ def hardware() -> dict[str, Any]:
 
 def _cpu_model() -> str:
     cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines() if cpuinfo.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def _git(*arguments: str, env: Mapping[str, str] | None = None) -> str | None:
+def _git(*arguments: str) -> str | None:
+    """What git says of the repository whose top is the folder of the package; `None` where it has nothing to say."""
+    if not (_REPOSITORY / ".git").exists():  # also a file, in a worktree: else a repository around it would answer
+        return None
     command: Sequence[str] = ("git", "-C", str(_REPOSITORY), *arguments)
+    elsewhere = {
+        name: value for name, value in os.environ.items() if not name.startswith("GIT_")
+    }  # as a hook sets them
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, **(env or {})})
+        done = subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="replace", check=True, env=elsewhere
+        )
     except (OSError, subprocess.CalledProcessError):
         return None
     return done.stdout.strip()

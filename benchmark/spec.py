@@ -7,13 +7,23 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Protocol, runtime_checkable
+
+from annotated_types import Ge, Gt, Le, Lt
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Modality = Literal["image", "text"]
 Direction = Literal["lower", "higher", "neither"]
+
+# Types of a constructor's options: a value outside is refused before data or training cost anything.
+Size = Annotated[int, Ge(1), Le(2**16)]  # of a network: width, depth, heads; or of an image's patch
+Count = Annotated[int, Ge(0), Le(2**16)]  # what may also be none
+Steps = Annotated[int, Ge(1), Le(10**6)]  # of a sampler or an estimator
+Share = Annotated[float, Ge(0), Lt(1)]  # dropout, momentum: a probability or weight below 1
+NonNegative = Annotated[float, Ge(0)]  # learning rate, weight decay, weight of a term
+Positive = Annotated[float, Gt(0)]
 
 
 class BadInput(Exception):

@@ -38,7 +38,9 @@ def traces(run: Path) -> dict[str, bytes]:
     if pictures := _moments(run / "samples", ".png"):
         found[".png"] = _strip(pictures)
     if texts := _moments(run / "samples", ".txt"):
-        found[".txt"] = "\n".join(f"=== {name}\n\n{file.read_text()}" for name, file in texts.items()).encode()
+        found[".txt"] = "\n".join(
+            f"=== {name}\n\n{file.read_text(encoding='utf-8')}" for name, file in texts.items()
+        ).encode()
     if (file := run / "samples" / "neighbours.png").is_file():
         found[NEIGHBOURS] = _palette(file.read_bytes())
     return found

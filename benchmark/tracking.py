@@ -85,7 +85,7 @@ class Tracker:
         if file.suffix == ".png":
             self.log({name: wandb.Image(str(file))}, examples)
         else:
-            self.log({name: wandb.Html(f"<pre>{html.escape(file.read_text())}</pre>")}, examples)
+            self.log({name: wandb.Html(f"<pre>{html.escape(file.read_text(encoding='utf-8'))}</pre>")}, examples)
 
     def summary(
         self, scores: Mapping[str, Score], split: str, cost: Mapping[str, Any], stability: Mapping[str, float]
@@ -145,7 +145,7 @@ def sync(runs: Path) -> int:
         raise BadInput(f"no offline runs below {runs} that were not uploaded: run something, or name another folder")
     ask_server()
     command = [sys.executable, "-m", "wandb", "sync", "--yes", *map(str, folders)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
     left = len(offline_runs(runs))
     if done.returncode != 0 or left:
         said = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
@@ -158,7 +158,8 @@ def save_samples(x: Tensor, spec: DataSpec, decode: Callable[[Tensor], str], ste
     """Samples as people look at them: images `[n, C, H, W]` as a grid, tokens `[n, T]` as text. Returns the file."""
     if spec.modality == "text":
         file = stem.with_suffix(".txt")
-        file.write_text("\n\n".join(f"--- sample {i + 1}\n{decode(row)}" for i, row in enumerate(x)) + "\n")
+        texts = (f"--- sample {i + 1}\n{decode(row)}" for i, row in enumerate(x))
+        file.write_text("\n\n".join(texts) + "\n", encoding="utf-8")
         return file
     from torchvision.utils import save_image
 

@@ -67,12 +67,12 @@ class Errand:
 
 def prepare(experiment: Experiment, folder: Path | None = None) -> Path:
     """A new run's folder, with the resolved configuration in it. Wrong options are refused before it exists."""
-    check_model(experiment)
+    _check(experiment)
     if folder is None:
         folder = Path(experiment.runtime.runs) / experiment.data.name / experiment.model.name / secrets.token_hex(4)
     folder.mkdir(parents=True, exist_ok=True)
     records.write_atomic(folder / "config.yaml", yaml.safe_dump(experiment.container(), sort_keys=False))
-    records.begin(folder, _decisive(experiment))
+    records.begin(folder, _decisive(experiment), experiment.targets)
     return folder
 
 
@@ -81,17 +81,37 @@ def _decisive(experiment: Experiment) -> dict[str, Any]:
     return experiment.model_dump(mode="json", exclude={"runtime"})
 
 
+def _check(experiment: Experiment) -> None:
+    """Raises `BadInput` where options, data and machine do not go together, as far as that is known without training.
+
+    The data is read and the model built, and both are forgotten.
+    """
+    check_model(experiment)  # its types, before data costs anything
+    device_named(experiment.runtime.device)
+    data = build_data(experiment.data, experiment.runtime.data_root)
+    build_model(experiment, data.spec)
+    outliers(experiment, data)
+    inception, batch_size = experiment.runtime.inception, experiment.training.batch_size
+    if inception is not None and not Path(inception).is_file():
+        raise BadInput(f"runtime.inception={inception} is not a file: give the path of the weights, or leave it out")
+    n = len(data.split("train").x)
+    if batch_size > n:
+        raise BadInput(f"training.batch_size={batch_size} is more than {experiment.data.name} has: give 1 to {n}")
+
+
 def carry_out(
     folder: Path,
     report: Callable[[Progress], None],
     trust: tuple[str, ...] = (),
     errand: Errand = Errand(),
     overrides: Sequence[str] = (),
+    changed_code: bool = False,
 ) -> Record:
     """Train and score what `config.yaml` in `folder` says; the record there says how it ended.
 
     A run that was stopped, that failed or that reached its limit resumes from its last checkpoint, with the same result
     as if it had never stopped. `overrides` (`runtime.limit_minutes=90`) may change how it runs, not what it computes.
+    Where the code has changed since it began, it is refused, unless `changed_code` allows it.
     """
     if not (folder / "config.yaml").is_file():
         raise BadInput(f"{folder} holds no config.yaml: give the folder of a run, runs/<data>/<model>/<id>")
@@ -100,6 +120,9 @@ def carry_out(
     if errand.kind == "trial" and experiment.evaluation.split != "validation":
         raise BadInput(f"{folder}: a trial never sees the test split: set evaluation.split=validation")
     with records.carrying_on(folder):
+        if not records.is_unfinished(folder):
+            raise BadInput(f"{folder} is finished: its record is never overwritten; start a new run instead")
+        records.check_code(folder, experiment.targets, changed_code)
         records.check_unchanged(folder, _decisive(experiment))
         records.set_aside(folder)
         return _Run(experiment, folder, report, errand).carry_out()
@@ -278,6 +301,7 @@ class _Run:
             name: {metric: asdict(score) for metric, score in scores.items()} for name, scores in found.items()
         }
         self.scores |= result.scores | self._sampling_cost(result)
+        self.impossible = result.impossible
         records.write_per_example(self.folder, {name: values.numpy() for name, values in result.per_example.items()})
         self._picture("final", loop.examples)
         if result.neighbours is not None:
@@ -356,7 +380,8 @@ class _Run:
             code_hash=records.code_hash(),
             git=records.git_state(),
             dataset=self.dataset,
-            environment=records.environment((experiment.data.target, experiment.model.target)),
+            environment=records.environment() | records.changed_code(self.folder),
+            sources=records.sources(experiment.targets),
             hardware=records.hardware() | _hardware(device),
             started=self.started,
             seconds=round(time.perf_counter() - self.clock, 3),
@@ -430,7 +455,7 @@ def outliers(experiment: Experiment, data: DataModule) -> Outliers | None:
     name, split = experiment.evaluation.outliers, experiment.evaluation.split
     if name == "corrupted":
         return None
-    other = build_data(load_data(name), experiment.runtime.data_root)
+    other = build_data(load_data(name, experiment.trust), experiment.runtime.data_root)
     if (other.spec.shape, other.spec.levels) != (data.spec.shape, data.spec.levels):
         raise BadInput(
             f"evaluation.outliers={name} has shape {other.spec.shape} and {other.spec.levels} levels, the data "
@@ -465,7 +490,7 @@ def _hardware(device: torch.device) -> dict[str, Any]:
 def _read_curves(file: Path) -> list[tuple[int, str, float]]:
     if not file.is_file():
         return []
-    rows = list(csv.reader(file.read_text().splitlines()))[1:]
+    rows = list(csv.reader(file.read_text(encoding="utf-8").splitlines()))[1:]
     return [(int(examples), name, float(value)) for examples, name, value in rows]
 
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import math
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
+from rich.console import Console
+
+from benchmark.console import Sheet
+from benchmark.facts import COSTS
 from benchmark.record import Record
 from benchmark.spec import Absence, Score
 
@@ -35,7 +40,20 @@ def distance(fid: float, **protocol: Any) -> dict[str, Score]:
 
 
 def cost() -> dict[str, Score]:
-    return {"parameters": Score("1", 1, 259_488.0), "cpu_minutes": Score("min", 1, 0.109)}
+    return {name: spent(name, value) for name, value in (("parameters", 259_488.0), ("cpu_minutes", 0.109))}
+
+
+def spent(name: str, value: float) -> Score:
+    """A cost as it is counted today."""
+    return Score(COSTS[name].unit, COSTS[name].version, value)
+
+
+def shown(table: Sheet, width: int) -> str:
+    """What a terminal of so many columns shows."""
+    console = Console(width=width, file=io.StringIO())
+    console.print(table)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
 
 
 REFERENCES = {
@@ -46,27 +64,30 @@ REFERENCES = {
 
 
 def record(scores: dict[str, Score] | None = None, **changes: Any) -> Record:
-    """A finished run of `vae` on digits; `changes` replace top-level keys, `seed` is an integer, `options` are the
-    model's."""
+    """A finished run of `vae` on digits; `changes` replace top-level keys, `seed` is an integer and `options` are more
+    of the model's."""
     seed = changes.pop("seed", 0)
     minutes = changes.pop("minutes", 4.0)
     modality, split = changes.pop("modality", "image"), changes.pop("split", "test")
-    options = changes.pop("options", {})
     fingerprint = changes.pop("fingerprint", "ab" * 32)
-    model, name = changes.get("model", "vae"), changes.get("data", "digits")
+    model, options = changes.get("model", "vae"), changes.pop("options", {})
     content: dict[str, Any] = {
         "schema": 1,
         "kind": "run",
         "status": "finished",
         "reason": None,
         "model": model,
-        "data": name,
+        "data": "digits",
         "budget": "standard",
         "seed": {"init": seed, "data": seed, "eval": 0},
         "config": {
-            "data": {"name": name, "target": "benchmark.data.images.Digits", "modality": modality},
-            "model": {"name": model, "target": f"benchmark.models.family.{model}.Model", **options},
-            "budget": {"minutes": minutes, "examples": 500_000},
+            "data": {
+                "name": changes.get("data", "digits"),
+                "target": "benchmark.data.images.Digits",
+                "modality": modality,
+            },
+            "model": {"name": model, "target": f"benchmark.models.family.{model}.Model"} | options,
+            "budget": {"minutes": minutes, "examples": 1000},
             "training": {},
             "evaluation": {"split": split},
         },

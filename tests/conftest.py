@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
+
+from benchmark.data import download
+from benchmark.data.base import DataModule
+from benchmark.data.download import Remote
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -21,3 +27,27 @@ def _data_root() -> Path:
 @pytest.fixture(scope="session")
 def data_root() -> str:
     return str(_data_root())
+
+
+class _NotHere(Exception):
+    pass
+
+
+@pytest.fixture(scope="session")
+def stored(data_root: str) -> Callable[[type[DataModule]], DataModule]:
+    """Reads a dataset whose verified files are in the data root, and skips the test where they are not: nothing is
+    fetched. Files that are there and damaged fail the test."""
+
+    def absent(remote: Remote, path: Path) -> None:
+        raise _NotHere
+
+    @cache
+    def read(cls: type[DataModule]) -> DataModule:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(download, "acquire", absent)
+            try:
+                return cls(Path(data_root))
+            except _NotHere:
+                pytest.skip(f"the files of {cls.__name__} are not in {data_root}: set BENCHMARK_DATA")
+
+    return read

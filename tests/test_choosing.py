@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from builders import absent, distance, likelihood, record
+from builders import absent, distance, likelihood, record, spent
 from test_sensitivity import study
 
 from benchmark.leaderboard.choosing import Advice, advice, choosing_page
@@ -19,14 +19,16 @@ MODELS = [
 ]
 
 
-def spent(minutes: float, seconds: float) -> dict[str, Score]:
-    return {"cpu_minutes": Score("min", 1, minutes), "sampling_seconds": Score("s", 1, seconds)}
+def costs(flops: float, evaluations: float, seconds: float) -> dict[str, Score]:
+    """Of training, of one sample, and the time for a thousand."""
+    values = {"flops_per_example": flops / 1000, "sampling_evaluations": 1000 * evaluations}
+    return {name: spent(name, value) for name, value in (values | {"sampling_seconds": seconds}).items()}
 
 
 RECORDS = {
-    Path("0.json"): record(likelihood(1.9, "bound") | distance(5.0) | spent(1.0, 0.1)),
-    Path("1.json"): record(likelihood(1.7) | distance(2.0) | spent(3.0, 9.0), model="pixelcnn"),
-    Path("2.json"): record(absent("bits_per_dim", "no") | distance(1.5) | spent(2.0, 0.01), model="gan"),
+    Path("0.json"): record(likelihood(1.9, "bound") | distance(5.0) | costs(1.0, 1, 0.1)),
+    Path("1.json"): record(likelihood(1.7) | distance(2.0) | costs(3.0, 64, 9.0), model="pixelcnn"),
+    Path("2.json"): record(absent("bits_per_dim", "no") | distance(1.5) | costs(2.0, 1, 0.01), model="gan"),
     Path("3.json"): record(likelihood(0.1), data="truth", model="pixelcnn", dataset={"entropy": 0.1}),
 }
 
@@ -46,11 +48,12 @@ def test_each_question_is_answered_from_the_records() -> None:
     assert likely.facts[0] == "digits: pixelcnn (1.700) is first in bits/dim"
     assert (
         likely.facts[1]
-        == "digits: by CPU minutes of training, no other is both cheaper and better than vae (1) or pixelcnn (3)"
+        == "digits: by FLOPs of training, no other is both cheaper and better than vae (1) or pixelcnn (3)"
     )
     assert samples.facts[0] == "digits: gan (1.50) is first in FID"
     assert (
-        samples.facts[2] == "digits: by seconds per 1,000 samples, no other is both cheaper and better than gan (0.01)"
+        samples.facts[2]
+        == "digits: by network evaluations per sample, no other is both cheaper and better than gan (1)"
     )
     able = dict(cells(found["What else a model can do"]))
     assert able["the likelihood itself"] == "pixelcnn"
@@ -65,7 +68,7 @@ def test_the_answers_in_short_stand_first() -> None:
     assert first.facts == [
         "Density estimation and compression: pixelcnn (1.700), in bits/dim on digits",
         "Samples that look real: gan (1.50), in FID on digits",
-        "Fast sampling: gan on digits (0.01 s per 1,000 samples)",
+        "Fast sampling: gan or vae on digits (1 network evaluation per sample)",
         "No time to tune: vae on digits, judged by nats/example (50% of its settings work)",
     ]
 
@@ -74,9 +77,17 @@ def test_the_fastest_sampler_is_not_always_the_best() -> None:
     slow = {path: one for path, one in RECORDS.items() if one.model != "gan"}
     fast = parts(slow, MODELS)["Fast sampling"]
     assert fast.short == (
-        "vae on digits (0.1 s per 1,000 samples); of those that are or share the first in FID, pixelcnn (9 s)"
+        "vae on digits (1 network evaluation per sample); of those that are or share the first in FID, pixelcnn (64)"
     )
     assert [row[0] for row in cells(fast)] == ["vae", "pixelcnn"]
+    assert fast.facts == ["digits, on AMD EPYC, 2 cores, 1 thread used: vae is the quickest (0.1 s per 1,000 samples)"]
+
+
+def test_seconds_are_compared_within_one_hardware_alone() -> None:
+    other = record(likelihood(1.7) | distance(2.0) | costs(3, 64, 0.02), model="pixelcnn", hardware={"cpu": "other"})
+    assert parts(RECORDS | {Path("1.json"): other}, MODELS)["Fast sampling"].facts == [
+        "digits, on AMD EPYC, 2 cores, 1 thread used: gan is the quickest (0.01 s per 1,000 samples)"
+    ]
 
 
 def test_codes_are_of_models_that_encode_or_walk() -> None:
@@ -112,5 +123,5 @@ def test_studies_say_who_forgives_settings_that_were_not_tuned() -> None:
 def test_the_page_is_markdown_and_leaves_data_of_known_entropy_out() -> None:
     text = choosing_page(advice(RECORDS, MODELS))
     assert "## Density estimation and compression" in text
-    assert "| pixelcnn | family | digits | 1.700 | 1 | 3 | 9 |" in text
+    assert "| pixelcnn | family | digits | 1.700 | 1 | 3 | 64 |" in text
     assert "truth" not in text

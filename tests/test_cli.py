@@ -183,7 +183,7 @@ def test_a_run_that_is_killed_goes_on(tmp_path: Path) -> None:
 def test_what_kill_and_slurm_send_stops_as_ctrl_c_does(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def work(*_: object) -> None:
+    def work(*_: object, **__: object) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(10)
 

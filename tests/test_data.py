@@ -14,9 +14,11 @@ import tarfile
 import threading
 import zipfile
 from collections import Counter
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import islice
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -26,7 +28,8 @@ import yaml
 from benchmark.data.base import SPLITS, InMemory, fingerprint
 from benchmark.data.download import Remote, fetch
 from benchmark.data.images import BinaryMnist, Cifar10, Digits, FashionMnist, Images, Mnist, hold_out, read_idx
-from benchmark.data.text import PyDocs, Text, Text8, TinyShakespeare, WikiText2
+from benchmark.data.synthetic import SyntheticText
+from benchmark.data.text import Characters, PyDocs, Text, Text8, TinyShakespeare, WikiText2
 from benchmark.spec import BadInput
 
 
@@ -145,21 +148,13 @@ def test_every_example_is_visited_equally_often(batch_size):
 
 
 @pytest.fixture(scope="session")
-def mnist_root(data_root) -> Path:
-    root = Path(data_root)
-    if not any((root / Mnist.folder).glob("train-images-idx3-ubyte*")):
-        pytest.skip("MNIST is not in the data root")
-    return root
+def mnist(stored) -> Mnist:
+    return stored(Mnist)
 
 
 @pytest.fixture(scope="session")
-def mnist(mnist_root) -> Mnist:
-    return Mnist(mnist_root)
-
-
-@pytest.fixture(scope="session")
-def binary_mnist(mnist_root) -> BinaryMnist:
-    return BinaryMnist(mnist_root)
+def binary_mnist(stored) -> BinaryMnist:
+    return stored(BinaryMnist)
 
 
 def test_mnist(mnist):
@@ -177,11 +172,11 @@ def test_mnist(mnist):
     assert mnist.split("train").x.dtype == torch.uint8
 
 
-def test_binary_mnist_is_fixed_for_evaluation(binary_mnist, mnist_root):
+def test_binary_mnist_is_fixed_for_evaluation(binary_mnist, data_root):
     check_batches(binary_mnist)
     check_description(binary_mnist)
     assert binary_mnist.spec.levels == 2
-    again = BinaryMnist(mnist_root)
+    again = BinaryMnist(Path(data_root))
     for name in SPLITS:
         assert torch.equal(again.split(name).x, binary_mnist.split(name).x)
         assert binary_mnist.split(name).x.max() == 1
@@ -225,24 +220,25 @@ def idx(array: np.ndarray) -> bytes:
     return bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
 
 
-def small_mnist(root: Path, packed: bool) -> tuple[type[FashionMnist], dict[str, np.ndarray]]:
-    """A FashionMnist over 30 + 10 random images, written under `root`."""
+def small_mnist(root: Path, packed: bool) -> tuple[type[Mnist], dict[str, np.ndarray]]:
+    """MNIST over 30 + 10 random images, written under `root`."""
     random = np.random.default_rng(0)
     arrays = {}
     for part, n in (("train", 30), ("t10k", 10)):
         arrays[f"{part}-images-idx3-ubyte"] = random.integers(0, 256, (n, 28, 28), dtype=np.uint8)
         arrays[f"{part}-labels-idx1-ubyte"] = random.integers(0, 10, n, dtype=np.uint8)
-    folder = root / FashionMnist.folder
+    folder = root / Mnist.folder
     folder.mkdir(parents=True)
     checksums = {}
     for name, array in arrays.items():
         content = idx(array)
         plain = hashlib.sha256(content).hexdigest()
-        content = gzip.compress(content) if packed else content
+        content = gzip.compress(content, mtime=0) if packed else content
         (folder / (f"{name}.gz" if packed else name)).write_bytes(content)
         checksums[name] = (hashlib.sha256(content).hexdigest(), plain)
 
-    class Small(FashionMnist):
+    class Small(Mnist):
+        mirrors = ()
         files = checksums
         validation = 6
         split_sha256 = fingerprint(*hold_out(torch.arange(30), 6, seed=0))
@@ -266,11 +262,50 @@ def test_idx_files_are_read_packed_or_not(tmp_path, packed):
 @pytest.mark.parametrize("packed", [True, False])
 def test_a_damaged_file_is_named_and_left_alone(tmp_path, packed):
     small, _ = small_mnist(tmp_path, packed)
-    path = next((tmp_path / FashionMnist.folder).glob("t10k-images*"))
+    path = next((tmp_path / Mnist.folder).glob("t10k-images*"))
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(BadInput, match=f"{path.name} has checksum sha256:[0-9a-f]+, must be sha256:"):
         small(tmp_path)
     assert path.exists()
+
+
+def test_an_unpacked_file_whose_content_nobody_published_is_not_read(tmp_path):
+    small, _ = small_mnist(tmp_path, packed=False)
+    folder = tmp_path / Mnist.folder
+    packed = {file.name: gzip.compress(file.read_bytes(), mtime=0) for file in folder.iterdir()}
+
+    class Fashion(small):
+        files: ClassVar = {name: (hashlib.sha256(content).hexdigest(), None) for name, content in packed.items()}
+
+    with pytest.raises(
+        BadInput, match=r"train-images-idx3-ubyte cannot be verified.*put train-images-.*\.gz beside it"
+    ):
+        Fashion(tmp_path)
+    for name, content in packed.items():  # as torchvision leaves them, side by side: the packed ones are read
+        (folder / f"{name}.gz").write_bytes(content)
+        (folder / name).write_bytes(b"not what the archive holds")
+    assert len(Fashion(tmp_path).split("test").x) == 10
+
+
+def test_every_file_of_fashion_mnist_has_a_checksum_or_is_refused(tmp_path):
+    for name, (packed, plain) in FashionMnist.files.items():
+        assert len(packed) == 64
+        assert plain is None
+        path = tmp_path / FashionMnist.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(idx(np.zeros((3, 28, 28), np.uint8)))
+    with pytest.raises(BadInput, match="cannot be verified"):
+        FashionMnist(tmp_path)
+
+
+def test_digits_that_another_version_of_their_package_changed_are_refused(monkeypatch):
+    from sklearn import datasets
+
+    digits = datasets.load_digits()
+    digits.images[7, 3, 3] += 1
+    monkeypatch.setattr(datasets, "load_digits", lambda: digits)
+    with pytest.raises(BadInput, match=r"digits has SHA-256 [0-9a-f]+, must be"):
+        Digits(Path("unused"))
 
 
 @pytest.mark.parametrize("content", [b"", b"\0\0\x08\1", idx(np.zeros((3, 2), np.uint8))[:-1]])
@@ -315,10 +350,10 @@ def test_cifar10_is_read_from_the_folder_or_the_archive(tmp_path, packed):
     assert [len(data.split(name).x) for name in SPLITS] == [15, 5, 4]
     assert np.array_equal(data.split("test").x[2, 1].flatten(), pixels["test_batch"][2, 1024:2048])  # green
     assert data.split("test").labels.tolist() == [3, 1, 4, 1]
-    if not packed:
-        (tmp_path / Cifar10.folder / "data_batch_3").write_bytes(b"not the pickle that was published")
-        with pytest.raises(BadInput, match="data_batch_3 has checksum"):
-            Small(tmp_path)
+    damaged = archive if packed else tmp_path / Cifar10.folder / "data_batch_3"
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    with pytest.raises(BadInput, match=f"{damaged.name} has checksum"):
+        Small(tmp_path)
 
 
 # Downloads, from a server on this machine -------------------------------------------------------------------------
@@ -368,7 +403,7 @@ def test_a_download_is_verified_and_not_repeated(server, tmp_path):
     for _ in range(2):
         assert fetch(tmp_path, remote(f"{server.url}/good")).read_bytes() == CONTENT
     assert server.requests == {"/good": 1}
-    assert not list(tmp_path.glob("set/*.part"))
+    assert [path.name for path in tmp_path.rglob("*")] == ["set", "file.bin"]
 
 
 @pytest.mark.parametrize("bad", ["truncated", "other", "missing"])
@@ -380,7 +415,7 @@ def test_a_bad_download_leaves_nothing_and_says_what_to_do(server, tmp_path, bad
     assert "\n" not in message
     for part in ("file.bin", wanted.urls[0], str(tmp_path / "set" / "file.bin"), wanted.checksum):
         assert part in message
-    assert [path.name for path in tmp_path.glob("set/*") if path.suffix != ".lock"] == []
+    assert list(tmp_path.iterdir()) == []
     assert fetch(tmp_path, remote(wanted.urls[0], f"{server.url}/good")).read_bytes() == CONTENT  # the next mirror
 
 
@@ -393,10 +428,13 @@ def test_no_network_says_where_to_put_the_file(server, tmp_path):
     server.shutdown()
     server.server_close()
     with pytest.raises(BadInput, match=r"cannot fetch file.bin from http.* by hand; its checksum is sha256:"):
-        fetch(tmp_path, remote(f"{server.url}/good"))
+        fetch(tmp_path / "data", remote(f"{server.url}/good"))
+    assert not (tmp_path / "data").exists()
 
 
-def test_an_interrupted_download_starts_again(server, tmp_path, monkeypatch):
+def test_an_interrupted_download_leaves_nothing_and_what_a_killed_one_left_is_overwritten(
+    server, tmp_path, monkeypatch
+):
     def interrupted(source, target):
         raise KeyboardInterrupt
 
@@ -404,11 +442,13 @@ def test_an_interrupted_download_starts_again(server, tmp_path, monkeypatch):
         patch.setattr("os.replace", interrupted)
         with pytest.raises(KeyboardInterrupt):
             fetch(tmp_path, remote(f"{server.url}/good"))
+    assert list(tmp_path.iterdir()) == []
     partial = tmp_path / "set" / "file.bin.part"
-    partial.write_bytes(partial.read_bytes()[:1000] + b"rubbish")
-    assert not (tmp_path / "set" / "file.bin").exists()
+    partial.parent.mkdir()
+    partial.write_bytes(CONTENT[:1000] + b"rubbish")
+    (tmp_path / "set" / "file.bin.lock").touch()
     assert fetch(tmp_path, remote(f"{server.url}/good")).read_bytes() == CONTENT
-    assert not partial.exists()
+    assert [path.name for path in partial.parent.iterdir()] == ["file.bin"]
 
 
 def test_processes_that_want_one_file_fetch_it_once(server, tmp_path):
@@ -430,6 +470,19 @@ def test_a_file_put_there_by_hand_is_checked_and_kept(tmp_path):
     assert path.read_bytes() == b"mine"
 
 
+def test_a_folder_in_the_place_of_a_file_is_said_so(tmp_path):
+    (tmp_path / "set" / "file.bin").mkdir(parents=True)
+    with pytest.raises(BadInput, match=r"cannot read .*file.bin: .*; make it a readable file"):
+        fetch(tmp_path, remote())
+
+
+def test_a_folder_that_was_there_before_a_failed_download_stays(tmp_path):
+    (tmp_path / "set").mkdir()
+    with pytest.raises(BadInput, match="cannot fetch"):
+        fetch(tmp_path, remote())
+    assert [path.name for path in tmp_path.rglob("*")] == ["set"]
+
+
 def test_a_root_that_cannot_be_written_is_said_so(tmp_path):
     (tmp_path / "set").write_text("a file where a folder should be")
     with pytest.raises(BadInput, match=r"cannot write .*file.bin"):
@@ -448,10 +501,8 @@ def test_pydocs_is_there_everywhere():
     assert "Python" in data.describe()["note"]
 
 
-def test_tinyshakespeare(data_root):
-    if not (Path(data_root) / TinyShakespeare.remote.path).exists():
-        pytest.skip("tinyshakespeare is not in the data root")
-    data = TinyShakespeare(Path(data_root))
+def test_tinyshakespeare(stored):
+    data = stored(TinyShakespeare)
     check_text(data)
     assert data.spec.levels == 65
     assert [len(data.split(name).x) for name in SPLITS] == [948_084, 55_770, 111_540]
@@ -464,12 +515,43 @@ def test_tinyshakespeare(data_root):
     assert data.decode(data.split("train").x[:14]) == "First Citizen:"
 
 
-def test_strange_character_and_long_context_are_refused():
+def test_strange_character_is_refused():
     with pytest.raises(BadInput, match="'\u2603' is not one of the characters of pydocs"):
         PyDocs(Path("unused")).encode("snow\u2603man")
-    for context in (0, 10**7):
-        with pytest.raises(BadInput, match=f"context={context} does not fit pydocs: give 1 to"):
-            PyDocs(Path("unused"), context=context)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("context", 0), ("context", -3), ("context", 10**9), ("order", "rnadom")]
+)
+@pytest.mark.parametrize("cls", [PyDocs, TinyShakespeare, Text8, WikiText2, SyntheticText])
+def test_options_that_no_text_fits_are_refused_before_a_file_is_read(cls, option, value):
+    given = f"{option}={value}" if option == "context" else repr(value)
+    with pytest.raises(BadInput, match=given):
+        cls.check(**{option: value})
+
+
+def test_a_window_fits_into_every_split():
+    shortest = min(len(PyDocs(Path("unused")).split(name).x) for name in SPLITS)
+    PyDocs.check(context=shortest)
+    for refuse in (PyDocs.check, partial(PyDocs, Path("unused"))):
+        with pytest.raises(BadInput, match=f"context={shortest + 1} does not fit pydocs: give 1 to {shortest}"):
+            refuse(context=shortest + 1)
+        with pytest.raises(BadInput, match="unknown order 'rnadom'; did you mean 'random'"):
+            refuse(order="rnadom")
+
+
+def test_what_is_said_of_the_shortest_splits_is_true(stored):
+    for cls in (SyntheticText, TinyShakespeare):
+        data = stored(cls)
+        assert cls.shortest == min(len(data.split(name).x) for name in SPLITS)
+
+
+def test_an_empty_split_is_refused():
+    class Tiny(Characters):
+        card = PyDocs.card
+
+    with pytest.raises(BadInput, match="the validation split of pydocs is empty"):
+        Tiny({"train": "abc", "validation": "", "test": "a"}, ["a", "b", "c"], context=1, order="random")
 
 
 def test_text8_is_cut_at_90_and_95_percent(tmp_path):
@@ -504,7 +586,7 @@ def test_wikitext2_counts_words_and_characters(tmp_path):
     class Small(WikiText2):
         remote = Remote(WikiText2.remote.path, (), sha256(archive))
 
-    data = Small(tmp_path, context=8)
+    data = Small(tmp_path, context=5)
     check_batches(data)
     check_description(data)
     assert data.vocabulary == [".", "<eos>", "<unk>", "=", "Robert", "actor", "an", "is"]

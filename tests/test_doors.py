@@ -18,10 +18,12 @@ PACKAGE = "benchmark"
 DOORS: dict[str, tuple[str, ...]] = {
     "__init__": (),
     "spec": (),
+    "facts": ("spec",),
+    "console": (),
     "nn": (),
     "data": ("spec",),
     "models": ("spec", "nn", "models.base"),
-    "metrics": ("spec",),
+    "metrics": ("spec", "facts"),
     "identity": (),
     "config": ("spec", "identity"),
     "reference": ("spec", "config"),
@@ -29,16 +31,18 @@ DOORS: dict[str, tuple[str, ...]] = {
     "build": ("spec", "config", "data", "models.base"),
     "evaluate": ("spec", "build", "metrics"),
     "tracking": ("spec",),
-    "dashboard": ("spec",),  # charts what `tracking` logs, by name
+    "dashboard": ("spec", "config"),  # charts what `tracking` logs, by name; a user's own definition comes first
     "loop": ("spec", "build"),
     "watch": (),
     "train": ("spec", "config", "reference", "build", "loop", "evaluate", "record", "tracking", "watch"),
     "again": ("spec", "build", "evaluate", "record", "tracking", "train"),
-    "bench": ("spec", "config", "reference", "build", "loop", "record", "train"),
+    "bench": ("spec", "config", "reference", "console", "build", "loop", "record", "train"),
     "traces": ("spec",),
     "record": ("spec", "identity", "config", "traces"),
-    "leaderboard": ("spec", "record", "traces", "sweep"),  # a study's statistics are computed in one place
-    "report": ("spec", "config", "record", "traces", "leaderboard"),  # a configuration is data, and has a hash
+    # a study's statistics are computed in one place
+    "leaderboard": ("spec", "facts", "console", "record", "traces", "sweep"),
+    # a configuration is data, and has a hash
+    "report": ("spec", "facts", "console", "config", "record", "traces", "leaderboard"),
     "sweep": ("spec", "identity", "config", "record", "launch"),  # trials train in processes of `launch`
     "launch": ("spec", "config", "reference", "train", "record"),
 }
@@ -47,6 +51,8 @@ WITHOUT_TORCH = (
     "__main__",
     "catalogue",
     "config",
+    "console",
+    "facts",
     "record",
     "traces",
     "leaderboard",

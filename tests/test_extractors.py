@@ -48,10 +48,8 @@ def test_the_digits_extractor_knows_digits_it_never_saw(digits, data_root):
 
 
 @pytest.mark.parametrize(("name", "cls"), [("mnist", Mnist), ("binary_mnist", BinaryMnist)])
-def test_the_mnist_extractors_know_digits_they_never_saw(name, cls, data_root):
-    if not (Path(data_root) / "MNIST").is_dir():
-        pytest.skip(f"no MNIST under {data_root}: set BENCHMARK_DATA")
-    data = cls(Path(data_root))
+def test_the_mnist_extractors_know_digits_they_never_saw(name, cls, stored):
+    data = stored(cls)
     extractor, judge = load_extractor(name, data.spec), load_judge(name, data.spec)
     test = data.split("test")
     chosen = torch.randperm(len(test.x), generator=torch.Generator().manual_seed(0))[:1000]

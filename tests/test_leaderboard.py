@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import math
 import re
 import subprocess
@@ -13,13 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import NATS_PER_DIM_BIT, TEST, absent, distance, likelihood, record
+from builders import NATS_PER_DIM_BIT, TEST, absent, cost, distance, likelihood, record, spent
 from rich.console import Console
 
 from benchmark.leaderboard.board import boards
 from benchmark.leaderboard.columns import quantity
 from benchmark.leaderboard.markdown import code, escape, link
 from benchmark.leaderboard.published import read_published
+from benchmark.leaderboard.recounted import read_recounted, recount
+from benchmark.leaderboard.rows import Run
 from benchmark.leaderboard.statistics import improvement, log_interval, pooled_stderr, rank_ranges, student_interval
 from benchmark.leaderboard.terminal import runs_table
 from benchmark.leaderboard.texts import words
@@ -116,18 +119,18 @@ def test_a_row_is_the_mean_over_seeds_with_its_interval() -> None:
 
 def test_only_the_tuned_configuration_stands_on_the_board() -> None:
     current = {("digits", "vae", "standard"): {record().identity}}
-    other = record(likelihood(1.2), options={"latent": 8}, config_hash="e" * 64)
+    other = record(likelihood(1.2), options={"latent": 8})
     text = page(record(), other, record(model="gan"), current=current)
     (rows,) = tables(text, "Likelihood")
     assert [row[1] for row in rows if row[0]] == ["vae"]
-    assert "other configuration (eeeeeeee)" in text
+    assert f"other configuration ({other.identity[:8]})" in text
     assert re.search(r"gan, standard, seed 0, .*: nothing is tuned for it", text)
 
 
 def test_local_runs_take_every_configuration_as_it_is() -> None:
-    other = record(likelihood(1.2), options={"latent": 8})
-    (rows,) = tables(page(record(), other), "Likelihood")
-    assert [row[1] for row in rows if row[0]] == [f"vae ({one.identity[:8]})" for one in (other, record())]
+    one, other = record(), record(likelihood(1.2), options={"latent": 8})
+    (rows,) = tables(page(one, other), "Likelihood")
+    assert [row[1] for row in rows if row[0]] == [f"vae ({run.identity[:8]})" for run in (other, one)]
 
 
 def test_newest_code_wins_once_it_has_all_seeds() -> None:
@@ -180,10 +183,37 @@ def test_a_model_that_only_diverged_is_a_row_without_a_number() -> None:
     assert "gan: no run finished, see below" in text
 
 
-def test_truncated_runs_are_marked() -> None:
-    text = page(record(status="truncated", reason="4 CPU minutes were over"))
-    assert tables(text, "Likelihood")[0][0][1] == "vae†"
-    assert "truncated (4 CPU minutes were over)" in text
+def test_a_truncated_run_is_ranked_nowhere_and_listed_with_its_share_of_examples() -> None:
+    reason = "the limit of 30 minutes was reached, at 370 of 1,000 examples"
+    text = page(record(likelihood(1.0), model="cut", status="truncated", reason=reason), record(likelihood(1.9)))
+    (rows,) = tables(text, "Likelihood")
+    assert [row[1] for row in rows if row[0]] == ["vae"]
+    assert "cut: no run finished, see below" in text
+    assert "## Runs that did not finish: 1 truncated" in text
+    assert f"truncated at 37 % of its examples ({reason})" in text
+    text = page(record(likelihood(1.0), status="truncated", reason="4 CPU minutes were over", seed=1), record())
+    assert tables(text, "Likelihood")[0][0][-1] == "1 of 2"
+    assert "truncated (4 CPU minutes were over)" in text, "an old record does not say its share"
+
+
+def test_what_cannot_be_right_is_ranked_nowhere_and_has_a_section_of_its_own() -> None:
+    why = "bits_per_dim 0.76 beats the source's own 1.34 by 41 standard errors: log_prob cannot be right"
+    wrong = record(likelihood(0.76) | distance(0.1), model="wrong", impossible=why)
+    text = page(wrong, record(likelihood(0.76), model="wrong", seed=1), record(likelihood(1.9) | distance(2.0)))
+    assert [row[1] for row in tables(text, "Likelihood")[0] if row[0]] == ["vae"]
+    assert [row[1] for row in tables(text, "Samples")[0] if row[0]] == ["vae"]
+    assert "## Impossible numbers, ranked nowhere: 1 run" in text
+    assert why in text
+    assert "wrong: it reports what cannot be, see below" in text
+
+
+def test_a_record_that_does_not_say_so_is_convicted_by_its_own_references() -> None:
+    source = {"source": {"bits_per_dim": asdict(Score("bits/dim", 1, 1.34, 0.01, 180, TEST))}}
+    dataset = record().dataset | {"references": source}
+    found = {bits: Run(Path("x"), record(likelihood(bits), dataset=dataset)).impossible for bits in (0.76, 1.25, 1.34)}
+    assert found == {0.76: "bits_per_dim 0.76 beats the source's own 1.34 of the same examples", 1.25: None, 1.34: None}
+    fewer = replace(likelihood(0.76)["bits_per_dim"], n=50)  # other examples may be easier
+    assert Run(Path("x"), record({"bits_per_dim": fewer}, dataset=dataset)).impossible is None
 
 
 def test_validation_scores_and_trials_are_no_results() -> None:
@@ -241,8 +271,48 @@ def test_seeds_under_two_protocols_are_never_averaged() -> None:
 
 
 def test_budgets_do_not_mix() -> None:
-    text = page(record(), record(likelihood(2.5), budget="quick", minutes=0.7))
+    text = page(
+        record(), record(likelihood(2.5), budget="quick", minutes=0.7), record(likelihood(1.0), seed=1, minutes=9)
+    )
     assert [rows[0][0] for rows in tables(text, "Likelihood")] == ["1", "1"]
+    assert re.findall(r"## Budget (\w+): nominally ([\d.]+)", text) == [("standard", "9"), ("quick", "0.7")]
+    assert tables(text, "Likelihood")[0][0][-1] == "2", "what a budget costs nominally makes no other budget of it"
+
+
+def test_one_seed_without_a_standard_error_may_be_anywhere() -> None:
+    unsure = {"bits_per_dim": replace(likelihood(1.0)["bits_per_dim"], stderr=None)}
+    rows = tables(page(record(unsure, model="unsure"), record(), record(likelihood(2.9), model="far")), "Likelihood")[0]
+    assert [(row[0], row[1]) for row in rows if row[0]] == [("1–3", "unsure"), ("1–2", "vae"), ("2–3", "far")]
+
+
+def test_times_stand_apart_in_a_table_for_each_hardware() -> None:
+    quick = likelihood(1.9) | cost() | {"flops_per_example": spent("flops_per_example", 2e6)}
+    other = {"cpu": "other", "cores": 8, "device": "cpu", "threads": 8}
+    text = page(
+        record(quick),
+        record(quick | {"cpu_minutes": spent("cpu_minutes", 9.0)}, seed=1, hardware=other),
+        record(likelihood(1.8) | {"cpu_minutes": spent("cpu_minutes", 0.05)}, model="quicker"),
+    )
+    assert tables(text, "Likelihood")[0][1][-4:-1] == ["259k", "2G", "—"]
+    mine, theirs = tables(text, "Times on")
+    assert [row[:3] for row in mine] == [["quicker", "family", "0.05"], ["vae", "family", "0.109"]]
+    assert [row[:3] for row in theirs] == [["vae", "family", "9"]]
+    assert "### Times on AMD EPYC, 2 cores, 1 thread used" in text
+
+
+def test_old_counts_of_flops_are_replaced_by_newer_ones_or_left_out(tmp_path: Path) -> None:
+    old = record(likelihood(1.9) | {"flops_per_example": Score("FLOP/example", 1, 5e6)})
+    assert "vae, training FLOPs: left out, since it is version 1 and 2 counts" in page(old)
+    file = tmp_path / "recounted.json"
+    assert read_recounted(file) == {}
+    file.write_text(json.dumps({"c" * 64: {"flops_per_example": 3e6, "version": 2}}))
+    (again,) = recount({Path("x"): old}, read_recounted(file)).values()
+    assert tables(page(again), "Likelihood")[0][0][-3] == "3G"
+    newer = record(likelihood(1.9) | {"flops_per_example": spent("flops_per_example", 7e6)})
+    assert recount({Path("x"): newer}, read_recounted(file))[Path("x")] == newer
+    file.write_text('{"a": {"flops_per_example": -1, "version": 2}}')
+    with pytest.raises(BadInput, match="flops_per_example: Input should be greater than 0"):
+        read_recounted(file)
 
 
 def test_data_with_other_fingerprints_do_not_mix() -> None:
@@ -432,8 +502,8 @@ def test_malformed_figures_are_refused_in_one_line(tmp_path: Path, text: str, wo
 # The terminal --------------------------------------------------------------------------------------------------------
 
 
-def shown(*records: Record) -> str:
-    console = Console(width=100, file=io.StringIO())
+def shown(*records: Record, width: int = 100) -> str:
+    console = Console(width=width, file=io.StringIO())
     for table in runs_table({Path(f"{index}.json"): one for index, one in enumerate(records)}):
         console.print(table)
     assert isinstance(console.file, io.StringIO)
@@ -454,6 +524,27 @@ def test_the_closing_table_fits_and_says_everything() -> None:
     assert re.search(r"histogram +2.967 ± 0.015", text)
     assert "…" not in text
     assert max(map(len, text.splitlines())) <= 100
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 200])
+def test_a_narrow_terminal_keeps_names_and_the_first_figure(width: int) -> None:
+    full = likelihood(2.008, "bound") | distance(12.34) | cost()
+    text = shown(
+        record(full, model="gated_pixelcnn", seed=12),
+        record(full, model="a_model_with_a_long_name", status="truncated", reason="at 370 of 1,000 examples"),
+        record(full, model="wrong", impossible="bits_per_dim beats the source"),
+        width=width,
+    )
+    lines = [line.rstrip() for line in text.splitlines()]
+    assert max(map(len, lines)) <= width
+    (line,) = [line for line in lines if "gated_pixelcnn" in line]
+    assert all(part in line for part in ("12", "finished", "≤ 2.008 ± 0.019"))
+    assert "pixel histogram"[:5] not in line
+    flat = " ".join(text.split())
+    assert "truncated at 37 % of its examples" in flat
+    assert "wrong, seed 0: impossible: bits_per_dim beats the source" in flat
+    assert ("too narrow for: " in flat) == (width < 100)
+    assert ("12.34 ± 0.10" in text) == (width >= 100)
 
 
 def test_one_table_for_each_dataset_best_first() -> None:

@@ -86,7 +86,7 @@ def test_what_went_wrong_is_kept() -> None:
     ]
     text = page_of(records)
     found = section(text, "Deviations and negative results")
-    for words in ("diverged, loss is nan", "failed, OSError: the disk is full", "fid failed: the value is nan"):
+    for words in ("diverged (loss is nan", "failed (OSError: the disk is full)", "fid failed: the value is nan"):
         assert words in found
     assert "made with code that is not committed" in found
     assert "1 diverged, 1 failed, 1 finished" in section(text, "In short")

@@ -16,13 +16,13 @@ from click.testing import CliRunner
 from benchmark import train
 from benchmark.__main__ import cli
 from benchmark.config import compose
+from benchmark.facts import COSTS
 from benchmark.metrics import METRICS
-from benchmark.metrics.cost import COST
 from benchmark.metrics.extractors import PINNED
 from benchmark.record import publish
 from benchmark.report.check import MOST_BYTES, Known, problems
 
-KNOWN = Known(METRICS, COST, {f"{name}@{digest[:8]}" for name, digest in PINNED.items()})
+KNOWN = Known(METRICS, COSTS, {f"{name}@{digest[:8]}" for name, digest in PINNED.items()})
 SHORT = ["model=vae", "budget=smoke", "budget.examples=64", "training.validations=1", "evaluation.importance_samples=2"]
 SHORT += ["evaluation.elbo_draws=2", "evaluation.sample_draws=2", "runtime.threads=1", "runtime.device=cpu"]
 
@@ -70,7 +70,7 @@ def test_what_a_run_publishes_is_well_formed(published: Path) -> None:
     [
         ("config_hash", "0" * 64, "config_hash is 0000"),
         ("config.model.latent", 17, "config_hash"),
-        ("config.training.momentum", 1, "config: training.momentum"),
+        ("config.training.momentum", 1, "config: unknown option of training 'momentum'"),
         ("model", "gpt", "model is gpt"),
         ("data", "../mnist", "'../mnist' cannot name a page"),
         ("seed.init", 7, "seed is"),

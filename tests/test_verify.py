@@ -18,11 +18,11 @@ from click.testing import CliRunner, Result
 from benchmark import train
 from benchmark.__main__ import cli, main
 from benchmark.config import compose, experiment_again
+from benchmark.facts import COSTS
 from benchmark.leaderboard.rows import Run
 from benchmark.leaderboard.statistics import prediction_interval
-from benchmark.metrics.cost import COST
 from benchmark.record import Record, publish, read_record
-from benchmark.report.verify import FACTS, OF_THE_MACHINE, Judgement, judge
+from benchmark.report.verify import OF_THE_MACHINE, OF_THE_MODEL, Judgement, judge
 from benchmark.spec import Absence, BadInput, Score
 
 SHORT = [
@@ -110,7 +110,10 @@ def test_seeds_that_happen_to_be_close_together_convict_nobody() -> None:
         (record(likelihood(1.9, importance_samples=5)), "importance_samples None there, importance_samples 5 here"),
         (record(likelihood(1.9, how="bound")), "'likelihood': 'bound'"),
         (record({}), "nll: it is no longer measured"),
-        (record(status="truncated", reason="4 CPU minutes were spent"), "the re-run did not finish: 4 CPU minutes"),
+        (
+            record(status="truncated", reason="4 CPU minutes were spent"),
+            "the re-run did not finish: truncated (4 CPU minutes",
+        ),
     ],
     ids=["data", "version", "unit", "protocol", "how", "gone", "truncated"],
 )
@@ -130,7 +133,7 @@ def test_how_a_run_ended_has_to_come_back_too() -> None:
 
 
 def test_costs_of_the_machine_are_not_judged_and_facts_must_be_equal() -> None:
-    assert set(COST) == (OF_THE_MACHINE | FACTS)
+    assert set(COSTS) == (OF_THE_MACHINE | OF_THE_MODEL)
     slower = record(likelihood(1.9) | cost() | {"cpu_minutes": Score("min", 1, 99.0)})
     assert judged(record(), slower).verdict == "agrees"
     larger = record(likelihood(1.9) | {"parameters": Score("1", 1, 259_489.0)})

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmark.spec import Batch, DataSpec
+from benchmark.spec import BadInput, Batch, DataSpec
 
 SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
@@ -41,6 +41,13 @@ class DataModule(ABC):
     """
 
     spec: DataSpec
+
+    @classmethod  # noqa: B027 (a dataset without options refuses none)
+    def check(cls, **options: Any) -> None:
+        """Raises `BadInput` for options that no data can be made with, before a file is read or a run begins.
+
+        The constructor refuses them too, and what only the data itself can tell.
+        """
 
     @abstractmethod
     def split(self, name: SplitName) -> Split:
@@ -91,6 +98,9 @@ class InMemory(DataModule):
     card: ClassVar[Card]
 
     def __init__(self, spec: DataSpec, splits: dict[SplitName, Split]) -> None:
+        for name in SPLITS:
+            if not len(splits[name].x):
+                raise BadInput(f"the {name} split of {self.card.name} is empty: give data that fill all three splits")
         self.spec = spec
         self._splits = splits
 

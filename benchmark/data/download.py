@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,27 +34,51 @@ def fetch(root: Path, remote: Remote) -> Path:
     """The verified file under `root`, downloaded first if it is not there.
 
     Processes that want the same file at once wait for one of them. A download goes to a temporary file that becomes
-    the real one only after its checksum agrees, so that an interrupted one leaves nothing that looks whole.
+    the real one only after its checksum agrees. One that fails or is interrupted leaves nothing behind.
 
     Raises `BadInput` if a file that is there has another checksum (it is left alone), or if none can be had.
     """
     path = root / remote.path
     if not path.exists():
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(f"{path}.lock"):
-                if not path.exists():
-                    _download(remote, path)
-                    return path
-        except OSError as error:
-            raise BadInput(f"cannot write {path}: {error}; make it writable or set another data root") from error
+        acquire(remote, path)
     verify(path, remote.checksum)
     return path
 
 
+def acquire(remote: Remote, path: Path) -> None:
+    """Download a file that is not there. Raises `BadInput` if it cannot be had, or not be written."""
+    try:
+        with _alone(path):
+            if not path.exists():
+                _download(remote, path)
+    except OSError as error:
+        raise BadInput(f"cannot write {path}: {error}; make it writable or set another data root") from error
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Inside, no other process fetches the file at `path`. Folders made for it disappear if they stay empty."""
+    made = [folder for folder in path.parents if not folder.exists()]  # the innermost first
+    lock = path.with_name(f"{path.name}.lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(lock):
+            try:
+                yield
+            finally:
+                lock.unlink()  # while it is held: a process that waits for it sees that, and takes a new one
+    finally:
+        for folder in made:
+            with suppress(OSError):  # it is not empty
+                folder.rmdir()
+
+
 def verify(path: Path, checksum: str) -> None:
-    """Raises `BadInput` unless the file has this checksum."""
-    found = _checksum(path, checksum)
+    """Raises `BadInput` unless the file can be read and has this checksum."""
+    try:
+        found = _checksum(path, checksum)
+    except OSError as error:
+        raise BadInput(f"cannot read {path}: {error.strerror}; make it a readable file") from error
     if found != checksum:
         raise BadInput(f"{path} has checksum {found}, must be {checksum}: replace it, or delete it and fetch it again")
 
@@ -64,24 +90,26 @@ def _checksum(path: Path, like: str) -> str:
 
 
 def _download(remote: Remote, path: Path) -> None:
-    partial = path.with_name(path.name + ".part")  # what an earlier attempt left there is overwritten
+    partial = path.with_name(f"{path.name}.part")  # what a killed process left there is overwritten
     retry = Retry(total=3, backoff_factor=0.2, status_forcelist=(429, 500, 502, 503, 504))
     failures = []
-    with requests.Session() as session:
-        for scheme in ("http://", "https://"):
-            session.mount(scheme, HTTPAdapter(max_retries=retry))
-        for url in remote.urls:
-            try:
-                _stream(session, url, partial)
-            except requests.RequestException as error:
-                failures.append(f"{url} ({type(error).__name__})")
-                continue
-            found = _checksum(partial, remote.checksum)
-            if found == remote.checksum:
-                os.replace(partial, path)
-                return
-            failures.append(f"{url} (gave {found})")
-    partial.unlink(missing_ok=True)
+    try:
+        with requests.Session() as session:
+            for scheme in ("http://", "https://"):
+                session.mount(scheme, HTTPAdapter(max_retries=retry))
+            for url in remote.urls:
+                try:
+                    _stream(session, url, partial)
+                except requests.RequestException as error:
+                    failures.append(f"{url} ({type(error).__name__})")
+                    continue
+                found = _checksum(partial, remote.checksum)
+                if found == remote.checksum:
+                    os.replace(partial, path)
+                    return
+                failures.append(f"{url} (gave {found})")
+    finally:
+        partial.unlink(missing_ok=True)
     raise BadInput(
         f"cannot fetch {path.name} from {' or '.join(failures)}: put it at {path} by hand; "
         f"its checksum is {remote.checksum}"

@@ -48,6 +48,7 @@ class Digits(Images):
         citation="Alpaydin and Kaynak 1998, Optical Recognition of Handwritten Digits, doi:10.24432/C50P49",
     )
 
+    content_sha256: ClassVar[str] = "65e5b4619795efb40c1082f4c350c049e4ad552200d369b6ae99e21eef5e72c5"  # of all
     split_sha256: ClassVar[str] = "970448c5cc2c2b324ad89ea96ae4866516fe0a61c5d8cf9f0abbc66669d985dd"  # its indices
 
     def __init__(self, root: Path) -> None:
@@ -56,6 +57,7 @@ class Digits(Images):
         digits = load_digits()
         x = torch.from_numpy(digits.images.astype(np.uint8))[:, None]  # [1797, 1, 8, 8]
         labels = torch.from_numpy(digits.target.astype(np.int64))  # [1797]
+        check_content(self.card.name, self.content_sha256, x, labels)
         rest, test = hold_out(torch.arange(len(x)), 180, seed=0, labels=labels)
         train, validation = hold_out(rest, 180, seed=1, labels=labels)
         check_split(self.card.name, self.split_sha256, train, validation, test)
@@ -130,14 +132,22 @@ class Mnist(TrainAndTest):
         return Split(x, labels=read_idx(self._file(root, f"{part}-labels-idx1-ubyte")).long())
 
     def _file(self, root: Path, name: str) -> Path:
+        """The verified file, the packed one if it is there. Raises `BadInput` where only an unpacked one is, and what
+        it must hold is not known."""
         packed, plain = self.files[name]
         path = root / self.folder / name
-        if path.exists() and not path.with_name(f"{name}.gz").exists():
-            if plain is not None:
-                verify(path, f"sha256:{plain}")
-            return path
-        urls = tuple(f"{mirror}{name}.gz" for mirror in self.mirrors)
-        return fetch(root, Remote(f"{self.folder}/{name}.gz", urls, f"sha256:{packed}"))
+        archive = Remote(
+            f"{self.folder}/{name}.gz", tuple(f"{mirror}{name}.gz" for mirror in self.mirrors), f"sha256:{packed}"
+        )
+        if not path.exists() or (root / archive.path).exists():
+            return fetch(root, archive)
+        if plain is None:
+            raise BadInput(
+                f"{path} cannot be verified, for no checksum of the unpacked file is published: put {name}.gz beside "
+                f"it, whose checksum is {archive.checksum}, or remove it to have that fetched"
+            )
+        verify(path, f"sha256:{plain}")
+        return path
 
 
 class BinaryMnist(Mnist):
@@ -170,7 +180,7 @@ class BinaryMnist(Mnist):
             # probability v/255 exactly.
             draw = np.random.RandomState(seed).randint(0, 255, size=grey.x.shape, dtype=np.uint8)
             self._splits[name] = replace(grey, x=(torch.from_numpy(draw) < grey.x).to(torch.uint8))
-            check_split(f"{self.card.name} ({name})", pinned, self._splits[name].x)
+            check_content(f"{self.card.name} ({name})", pinned, self._splits[name].x)
 
     def batch(self, seed: int, step: int, batch_size: int) -> Batch:
         index, labels = self._visit(seed, step, batch_size)
@@ -273,6 +283,13 @@ def hold_out(among: Tensor, n: int, seed: int, labels: Tensor | None = None) -> 
     picked = np.arange(n) * len(line) // n
     rest = np.delete(line, picked)
     return torch.from_numpy(np.sort(rest)), torch.from_numpy(np.sort(line[picked]))
+
+
+def check_content(name: str, pinned: str, *tensors: Tensor) -> None:
+    """Refuses data that are not, value by value, those that published numbers stand on."""
+    found = fingerprint(*tensors)
+    if found != pinned:
+        raise BadInput(f"{name} has SHA-256 {found}, must be {pinned}: its source is not the known one")
 
 
 def check_split(name: str, pinned: str, *indices: Tensor) -> None:

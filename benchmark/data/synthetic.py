@@ -172,6 +172,7 @@ class SyntheticText(Characters):
         note="the entropy of the source is known, and no likelihood can be better",
     )
     sizes: ClassVar[dict[SplitName, int]] = {"train": 500_000, "validation": 50_000, "test": 100_000}
+    shortest = 50_000
     split_sha256: ClassVar[str] = "1c8e99b49fc704a3b144ef076cb44e8732a91f87f13c55e6f5c337c1b182dd84"  # of the tokens
 
     def __init__(self, root: Path, context: int = 64, order: Order = "random") -> None:

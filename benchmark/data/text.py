@@ -7,7 +7,7 @@ import zipfile
 from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 import torch
@@ -15,9 +15,10 @@ from torch import Tensor
 
 from benchmark.data.base import SPLITS, Card, InMemory, Split, SplitName, generator
 from benchmark.data.download import Remote, fetch
-from benchmark.spec import BadInput, Batch, DataSpec
+from benchmark.spec import BadInput, Batch, DataSpec, unknown
 
 Order = Literal["random", "contiguous"]
+ORDERS: tuple[Order, ...] = get_args(Order)
 
 
 class Text(InMemory):
@@ -27,16 +28,28 @@ class Text(InMemory):
     it ended, round and round the stream, and rows start at equal distances.
     """
 
+    shortest: ClassVar[int | None] = None  # tokens in its shortest split, where the text is always the same
+
     def __init__(self, texts: Mapping[SplitName, str], vocabulary: list[str], context: int, order: Order) -> None:
         self.order = order
         self.vocabulary = vocabulary
         splits = {name: self._split(text) for name, text in texts.items()}
-        tokens = len(splits["train"].x)
-        if not 1 <= context <= tokens:
-            raise BadInput(f"context={context} does not fit {self.card.name}: give 1 to {tokens}")
         spec = DataSpec((context,), len(vocabulary), "text", contiguous=order == "contiguous")
         super().__init__(spec, splits)
+        self._check(context, order, min(len(split.x) for split in splits.values()))
         self._windows = splits["train"].x.unfold(0, context, 1)  # [N - T + 1, T], a view
+
+    @classmethod
+    def check(cls, *, context: int = 1, order: str = "random", **others: Any) -> None:
+        cls._check(context, order, cls.shortest)
+
+    @classmethod
+    def _check(cls, context: int, order: str, shortest: int | None) -> None:
+        if order not in ORDERS:
+            raise unknown("order", order, ORDERS)
+        if context < 1 or (shortest is not None and context > shortest):
+            allowed = "1 or more" if shortest is None else f"1 to {shortest}, the tokens of its shortest split"
+            raise BadInput(f"context={context} does not fit {cls.card.name}: give {allowed}")
 
     def _split(self, text: str) -> Split:
         tokens = self.encode(text)
@@ -96,6 +109,10 @@ class PyDocs(Characters):
         note="the text differs between versions of Python, so scores compare only under one fingerprint",
     )
 
+    @classmethod
+    def check(cls, **options: Any) -> None:
+        cls(Path(), **options)  # it is made at once, and of no files
+
     def __init__(self, root: Path, context: int = 128, order: Order = "random") -> None:
         from pydoc_data.topics import topics
 
@@ -117,6 +134,7 @@ class TinyShakespeare(Characters):
         urls=("https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt",),
         checksum="sha256:86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
     )
+    shortest = 55_770
 
     def __init__(self, root: Path, context: int = 128, order: Order = "random") -> None:
         text = fetch(root, self.remote).read_text(encoding="utf-8")
@@ -137,6 +155,7 @@ class Text8(Characters):
         urls=("https://mattmahoney.net/dc/text8.zip", "http://mattmahoney.net/dc/text8.zip"),
         checksum="sha256:a6640522afe85d1963ad56c05b0ede0a0c000dddc9671758a6cc09b7a38e5232",
     )
+    shortest = 5_000_000
 
     def __init__(self, root: Path, context: int = 128, order: Order = "random") -> None:
         with zipfile.ZipFile(fetch(root, self.remote)) as archive:
@@ -164,6 +183,7 @@ class WikiText2(Text):
         ),
         checksum="sha256:92675f1d63015c1c8b51f1656a52d5bdbc33aafa60cc47a218a66e7ee817488c",
     )
+    shortest = 217_646
 
     def __init__(self, root: Path, context: int = 128, order: Order = "random") -> None:
         with zipfile.ZipFile(fetch(root, self.remote)) as archive:

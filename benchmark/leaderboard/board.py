@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections import Counter
@@ -12,6 +13,7 @@ from typing import Any
 from benchmark.leaderboard.columns import (
     BESIDE,
     COST,
+    COST_OF_MACHINE,
     LIKELIHOOD,
     MARKS,
     MORE_ON_LIKELIHOOD,
@@ -25,8 +27,22 @@ from benchmark.leaderboard.columns import (
 )
 from benchmark.leaderboard.markdown import bullets, code, escape, folded, link, page, table
 from benchmark.leaderboard.published import Published, read_published
-from benchmark.leaderboard.rows import Current, Judge, Reference, Row, Run, Superseded, select
-from benchmark.leaderboard.texts import absences, cell_text, conditions, machine, marked, seed, seeds, unit, words
+from benchmark.leaderboard.rows import Current, Judge, Reference, Row, Run, Superseded, budgets, select
+from benchmark.leaderboard.texts import (
+    absences,
+    budget_title,
+    by_machine,
+    cell_text,
+    conditions,
+    ended,
+    machine,
+    marked,
+    outdated,
+    seed,
+    seeds,
+    unit,
+    words,
+)
 from benchmark.record import Record
 from benchmark.spec import BadInput
 
@@ -41,9 +57,13 @@ under different protocols never share one. A rank such as 1–2 is shared: the b
 hold where intervals overlap (with one seed, 1.96 s.e. to either side). Rows without a rank need no model: baselines,
 and real images in the place of samples. *Held-out data* is the floor; where its split is stratified by class,
 independent samples cannot quite reach it. *Training data* is drawn independently from the reference itself: what a
-sampler that only copies would score. † marks a row with a run that its budget ended early, ‡ one whose sampler
-memorises: more of its samples than of held-out images are near copies (in pixels, nearer to a training image than half
-of the way from that to the next), by over 0.05 and by over three standard errors, in one run at least.
+sampler that only copies would score. ‡ marks a row whose sampler memorises: more of its samples than of held-out images
+are near copies (in pixels, nearer to a training image than half of the way from that to the next), by over 0.05 and by
+over three standard errors, in one run at least.
+
+*Training FLOPs* are those of forward and backward passes over all examples that training saw; *evaluations/sample* says
+how often the network is asked for one sample. Neither depends on a machine. Times do: they stand apart, in one table
+for each hardware.
 """
 
 
@@ -55,7 +75,7 @@ def boards(
 ) -> dict[str, str]:
     """The pages of a leaderboard, file name → Markdown: one a dataset, and `README.md` that lists them.
 
-    `current` maps (data, model, budget) to the `config_hash` of the tuned configuration, or of several, each of whose
+    `current` maps (data, model, budget) to the identity of the tuned configuration, or of several, each of whose
     runs make a row; `None` takes every configuration as it is. `published` is the file of reported figures. `home` is
     the folder of the pages: links to records are relative to it. Raises `BadInput` where references or `published` are
     malformed.
@@ -105,7 +125,7 @@ class _Board:
         parts = [f"# {escape(self.data)}", _GENERATED, self._dataset(), _HOW_TO_READ.strip()]
         for budget in self._budgets():
             parts += self._budget(budget)
-        parts += [self._unfinished(), self._published(), self._evidence(), self._superseded()]
+        parts += [self._impossible(), self._unfinished(), self._published(), self._evidence(), self._superseded()]
         return page(parts)
 
     def leaders(self) -> str:
@@ -116,14 +136,18 @@ class _Board:
                 first, *others = [entry for entry in ranking.entries if entry.rank == 1]
                 value = f"{cell_text(first.cell, self.likelihood)} {self.likelihood.title}"
                 shared = f", shared with {', '.join(escape(entry.row.name) for entry in others)}" if others else ""
-                found.append(f"{escape(budget[1])}: {escape(first.row.name)}, {value}{shared}")
+                found.append(f"{escape(budget)}: {escape(first.row.name)}, {value}{shared}")
         return "; ".join(found) or "—"
 
     def counts(self) -> str:
         """`12, of which 1 diverged`."""
-        statuses = Counter(run.record.status for row in self.rows for run in (*row.runs, *row.failed))
-        others = ", ".join(f"{n} {status}" for status, n in sorted(statuses.items()) if status != "finished")
-        return f"{statuses.total()}{f', of which {others}' if others else ''}"
+        statuses = Counter[str](run.record.status for row in self.rows for run in (*row.runs, *row.failed))
+        total = statuses.total()
+        del statuses["finished"]
+        impossible = sum(len(row.impossible) for row in self.rows)
+        statuses += Counter({"impossible": impossible})
+        others = ", ".join(f"{n} {status}" for status, n in sorted(statuses.items()))
+        return f"{total}{f', of which {others}' if others else ''}"
 
     # The head --------------------------------------------------------------------------------------------------------
 
@@ -149,20 +173,35 @@ class _Board:
 
     # Tables ----------------------------------------------------------------------------------------------------------
 
-    def _budgets(self) -> list[tuple[float, str]]:
-        return sorted({row.budget for row in self.rows}, reverse=True)
+    def _budgets(self) -> list[str]:
+        return budgets(self.rows)
 
-    def _under(self, budget: tuple[float, str]) -> list[Row]:
+    def _under(self, budget: str) -> list[Row]:
         return [row for row in self.rows if row.budget == budget]
 
-    def _budget(self, budget: tuple[float, str]) -> list[str]:
-        rows, (minutes, name) = self._under(budget), budget
-        parts = [f"## Budget {escape(name)}: at most {minutes:g} CPU minutes of training a run"]
+    def _budget(self, budget: str) -> list[str]:
+        rows = self._under(budget)
+        parts = [f"## Budget {escape(budget_title(budget, max(row.minutes for row in rows)))}"]
         parts += self._tables("Likelihood", rows, self.likelihood, self.beside, COST)
         parts += self._more("More on the same models", rows, self.likelihood, MORE_ON_LIKELIHOOD)
         if self.samples:
             parts += self._tables("Samples", rows, self.samples[0], self.samples[1:], ())
             parts += self._more("More on samples", rows, self.samples[0], MORE_ON_SAMPLES)
+        return parts + self._times(rows)
+
+    def _times(self, rows: Sequence[Row]) -> list[str]:
+        """What rows cost on each hardware, the quickest training first."""
+        parts = []
+        header = ["model", "family", *(column.title for column in COST_OF_MACHINE), "seeds"]
+        for hardware, timed in by_machine(rows).items():
+            lines = []
+            for row, runs in timed:
+                cells = [self.judge.cell(runs, column) for column in COST_OF_MACHINE]
+                shown = ["—" if cell is None else quantity(cell.interval.centre) for cell in cells]
+                first = math.inf if cells[0] is None else cells[0].interval.centre
+                lines.append((first, [escape(marked(row)), escape(row.family), *shown, seeds(row, runs)]))
+            content = table(header, [line for _, line in sorted(lines)], left=2)
+            parts += [f"### Times on {escape(hardware)}", content]
         return parts
 
     def _more(self, title: str, rows: Sequence[Row], main: Column, columns: Sequence[Column]) -> list[str]:
@@ -179,6 +218,7 @@ class _Board:
         ranked = {entry.row.name for ranking in rankings for entry in ranking.entries}
         without = [row for row in rows if row.name not in ranked]
         notes = absences(self.judge, rows, main, beside)
+        notes += [line for column in cost for line in outdated(self.judge, rows, column)]
         header = ["rank", "model", "family", main.title, "s.e.", *(c.title for c in (*beside, *cost)), "seeds"]
         parts = []
         for index, ranking in enumerate(rankings):
@@ -217,6 +257,11 @@ class _Board:
 
     # Below the tables ------------------------------------------------------------------------------------------------
 
+    def _impossible(self) -> str:
+        runs = [run for row in self.rows for run in row.impossible]
+        lines = [f"{self._record(run)}: {escape(run.impossible)}" for run in runs]
+        return _section(f"Impossible numbers, ranked nowhere: {_count(runs)}", bullets(lines)) if runs else ""
+
     def _unfinished(self) -> str:
         runs = [run for row in self.rows for run in row.runs if run.record.status != "finished"]
         runs += [run for row in self.rows for run in row.failed]
@@ -247,7 +292,7 @@ class _Board:
         lines = [
             [
                 escape(row.name),
-                escape(row.budget[1]),
+                escape(row.budget),
                 seed(run),
                 run.record.status,
                 self._link(run),
@@ -266,9 +311,8 @@ class _Board:
 
     def _record(self, run: Run) -> str:
         """`vae, standard, seed 0, [1f2e3d4c](…), diverged at step 9`."""
-        record = run.record
-        ended = f"{record.status}{f' ({record.reason})' if record.reason else ''}"
-        return f"{escape(record.model)}, {escape(record.budget)}, seed {seed(run)}, {self._link(run)}, {escape(ended)}"
+        name = f"{escape(run.record.model)}, {escape(run.record.budget)}, seed {seed(run)}"
+        return f"{name}, {self._link(run)}, {escape(ended(run.record))}"
 
     def _link(self, run: Run) -> str:
         target = PurePosixPath(Path(os.path.relpath(run.path, self.home)).as_posix())
@@ -280,6 +324,10 @@ class _Board:
 
 def _lines(lines: Sequence[str]) -> str:
     return bullets([escape(line) for line in lines])
+
+
+def _count(runs: Sequence[Run]) -> str:
+    return f"{len(runs)} {'run' if len(runs) == 1 else 'runs'}"
 
 
 def _section(title: str, content: str) -> str:

@@ -5,6 +5,7 @@ Prose says what holds of the question; every name and number comes from records 
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Any
 
 from benchmark.leaderboard.columns import (
     COST,
+    COST_OF_MACHINE,
     LIKELIHOOD,
     MORE_ON_LIKELIHOOD,
     MORE_ON_SAMPLES,
@@ -22,13 +24,13 @@ from benchmark.leaderboard.columns import (
     quantity,
 )
 from benchmark.leaderboard.markdown import bullets, escape, page, rendered
-from benchmark.leaderboard.rows import Current, Judge, Ranking, Row, select
+from benchmark.leaderboard.rows import Current, Judge, Ranking, Row, budgets, select
 from benchmark.leaderboard.rows import Entry as Ranked
 from benchmark.leaderboard.sensitivity import decades, sensitivities, starts_of
 from benchmark.leaderboard.site.tables import Entry, Head, Table
 from benchmark.leaderboard.stability import MOST, Stability, as_robust, percents, stabilities
 from benchmark.leaderboard.statistics import pareto_front
-from benchmark.leaderboard.texts import cell_text, listed, marked, words
+from benchmark.leaderboard.texts import by_machine, cell_text, listed, marked, words
 from benchmark.record import Record
 from benchmark.sweep.studies import Starts, Study
 
@@ -39,9 +41,11 @@ LEAD = (
     "else they can do decide. All of it is measured on small data with little training: who wins elsewhere may differ, "
     "and the same commands tell."
 )
-_COLUMNS = {column.metric: column for column in COST}
+_, _FLOPS, _EVALUATIONS = COST
+_COSTS = (_FLOPS, _EVALUATIONS)
+_SECONDS = next(column for column in COST_OF_MACHINE if column.metric == "sampling_seconds")
+_UNTIMED: Sequence[tuple[str, float | None]] = [("—", None)]
 _OF_CODES = ("psnr", "ssim", "interpolation_ratio")
-_COSTS = {"cpu_minutes": "CPU minutes of training", "sampling_seconds": "seconds per 1,000 samples"}
 
 #: What one may need of a model, and the promises that give it.
 _NEEDS = {
@@ -128,39 +132,58 @@ def _samples(judge: Judge, found: Sequence[tuple[str, Ranking]]) -> Advice:
 
 
 def _speed(judge: Judge, found: Sequence[tuple[str, Ranking]]) -> Advice:
-    """Models by the time that samples take, and how often each asks its network for one."""
-    column = _COLUMNS["sampling_seconds"]
-    lines, shorts = [], []
+    """Models by how often each asks its network for one sample, and by the time that this takes on some hardware."""
+    lines: list[list[Entry]] = []
+    facts, shorts = [], []
     for data, ranking in found:
-        timed = [(cost, entry) for entry in ranking.entries if (cost := _cost(judge, entry, column)) is not None]
-        timed.sort(key=lambda pair: (pair[0], pair[1].row.name))
-        for cost, entry in timed:
-            evaluations = entry.cell.how.get("evaluations")
-            lines.append(
-                [
-                    Entry(marked(entry.row), head=True),
-                    Entry(entry.row.family),
-                    Entry(data),
-                    Entry("—") if evaluations is None else Entry(str(evaluations), float(evaluations)),
-                    Entry(quantity(cost), cost),
-                    Entry(cell_text(entry.cell, ranking.column), entry.cell.interval.centre),
-                ]
-            )
-        if timed:
-            cost, entry = timed[0]
-            short = f"{entry.row.name} on {data} ({quantity(cost)} s per 1,000 samples)"
-            best = next(((c, e) for c, e in timed if e.rank == 1), None)
-            if best is not None and best[1] is not entry:
+        asked = {entry.row.name: _cost(judge, entry, _EVALUATIONS) for entry in ranking.entries}
+        order = sorted(ranking.entries, key=lambda entry: (asked[entry.row.name] or math.inf, entry.row.name))
+        timed = {
+            hardware: {row.name: cell.interval.centre for row, runs in there if (cell := judge.cell(runs, _SECONDS))}
+            for hardware, there in by_machine([entry.row for entry in order]).items()
+        }
+        for entry in order:
+            name = entry.row.name
+            times: list[tuple[str, float | None]] = [
+                (hardware, seconds[name]) for hardware, seconds in timed.items() if name in seconds
+            ]
+            for hardware, seconds in times or _UNTIMED:
+                lines.append(
+                    [
+                        Entry(marked(entry.row), head=True),
+                        Entry(entry.row.family),
+                        Entry(data),
+                        Entry(hardware),
+                        _quantity(asked[name]),
+                        Entry(cell_text(entry.cell, ranking.column), entry.cell.interval.centre),
+                        _quantity(seconds),
+                    ]
+                )
+        for hardware, of in timed.items():
+            if len(of) > 1:
+                first = min(of, key=lambda name: (of[name], name))
+                facts.append(
+                    f"{data}, on {hardware}: {first} is the quickest ({quantity(of[first])} s per 1,000 samples)"
+                )
+        known = [(n, entry) for entry in order if (n := asked[entry.row.name]) is not None]
+        if known:
+            fewest = known[0][0]
+            names = listed([entry.row.name for n, entry in known if n == fewest], "or")
+            cost = f"{quantity(fewest)} network {'evaluation' if fewest == 1 else 'evaluations'} per sample"
+            short = f"{names} on {data} ({cost})"
+            best = next(((n, entry) for n, entry in known if entry.rank == 1), None)
+            if best is not None and best[0] > fewest:
                 short += f"; of those that are or share the first in {ranking.column.title}, {best[1].row.name} "
-                short += f"({quantity(best[0])} s)"
+                short += f"({quantity(best[0])})"
             shorts.append(short)
-    heads = [Head("model"), Head("family", filter=True), Head("data", filter=True)]
-    heads += [Head(title, number=True) for title in ("network evaluations", "s per 1,000 samples", "FID")]
+    heads = [Head("model"), *(Head(title, filter=True) for title in ("family", "data", "hardware"))]
+    heads += [Head(title, number=True) for title in (_EVALUATIONS.title, SAMPLES[0].title, _SECONDS.title)]
     return Advice(
         "Fast sampling",
         "What sets the time is how often the network is asked for one sample: once by a GAN, a VAE or a flow, once a "
-        "pixel by an autoregressive model, once a step by diffusion and flow matching.",
-        (),
+        "pixel by an autoregressive model, once a step by diffusion and flow matching. Seconds depend on the machine "
+        "too: compare them within one hardware.",
+        facts,
         Table("Speed", heads, lines, titled=False) if lines else None,
         "; ".join(shorts),
     )
@@ -279,11 +302,10 @@ def _only_samples(model: Mapping[str, Any]) -> bool:
 
 def _largest(rows: Sequence[Row]) -> list[Row]:
     """The rows of each dataset under its largest budget."""
-    budgets: dict[str, tuple[float, str]] = {}
+    by_data: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
-        data = row.runs[0].record.data
-        budgets[data] = max(budgets.get(data, row.budget), row.budget)
-    return [row for row in rows if row.budget == budgets[row.runs[0].record.data]]
+        by_data[row.runs[0].record.data].append(row)
+    return [row for found in by_data.values() for row in found if row.budget == budgets(found)[0]]
 
 
 def _rankings(judge: Judge, rows: Sequence[Row], kind: str, column: Column) -> Iterator[tuple[str, Ranking]]:
@@ -315,13 +337,12 @@ def _facts(judge: Judge, data: str, ranking: Ranking) -> Iterator[str]:
     names = listed([f"{entry.row.name} ({cell_text(entry.cell, ranking.column)})" for entry in first])
     place = "share the first place, since their intervals overlap" if len(first) > 1 else "is first"
     yield f"{data}: {names} {place} in {ranking.column.title}"
-    for metric, title in _COSTS.items():
-        column = _COLUMNS[metric]
+    for column in _COSTS if ranking.column is SAMPLES[0] else (_FLOPS,):
         costs = {_point(entry, cost): entry for entry in ranking.entries if (cost := _cost(judge, entry, column))}
         front = [costs[point] for point in pareto_front(list(costs))]
         if front:
             shown = listed([f"{e.row.name} ({quantity(_cost(judge, e, column) or 0)})" for e in front], "or")
-            yield f"{data}: by {title}, no other is both cheaper and better than {shown}"
+            yield f"{data}: by {column.fact.about}, no other is both cheaper and better than {shown}"
 
 
 def _point(entry: Ranked, cost: float) -> tuple[float, float]:
@@ -344,13 +365,13 @@ def _table(judge: Judge, caption: str, found: Sequence[tuple[str, Ranking]], bes
             Entry(cell_text(entry.cell, ranking.column), entry.cell.interval.centre),
             Entry(entry.place, entry.rank + entry.last / 1000),
             *(Entry(cell_text(judge.cell(entry.runs, column), column)) for column in beside),
-            *(_quantity(_cost(judge, entry, column)) for column in COST if column.metric in _COSTS),
+            *(_quantity(_cost(judge, entry, column)) for column in _COSTS),
         ]
         for data, ranking in found
         for entry in ranking.entries
     ]
     titles = ("value", "rank", *(column.title for column in beside))
-    titles += tuple(column.title for column in COST if column.metric in _COSTS)
+    titles += tuple(column.title for column in _COSTS)
     heads = [Head("model"), Head("family", filter=True), Head("data", filter=True)]
     heads += [Head("protocol", filter=True, wide=True)] if several else []
     heads += [Head(title, number=True) for title in titles]

@@ -3,26 +3,44 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from benchmark.facts import FACTS, Fact
 from benchmark.leaderboard.statistics import Interval, log_interval, student_interval
 from benchmark.record import Record
 from benchmark.spec import Score
 
 MARKS = {"exact": "", "bound": "≤ ", "approximate": "≈ "}
+_SHARE = re.compile(r"at ([\d,]+) of ([\d,]+) examples")  # how a reason says where training ended
 
 
 @dataclass(frozen=True)
 class Column:
-    """One metric on a board. `score` takes it from a record, `None` where the record does not speak of it."""
+    """One number on a board. `score` takes it from a record, `None` where the record does not speak of it."""
 
-    metric: str
-    title: str
-    digits: int
+    metric: str  # by which records call it
+    fact: Fact
     score: Callable[[Record], Score | None]
-    log: bool = False  # interval on the log scale
+
+    @property
+    def title(self) -> str:
+        return self.fact.title
+
+    @property
+    def digits(self) -> int:
+        return self.fact.digits
+
+    @property
+    def log(self) -> bool:
+        return self.fact.log
+
+    @property
+    def sign(self) -> float:
+        """Times which values are the lower, the better."""
+        return -1.0 if self.fact.better == "higher" else 1.0
 
     def interval(self, values: Sequence[float]) -> Interval:
         """Over seeds; on the log scale where the column says so and every value is positive."""
@@ -40,8 +58,9 @@ class Column:
         return f"{number(interval.centre, digits)} ± {number(half, digits)}"
 
 
-def _column(metric: str, title: str, digits: int, log: bool = False) -> Column:
-    return Column(metric, title, digits, lambda record: record.scores.get(metric), log)
+def column(name: str) -> Column:
+    """The column of a metric or a cost, as records hold it."""
+    return Column(name, FACTS[name], lambda record: record.scores.get(name))
 
 
 def _bound_in_bits(record: Record) -> Score | None:
@@ -54,49 +73,66 @@ def _bound_in_bits(record: Record) -> Score | None:
     return replace(bound, unit=bits.unit, value=-bound.value / nats_per_bit, stderr=stderr)
 
 
+def _training_flops(record: Record) -> Score | None:
+    """Forward and backward passes over all examples that training saw."""
+    each, examples = record.scores.get("flops_per_example"), examples_seen(record)
+    if each is None or each.value is None:
+        return each
+    if examples is None:
+        return None
+    return replace(each, unit=FACTS["training_flops"].unit, value=each.value * examples)
+
+
+def _evaluations_per_sample(record: Record) -> Score | None:
+    """How often the network is asked for one sample."""
+    thousand = record.scores.get("sampling_evaluations")
+    if thousand is None or thousand.value is None:
+        return thousand
+    return replace(thousand, unit=FACTS["evaluations_per_sample"].unit, value=thousand.value / 1000)
+
+
 #: The likelihood that sorts a board, and what stands beside it.
-LIKELIHOOD = {"image": _column("bits_per_dim", "bits/dim", 3), "text": _column("nats_per_token", "nats/token", 3)}
+LIKELIHOOD = {"image": column("bits_per_dim"), "text": column("nats_per_token")}
 BESIDE = {
-    "image": (
-        _column("nll", "nats/example", 2),
-        Column("importance_bound", "importance bound, bits/dim", 3, _bound_in_bits),
-    ),
-    "text": (_column("bits_per_char", "bits/char", 3), _column("perplexity", "perplexity", 3)),
+    "image": (column("nll"), Column("importance_bound", FACTS["importance_bits"], _bound_in_bits)),
+    "text": (column("bits_per_char"), column("perplexity")),
 }
 #: Scores of samples: the first sorts.
-SAMPLES = (
-    _column("fid", "FID", 2, log=True),
-    _column("kid", "KID", 4),
-    _column("inception_score", "inception score", 2),
-    _column("precision", "precision", 3),
-    _column("recall", "recall", 3),
-)
+SAMPLES = tuple(map(column, ("fid", "kid", "inception_score", "precision", "recall")))
 #: The same samples in a second table, in the order of the first.
-MORE_ON_SAMPLES = (
-    _column("fid_infinity", "FID∞", 2),
-    _column("density", "density", 3),
-    _column("coverage", "coverage", 3),
-    _column("class_histogram", "class shares", 3),
-    _column("nearest_neighbour_ratio", "nearest neighbour ratio", 3),
-    _column("near_copies", "near copies", 3),
-    _column("copies", "copies", 3),
-    _column("downstream_accuracy", "accuracy from samples", 3),
-    _column("augmented_accuracy", "from real + samples", 3),
-    _column("interpolation_ratio", "interpolation ratio", 2),
+MORE_ON_SAMPLES = tuple(
+    map(
+        column,
+        (
+            *("fid_infinity", "density", "coverage", "class_histogram", "nearest_neighbour_ratio"),
+            *("near_copies", "copies", "downstream_accuracy", "augmented_accuracy", "interpolation_ratio"),
+        ),
+    )
 )
 #: And what else a model with a likelihood may do, in the order of the likelihood.
-MORE_ON_LIKELIHOOD = (
-    _column("anomaly_auroc", "anomaly AUROC", 3),
-    _column("anomaly_auroc_corrected", "the same, less complexity", 3),
-    _column("psnr", "PSNR, dB", 2),
-    _column("ssim", "SSIM", 3),
-)
+MORE_ON_LIKELIHOOD = tuple(map(column, ("anomaly_auroc", "anomaly_auroc_corrected", "psnr", "ssim")))
+#: What a row costs on any machine.
 COST = (
-    _column("parameters", "parameters", 0),
-    _column("cpu_minutes", "CPU minutes", 2),
-    _column("examples_per_second", "examples/s", 0),
-    _column("sampling_seconds", "s per 1,000 samples", 2),
+    column("parameters"),
+    Column("flops_per_example", FACTS["training_flops"], _training_flops),
+    Column("sampling_evaluations", FACTS["evaluations_per_sample"], _evaluations_per_sample),
 )
+#: What it costs on one machine: compared only between records of the same hardware.
+COST_OF_MACHINE = tuple(map(column, ("cpu_minutes", "examples_per_second", "sampling_seconds")))
+
+
+def share_done(record: Record) -> float | None:
+    """The share of its examples that training saw, where the record says it: all of them in a run that finished."""
+    if record.reason is not None and (found := _SHARE.search(record.reason)) is not None:
+        seen, planned = (int(number.replace(",", "")) for number in found.groups())
+        return seen / planned if planned else None
+    return 1.0 if record.status == "finished" else None
+
+
+def examples_seen(record: Record) -> float | None:
+    """How many examples training saw; `None` where the record does not say."""
+    planned, share = record.config["budget"].get("examples"), share_done(record)
+    return None if planned is None or share is None else planned * share
 
 
 def modality(record: Record) -> str:
@@ -137,7 +173,7 @@ def error_text(stderr: float | None, digits: int) -> str:
 def quantity(value: float) -> str:
     """Three significant digits: `259k`, `12.3`, `0.095`."""
     value = float(f"{value:.3g}")
-    for size, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+    for size, suffix in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
             return f"{value / size:g}{suffix}"
     return f"{value:g}"

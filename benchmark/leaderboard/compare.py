@@ -10,19 +10,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
-from rich import box
-from rich.table import Table
-from rich.text import Text
 
+from benchmark.console import Heading, Sheet
+from benchmark.facts import METRICS
 from benchmark.leaderboard.columns import (
     BESIDE,
     LIKELIHOOD,
     MORE_ON_SAMPLES,
     SAMPLES,
     Column,
+    column,
     digits_that_show,
     mark,
     modality,
@@ -31,19 +30,13 @@ from benchmark.leaderboard.columns import (
 )
 from benchmark.leaderboard.rows import Current, Judge, Run, select
 from benchmark.leaderboard.statistics import Interval, improvement, student_interval
+from benchmark.leaderboard.texts import ended
 from benchmark.record import Record, read_record
 from benchmark.spec import BadInput, unknown
 
 EXAMPLES = 20  # fewer have no interval over examples
 BLOCK = 1_000  # neighbouring tokens, which are not independent, that count as one example
-HIGHER_IS_BETTER = ("inception_score", "precision", "recall", "density", "coverage")
-
-#: Metrics that are means over examples, and the arrays beside a record that hold their terms, the best first.
-PER_EXAMPLE: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("nll", "bits_per_dim"), ("log_prob", "elbo")),
-    "importance_bound": ("importance_bound",),
-    **dict.fromkeys(("nats_per_token", "bits_per_char"), ("token_log_prob",)),
-}
+_BETTER = {"lower": "lower is better", "higher": "higher is better", "neither": "neither high nor low is better"}
 
 
 class NotComparable(Exception):
@@ -79,11 +72,7 @@ class Comparison:
     b: Side
     by_example: Paired | None
     by_seed: Paired | None
-    improvement: float  # probability that a run of A beats a run of B
-
-    @property
-    def higher(self) -> bool:
-        return self.column.metric in HIGHER_IS_BETTER
+    improvement: float  # probability that a run of A beats a run of B; where neither is better, that it is lower
 
 
 def side(name: str, records: dict[Path, Record], current: Current, data: str | None, budget: str) -> Side:
@@ -102,21 +91,28 @@ def side(name: str, records: dict[Path, Record], current: Current, data: str | N
         raise unknown(f"budget with records on {data}", budget, known)
     here = {path: record for path, record in records.items() if (record.data, record.budget) == (data, budget)}
     rows, _ = select(here, current)
-    by_model = {row.runs[0].record.model: row for row in rows if row.scored}
+    by_model = {row.runs[0].record.model: row for row in rows}
     if name not in by_model:
         raise unknown(f"model with records on {data}, budget {budget}", name, by_model)
-    return Side(name, by_model[name].scored)
+    row = by_model[name]
+    if not row.scored:
+        why = "reports what cannot be" if row.impossible else "has no run that finished"
+        raise NotComparable(f"{name} on {data}, budget {budget}, {why}")
+    return Side(name, row.scored)
 
 
-def compare(a: Side, b: Side, metric: str | None = None) -> Comparison:
+def compare(a: Side, b: Side, metric: str | None = None, problems: list[str] | None = None) -> Comparison:
     """Compare in `metric`; by default in the likelihood of the data, or where one side has none in the first score of
-    samples. Raises `NotComparable` where protocol, version or data differ."""
+    samples. Raises `NotComparable` where protocol, version or data differ.
+
+    Likelihoods of single examples that cannot be read are left out and named in `problems`, or raised as `BadInput`
+    where none are given.
+    """
     column = _column(a, b, metric)
     _check(a, b, column)
-    higher = column.metric in HIGHER_IS_BETTER
-    lower, upper = (b, a) if higher else (a, b)  # `improvement` counts who is lower
-    wins = improvement(lower.values(column), upper.values(column))
-    return Comparison(column, a, b, _by_example(a, b, column), _by_seed(a, b, column), wins)
+    ours, theirs = ([column.sign * value for value in side.values(column)] for side in (a, b))
+    wins = improvement(ours, theirs)  # counts who is lower
+    return Comparison(column, a, b, _by_example(a, b, column, problems), _by_seed(a, b, column), wins)
 
 
 def _column(a: Side, b: Side, metric: str | None) -> Column:
@@ -129,18 +125,22 @@ def _column(a: Side, b: Side, metric: str | None) -> Column:
         *BESIDE[kind],
     ]
     if metric is not None:
-        named = {column.metric: column for column in columns}
+        named = {name: column(name) for name, fact in METRICS.items() if kind in fact.modalities}
+        named |= {one.metric: one for one in columns}
         if metric not in named:
             raise unknown("metric", metric, named)
         columns = [named[metric]]
-    for column in columns:
-        if a.values(column) and b.values(column):
-            return column
+    for one in columns:
+        if a.values(one) and b.values(one):
+            return one
     raise NotComparable(f"{a.name} and {b.name} have no score in common: {', '.join(c.metric for c in columns)}")
 
 
 def _check(a: Side, b: Side, column: Column) -> None:
     """Refuse what a board would not put in one ranking."""
+    for side in (a, b):
+        if (why := next((run.impossible for run in side.runs if run.impossible), None)) is not None:
+            raise NotComparable(f"{side.name} reports what cannot be: {why}")
     runs = [run for side in (a, b) for run in side.runs if value_of(column.score(run.record)) is not None]
     judge = Judge([run.record for run in runs])
     facts: list[dict[str, object]] = []
@@ -159,11 +159,17 @@ def _check(a: Side, b: Side, column: Column) -> None:
 # Pairs ---------------------------------------------------------------------------------------------------------------
 
 
-def _by_example(a: Side, b: Side, column: Column) -> Paired | None:
-    terms = _terms(a, column), _terms(b, column)
+def _by_example(a: Side, b: Side, column: Column, problems: list[str] | None) -> Paired | None:
+    try:
+        terms = _terms(a, column), _terms(b, column)
+    except BadInput as error:
+        if problems is None:
+            raise
+        problems.append(str(error))
+        return None
     if terms[0] is None or terms[1] is None or len(terms[0]) != len(terms[1]) or len(terms[0]) < EXAMPLES:
         return None
-    return _paired(terms[0] - terms[1], higher=False)
+    return _paired(terms[0] - terms[1], column)
 
 
 def _terms(side: Side, column: Column) -> np.ndarray | None:
@@ -184,15 +190,10 @@ def _terms(side: Side, column: Column) -> np.ndarray | None:
 
 def _log_prob(run: Run, metric: str) -> np.ndarray | None:
     """Log-likelihoods `[N]` in nats that lie beside a record."""
-    beside = run.path.with_name("likelihoods.npz") if run.path.name == "record.json" else run.path.with_suffix(".npz")
-    if metric not in PER_EXAMPLE or not beside.is_file():
-        return None
-    try:
-        with np.load(beside, allow_pickle=False) as arrays:
-            name = next((name for name in PER_EXAMPLE[metric] if name in arrays), None)
-            return None if name is None else arrays[name].astype(np.float64)
-    except (OSError, ValueError, BadZipFile) as error:
-        raise BadInput(f"{beside} holds no arrays of numbers: {error}") from error
+    terms = METRICS[metric].terms if metric in METRICS else ()
+    arrays = run.likelihoods if terms else {}
+    name = next((name for name in terms if name in arrays), None)
+    return None if name is None else arrays[name].astype(np.float64)
 
 
 def _by_seed(a: Side, b: Side, column: Column) -> Paired | None:
@@ -201,11 +202,11 @@ def _by_seed(a: Side, b: Side, column: Column) -> Paired | None:
     differences = [one - two for one, two in pairs if one is not None and two is not None]
     if not differences:
         return None
-    return _paired(np.array(differences), column.metric in HIGHER_IS_BETTER)
+    return _paired(np.array(differences), column)
 
 
-def _paired(differences: np.ndarray, higher: bool) -> Paired:
-    gains = differences if higher else -differences
+def _paired(differences: np.ndarray, column: Column) -> Paired:
+    gains = -column.sign * differences
     better = float((gains > 0).mean() + (gains == 0).mean() / 2)
     return Paired(student_interval(differences.tolist()), better)
 
@@ -213,31 +214,27 @@ def _paired(differences: np.ndarray, higher: bool) -> Paired:
 # The table -----------------------------------------------------------------------------------------------------------
 
 
-def comparison_table(found: Comparison) -> Table:
+def comparison_table(found: Comparison) -> Sheet:
     """One table: both sides, and each way to pair them."""
     column, record = found.column, found.a.runs[0].record
-    table = Table(
-        title=Text(f"{column.title} on {record.data}, {'higher' if found.higher else 'lower'} is better", "bold"),
-        title_justify="left",
-        caption=Text("\n".join(_remarks(found))),
-        caption_justify="left",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-    )
-    for title in ("", "n", column.title, "95 % interval", "A better"):
-        table.add_column(title, justify="left" if not title else "right", no_wrap=True)
+    neither = column.fact.better == "neither"
+    headings = [Heading("", least=16, number=False), Heading("n", 2), Heading(column.title)]
+    headings += [Heading("95 % interval", 3), Heading("A lower" if neither else "A better", 1)]
+    title = f"{column.title} on {record.data}, {_BETTER[column.fact.better]}"
+    table = Sheet(headings, title, "\n".join(_remarks(found)))
     for letter, side in (("A", found.a), ("B", found.b)):
         interval = column.interval(side.values(column))
         score = column.score(side.runs[0].record)
         sign = mark(score.protocol.get("how", {})) if score else ""
-        table.add_row(f"{letter}: {side.name}", f"{interval.n} runs", *_cells(interval, column, sign), "")
+        table.add([f"{letter}: {side.name}", f"{interval.n} runs", *_cells(interval, column, sign), ""])
     unit = "block of tokens" if modality(record) == "text" else "example"
     for title, paired in ((f"A − B by {unit}", found.by_example), ("A − B by seed", found.by_seed)):
         if paired is not None:
             n = str(paired.difference.n)
-            table.add_row(title, n, *_cells(paired.difference, column), f"{paired.better:.0%}")
+            table.add([title, n, *_cells(paired.difference, column), f"{paired.better:.0%}"])
     pairs = f"{len(found.a.values(column))} × {len(found.b.values(column))}"
-    table.add_row("probability of improvement", pairs, "", "", f"{found.improvement:.0%}")
+    chance = "probability of being lower" if neither else "probability of improvement"
+    table.add([chance, pairs, "", "", f"{found.improvement:.0%}"])
     return table
 
 
@@ -250,7 +247,12 @@ def _cells(interval: Interval, column: Column, sign: str = "") -> list[str]:
 
 
 def _remarks(found: Comparison) -> Sequence[str]:
-    lines = []
+    lines = [
+        f"{letter} {run.record.model}, seed {run.record.seed['init']}: {ended(run.record)}"
+        for letter, side in (("A", found.a), ("B", found.b))
+        for run in side.runs
+        if run.record.status != "finished"
+    ]
     if found.by_example is None:
         lines.append("no pairs of examples: the metric is no mean over examples, or a record has none beside it")
     for letter, side in (("A", found.a), ("B", found.b)):
@@ -259,7 +261,5 @@ def _remarks(found: Comparison) -> Sequence[str]:
             lines.append(f"{letter}'s number is a bound: its likelihood may be better")
     budgets = {run.budget for side in (found.a, found.b) for run in side.runs}
     if len(budgets) > 1:
-        lines.append(
-            "budgets differ: " + " and ".join(f"{name} ({minutes:g} min)" for minutes, name in sorted(budgets))
-        )
+        lines.append("budgets differ: " + " and ".join(sorted(budgets)))
     return lines

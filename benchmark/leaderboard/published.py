@@ -46,6 +46,8 @@ def read_published(file: Path) -> tuple[Published, ...]:
         return _FILE.validate_python(yaml.safe_load(file.read_text(encoding="utf-8")))
     except FileNotFoundError as error:
         raise BadInput(f"no published figures at {file}: restore the file, or leave it out") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{file} cannot be read as a file in UTF-8: {error}") from error
     except yaml.YAMLError as error:
         raise BadInput(f"{file} is not valid YAML: {' '.join(str(error).split())}") from error
     except ValidationError as error:

@@ -3,31 +3,37 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
+from zipfile import BadZipFile
 
 from pydantic import TypeAdapter, ValidationError
 
+from benchmark.facts import COSTS, METRICS
 from benchmark.leaderboard.columns import Column
 from benchmark.leaderboard.statistics import Interval, pooled_stderr, rank_ranges
-from benchmark.record import Record
+from benchmark.record import Record, per_example_file
 from benchmark.spec import BadInput, Score
 
-Current = Mapping[tuple[str, str, str], Collection[str]]  # (data, model, budget) -> each config_hash that counts
+if TYPE_CHECKING:
+    import numpy as np
+
+Current = Mapping[tuple[str, str, str], Collection[str]]  # (data, model, budget) -> each identity that counts
 Protocol = dict[str, Any]
 
 _REFERENCES: TypeAdapter[dict[str, dict[str, Score]]] = TypeAdapter(dict[str, dict[str, Score]])
 
 
-BUDGETS = ("smoke", "quick", "standard", "full")  # from the cheapest on; others follow by name
-
 #: More near copies than held-out images have by this much, and by so many standard errors, are memorised.
 MEMORISED, MEMORISED_SIGMAS = 0.05, 3.0
+#: What beats a known source by more standard errors than these, and by more than rounding, cannot be.
+IMPOSSIBLE_SIGMAS, ROUNDING = 5.0, 1e-4
 
 
 @dataclass(frozen=True)
@@ -56,9 +62,18 @@ class Run:
         return self.record.seed["init"], self.record.seed["data"]
 
     @property
-    def budget(self) -> tuple[int, str]:
-        """Where it stands among budgets, and its name; how many examples it means, the configuration says."""
-        return BUDGETS.index(self.record.budget) if self.record.budget in BUDGETS else len(BUDGETS), self.record.budget
+    def identity(self) -> str:
+        """Of the configuration: runs that share it, and differ in their seeds alone, make a row."""
+        return self.record.identity
+
+    @property
+    def budget(self) -> str:
+        return self.record.budget
+
+    @property
+    def minutes(self) -> float:
+        """What the budget costs nominally: it orders budgets, and tells none apart."""
+        return float(self.record.config["budget"]["minutes"])
 
     @property
     def fingerprint(self) -> str:
@@ -76,12 +91,48 @@ class Run:
         return NearCopies(score.value, score.stderr or 0.0, held_out.value)
 
     @cached_property
+    def impossible(self) -> str | None:
+        """Why its numbers cannot be right, as the record says or as its scores show; `None` where they can."""
+        return self.record.impossible or _beats_the_source(self.record.scores, self.references.get("source", {}))
+
+    @cached_property
+    def likelihoods(self) -> dict[str, np.ndarray]:
+        """Log-likelihoods in nats of single examples that lie beside the record, by capability; empty without any."""
+        import numpy as np
+
+        file = per_example_file(self.path)
+        if not file.is_file():
+            return {}
+        try:
+            with np.load(file, allow_pickle=False) as archive:
+                return {name: archive[name] for name in archive.files}
+        except (ValueError, OSError, EOFError, BadZipFile) as error:
+            raise BadInput(f"{file} holds no plain arrays: {str(error).splitlines()[0]}") from error
+
+    @cached_property
     def references(self) -> dict[str, dict[str, Score]]:
         """Baselines and floor that were scored with the run, by name and metric."""
         try:
             return _REFERENCES.validate_python(self.record.dataset.get("references", {}))
         except ValidationError as error:
             raise BadInput(f"{self.path} is no valid record: dataset.references: {error.errors()[0]['msg']}") from error
+
+
+def _beats_the_source(scores: Mapping[str, Score], source: Mapping[str, Score]) -> str | None:
+    """Whether a likelihood is better than that of the data's own source on the same examples by what no luck explains.
+
+    For records that do not say it themselves: from the two scores alone, without the pairs of examples.
+    """
+    for name, theirs in source.items():
+        ours, fact = scores.get(name), METRICS.get(name)
+        if ours is None or fact is None or not fact.terms or (ours.n, ours.version) != (theirs.n, theirs.version):
+            continue
+        if ours.value is None or theirs.value is None or ours.stderr is None or theirs.stderr is None:
+            continue
+        gain = ours.value - theirs.value if fact.better == "higher" else theirs.value - ours.value
+        if gain > IMPOSSIBLE_SIGMAS * math.hypot(ours.stderr, theirs.stderr) + ROUNDING * abs(theirs.value):
+            return f"{name} {ours.value:.3g} beats the source's own {theirs.value:.3g} of the same examples"
+    return None
 
 
 @dataclass(frozen=True)
@@ -96,8 +147,12 @@ class Row:
     failed: tuple[Run, ...] = ()
 
     @property
-    def budget(self) -> tuple[float, str]:
+    def budget(self) -> str:
         return self.runs[0].budget
+
+    @property
+    def minutes(self) -> float:
+        return max(run.minutes for run in self.runs)
 
     @property
     def family(self) -> str:
@@ -105,16 +160,22 @@ class Row:
 
     @property
     def scored(self) -> tuple[Run, ...]:
-        return tuple(run for run in self.runs if run.record.status in ("finished", "truncated"))
+        """The runs that count: finished ones. Where a number of one of them cannot be right, none of the row does."""
+        return () if self.impossible else self.finished
 
     @property
-    def truncated(self) -> bool:
-        return any(run.record.status == "truncated" for run in self.runs)
+    def finished(self) -> tuple[Run, ...]:
+        return tuple(run for run in self.runs if run.record.status == "finished")
+
+    @property
+    def impossible(self) -> tuple[Run, ...]:
+        """Runs that report what cannot be."""
+        return tuple(run for run in self.runs if run.impossible is not None)
 
     @property
     def memorises(self) -> bool:
         """Whether the sampler of one run, at least, gives training images back."""
-        return any(run.near_copies is not None and run.near_copies.excessive for run in self.scored)
+        return any(run.near_copies is not None and run.near_copies.excessive for run in self.finished)
 
 
 @dataclass(frozen=True)
@@ -123,6 +184,14 @@ class Superseded:
 
     run: Run
     why: str
+
+
+def budgets(rows: Iterable[Row]) -> list[str]:
+    """The budgets of some rows, the largest first."""
+    minutes: dict[str, float] = {}
+    for row in rows:
+        minutes[row.budget] = max(minutes.get(row.budget, 0.0), row.minutes)
+    return sorted(minutes, key=lambda name: (-minutes[name], name))
 
 
 def select(records: Mapping[Path, Record], current: Current | None) -> tuple[list[Row], list[Superseded]]:
@@ -139,19 +208,19 @@ def select(records: Mapping[Path, Record], current: Current | None) -> tuple[lis
         record = run.record
         if record.kind == "trial":
             continue  # evidence of a study, which has pages of its own
-        why = _no_result(record) or _not_current(record, current)
+        why = _no_result(record) or _not_current(run, current)
         if why:
             superseded.append(Superseded(run, why))
         else:
-            groups[record.data, record.model, run.budget, record.identity].append(run)
+            groups[record.data, record.model, run.budget, run.identity].append(run)
 
     configurations: dict[tuple[Any, ...], int] = defaultdict(int)
     for key in groups:
         configurations[key[:-1]] += 1
     rows = []
     for key, runs in sorted(groups.items()):
-        model, config_hash = str(key[1]), str(key[-1])
-        row, others = _row(model if configurations[key[:-1]] == 1 else f"{model} ({config_hash[:8]})", runs)
+        model, identity = str(key[1]), str(key[-1])
+        row, others = _row(model if configurations[key[:-1]] == 1 else f"{model} ({identity[:8]})", runs)
         rows.append(row)
         superseded += others
     return rows, sorted(superseded, key=lambda entry: str(entry.run.path))
@@ -162,13 +231,13 @@ def _no_result(record: Record) -> str | None:
     return None if split == "test" else f"scored on the {split} split"
 
 
-def _not_current(record: Record, current: Current | None) -> str | None:
+def _not_current(run: Run, current: Current | None) -> str | None:
     if current is None:
         return None
-    counting = current.get((record.data, record.model, record.budget))
+    counting = current.get((run.record.data, run.record.model, run.budget))
     if not counting:
         return "nothing is tuned for it"
-    return None if record.identity in counting else f"other configuration ({record.config_hash[:8]})"
+    return None if run.identity in counting else f"other configuration ({run.identity[:8]})"
 
 
 def _row(name: str, runs: Sequence[Run]) -> tuple[Row, list[Superseded]]:
@@ -220,6 +289,13 @@ class Cell:
         half = 1.96 * (self.stderr or 0.0)
         return self.interval.centre - half, self.interval.centre + half
 
+    def places(self, sign: float) -> tuple[float, float]:
+        """The same times `sign`, for ranks: anything may be behind one seed whose error is unknown."""
+        if self.interval.low is None and self.stderr is None:
+            return -math.inf, math.inf
+        low, high = sorted(sign * end for end in self.ends)
+        return low, high
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -258,10 +334,11 @@ class Ranking:
 
 
 class Judge:
-    """Says which scores may be compared. Built from all records, since the newest version of a metric rules."""
+    """Says which scores may be compared. Built from all records, since the newest version of a metric rules; of a cost,
+    the version that is counted today."""
 
     def __init__(self, records: Iterable[Record]) -> None:
-        self.versions: dict[str, int] = defaultdict(int)
+        self.versions: dict[str, int] = defaultdict(int, {name: fact.version for name, fact in COSTS.items()})
         fingerprints: dict[str, set[str]] = defaultdict(set)
         for record in records:
             if fingerprint := Run(Path(), record).fingerprint:
@@ -306,7 +383,7 @@ class Judge:
         )
 
     def rankings(self, rows: Sequence[Row], column: Column) -> list[Ranking]:
-        """One ranking for each protocol, the one with most rows first. Lower is better."""
+        """One ranking for each protocol, the one with most rows first; the best row first."""
         by_protocol: dict[str, list[tuple[Row, list[Run]]]] = defaultdict(list)
         for row in rows:
             runs_under: dict[str, list[Run]] = defaultdict(list)
@@ -318,11 +395,11 @@ class Judge:
         found = []
         for _, members in sorted(by_protocol.items(), key=lambda item: (-len(item[1]), item[0])):
             placed = [(row, runs, cell) for row, runs in members if (cell := self.cell(runs, column)) is not None]
-            places = rank_ranges([cell.ends for *_, cell in placed])
+            places = rank_ranges([cell.places(column.sign) for *_, cell in placed])
             entries = [
                 Entry(*place, row, tuple(runs), cell) for place, (row, runs, cell) in zip(places, placed, strict=True)
             ]
-            entries.sort(key=lambda entry: (entry.cell.interval.centre, entry.row.name))
+            entries.sort(key=lambda entry: (column.sign * entry.cell.interval.centre, entry.row.name))
             protocol = entries[0].cell.protocol
             references = self._references([run for entry in entries for run in entry.runs], column, protocol)
             found.append(Ranking(column, protocol, tuple(entries), references))
@@ -337,7 +414,7 @@ class Judge:
                     continue
                 if _fits(self.protocol(run, score), protocol):
                     found.setdefault(name, scores)
-        order = sorted(found, key=lambda name: (cast(float, found[name][column.metric].value), name))
+        order = sorted(found, key=lambda name: (column.sign * cast(float, found[name][column.metric].value), name))
         return tuple(Reference(name, found[name]) for name in order)
 
 

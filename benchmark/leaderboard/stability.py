@@ -156,7 +156,7 @@ def _of_the_board(of: Studied, rows: Sequence[Row]) -> list[float]:
     runs = [
         run
         for row in rows
-        if (row.runs[0].record.data, row.runs[0].record.model) == (of.data, of.model) and row.budget[1] == "standard"
+        if (row.runs[0].record.data, row.runs[0].record.model) == (of.data, of.model) and row.budget == "standard"
         for run in row.scored
     ]
     scores = [run.record.scores.get("selection") for run in runs]

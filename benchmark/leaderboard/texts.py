@@ -6,9 +6,10 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmark.leaderboard.columns import Column, mark, number
+from benchmark.leaderboard.columns import COST_OF_MACHINE, Column, mark, number, share_done, value_of
 from benchmark.leaderboard.published import Published
 from benchmark.leaderboard.rows import Cell, Judge, Ranking, Row, Run
+from benchmark.record import Record
 
 
 def words(protocol: Mapping[str, Any]) -> str:
@@ -19,8 +20,19 @@ def words(protocol: Mapping[str, Any]) -> str:
 
 
 def marked(row: Row) -> str:
-    """A row's name, † where a budget ended a run early, ‡ where the sampler memorises."""
-    return row.name + ("†" if row.truncated else "") + ("‡" if row.memorises else "")
+    """A row's name, ‡ where the sampler memorises."""
+    return row.name + ("‡" if row.memorises else "")
+
+
+def budget_title(name: str, minutes: float) -> str:
+    return f"{name}: nominally {minutes:g} CPU minutes of training a run on the reference machine"
+
+
+def ended(record: Record) -> str:
+    """`diverged (loss is nan)`, `truncated at 37 % of its examples (…)`."""
+    share = share_done(record) if record.status == "truncated" else None
+    done = "" if share is None else f" at {share:.0%} of its examples".replace("%", " %")
+    return f"{record.status}{done}{f' ({record.reason})' if record.reason else ''}"
 
 
 def cell_text(cell: Cell | None, column: Column) -> str:
@@ -34,7 +46,7 @@ def listed(names: Sequence[str], last: str = "and") -> str:
 
 
 def seeds(row: Row, runs: Sequence[Run]) -> str:
-    """`3`, or `2 of 3` where a run diverged, failed, or stands under another protocol."""
+    """`3`, or `2 of 3` where a run did not finish, or stands under another protocol."""
     return str(len(runs)) if len(runs) == len(row.runs) else f"{len(runs)} of {len(row.runs)}"
 
 
@@ -53,6 +65,16 @@ def machine(hardware: Mapping[str, Any]) -> str:
     threads = int(hardware.get("threads", 0))
     used = [f"{threads} {'thread' if threads == 1 else 'threads'} used"] if threads else []
     return ", ".join([*device, str(hardware.get("cpu", "unknown")), f"{hardware.get('cores', '?')} cores", *used])
+
+
+def by_machine(rows: Sequence[Row]) -> dict[str, list[tuple[Row, list[Run]]]]:
+    """Which runs of which rows were timed on which hardware: times are compared within one, and nowhere else."""
+    found: dict[str, dict[str, tuple[Row, list[Run]]]] = defaultdict(dict)
+    for row in rows:
+        for run in row.scored:
+            if any(value_of(column.score(run.record)) is not None for column in COST_OF_MACHINE):
+                found[machine(run.record.hardware)].setdefault(row.name, (row, []))[1].append(run)
+    return {name: list(found[name].values()) for name in sorted(found)}
 
 
 # Below a table -------------------------------------------------------------------------------------------------------
@@ -89,14 +111,26 @@ def absences(judge: Judge, rows: Sequence[Row], main: Column, beside: Sequence[C
             for reason, n in sorted(reasons.items()):
                 share = "" if n == len(row.scored) else f" in {n} of {len(row.scored)} runs"
                 lines.append(f"{row.name}, {column.title}{share}: {reason}")
-            if (old := judge.outdated(row, column)) is not None:
-                newest = judge.versions[column.metric]
-                lines.append(f"{row.name}, {column.title}: left out, since it is version {old} and {newest} counts")
         if main.metric == "fid" and row.memorises:
             lines.append(f"{row.name} memorises: {_shares(row)}")
-        if not row.scored:
+        if row.impossible:
+            lines.append(f"{row.name}: it reports what cannot be, see below")
+        elif not row.scored:
             lines.append(f"{row.name}: no run finished, see below")
-    return sorted(lines)
+    return sorted([*lines, *(line for column in (main, *beside) for line in outdated(judge, rows, column))])
+
+
+def outdated(judge: Judge, rows: Sequence[Row], column: Column) -> list[str]:
+    """Whose numbers are left out, since they are of an old version."""
+    by_version: dict[int, list[str]] = defaultdict(list)
+    for row in rows:
+        if (old := judge.outdated(row, column)) is not None:
+            by_version[old].append(row.name)
+    newest = judge.versions[column.metric]
+    return [
+        f"{listed(names)}, {column.title}: left out, since it is version {old} and {newest} counts"
+        for old, names in sorted(by_version.items())
+    ]
 
 
 def _difference(protocol: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,13 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich import box
-from rich.table import Table
-from rich.text import Text
-
+from benchmark.console import Heading, Sheet
 from benchmark.leaderboard.columns import LIKELIHOOD, digits_that_show, mark, modality, number, single, value_of
 from benchmark.leaderboard.markdown import escape, page, table
 from benchmark.leaderboard.rows import Run, select
+from benchmark.leaderboard.texts import ended
 from benchmark.record import Record
 from benchmark.spec import Score
 
@@ -49,6 +47,10 @@ class Verdict:
             return f"{self.run.record.status}: no likelihood with a standard error"
         if above < -SIGMAS * score.stderr:
             return f"beats the entropy by {-above / score.stderr:.1f} s.e."
+        if self.run.impossible is not None:
+            return f"impossible: {self.run.impossible}"
+        if self.run.record.status != "finished":
+            return ended(self.run.record)
         if mark(score.protocol.get("how", {})) == "" and above > NEAR * self.entropy:
             return f"exact, but {above / self.entropy:.1%} above the entropy"
         return None
@@ -68,13 +70,14 @@ def _verdict(run: Run) -> Verdict:
     return Verdict(run, score, value_of(entropy), value_of(source) if same else None)
 
 
-def truth_table(judged: Sequence[Verdict]) -> Table:
-    """The verdicts for a terminal of 100 columns."""
-    found = Table(box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
-    for index, title in enumerate(HEADER):
-        found.add_column(title, justify="left" if index < 3 else "right", overflow="fold")
+def truth_table(judged: Sequence[Verdict]) -> Sheet:
+    """The verdicts for a terminal."""
+    ranks = dict(zip(("unit", "entropy", "difference", "s.e.", "over the source"), (3, 1, 2, 4, 5), strict=True))
+    texts = {"model": 16, "data": 0, "unit": 0, "verdict": 12}  # in columns at least; 0: never broken
+    headings = [Heading(title, ranks.get(title, 0), texts.get(title, 0), title not in texts) for title in HEADER]
+    found = Sheet(headings)
     for verdict in judged:
-        found.add_row(*map(Text, _cells(verdict)), style="bold red" if verdict.problem else "")
+        found.add(_cells(verdict), "bold red" if verdict.problem else "")
     return found
 
 

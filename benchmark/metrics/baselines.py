@@ -32,11 +32,22 @@ def histogram(train: Tensor, test: Tensor, levels: int) -> Tensor:
 
 def pixel_histogram(train: Tensor, test: Tensor, levels: int) -> Tensor:
     """Every pixel is an independent draw from a histogram of its own."""
+    log_p = _pixel_log_frequencies(train, levels)
+    return log_p[torch.arange(len(log_p)), test.flatten(1).long()].sum(1)  # [N]
+
+
+def draw_pixel_histogram(train: Tensor, n: int, levels: int) -> Tensor:
+    """`n` images `[n, C, H, W]` from the distribution that `pixel_histogram` scores, by torch's global generator."""
+    p = _pixel_log_frequencies(train, levels).exp()
+    return torch.multinomial(p, n, replacement=True).T.reshape(n, *train.shape[1:])
+
+
+def _pixel_log_frequencies(train: Tensor, levels: int) -> Tensor:
+    """Of each level of each pixel, `[D, L]`."""
     dims = train[0].numel()
     cell = torch.arange(dims) * levels  # [D]: where each pixel's histogram begins
-    counts = torch.bincount((train.flatten(1).long() + cell).flatten(), minlength=dims * levels).view(dims, levels)
-    log_p = _log_frequencies(counts).flatten()  # [D·L]
-    return log_p[test.flatten(1).long() + cell].sum(1)  # [N]
+    counts = torch.bincount((train.flatten(1).long() + cell).flatten(), minlength=dims * levels)
+    return _log_frequencies(counts.view(dims, levels))
 
 
 def unigram(train: Tensor, test: Tensor, levels: int) -> Tensor:

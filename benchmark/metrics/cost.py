@@ -5,22 +5,23 @@ from __future__ import annotations
 import resource
 import sys
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-COST: Mapping[str, str] = {
-    "parameters": "1",
-    "flops_per_example": "FLOP/example",
-    "examples_per_second": "examples/s",
-    "sampling_seconds": "s/1,000 samples",
-    "sampling_evaluations": "evaluations/1,000 samples",
-    "peak_memory": "bytes",
-    "wall_seconds": "s",
-    "cpu_minutes": "min",
-}  # name -> unit
+from benchmark.facts import COSTS
+from benchmark.spec import Score
+
+COST: Mapping[str, str] = {name: fact.unit for name, fact in COSTS.items()}  # name -> unit
+
+
+def score(name: str, value: float, protocol: Mapping[str, Any] = MappingProxyType({})) -> Score:
+    """The cost called `name` at the version that is measured today."""
+    fact = COSTS[name]
+    return Score(fact.unit, fact.version, float(value), protocol=dict(protocol))
 
 
 def parameters(module: nn.Module) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 
 import torch
+from torch import Tensor
 
 from benchmark.metrics.units import bits_per, exponential, scaled
 from benchmark.spec import Estimate, Evidence
@@ -22,13 +23,16 @@ def nats_per_token(evidence: Evidence) -> Estimate:
     if evidence.token_log_prob is None or evidence.token_log_prob.numel() == 0:
         raise ValueError("the evidence has no token_log_prob: compute a metric only where one of its needs is met")
     surprise = -evidence.token_log_prob.flatten().double()  # [N]
-    n = surprise.numel()
+    means = block_means(surprise)
+    stderr = None if means is None else means.std().item() / math.sqrt(len(means))
+    return Estimate(surprise.mean().item(), stderr, surprise.numel())
+
+
+def block_means(x: Tensor) -> Tensor | None:
+    """The means `[blocks]` of consecutive blocks of a stream `[N]`; `None` where it is too short for two."""
+    n = x.numel()
     blocks = n // max(MIN_BLOCK, math.isqrt(n))
-    stderr = None
-    if blocks >= 2:
-        means = torch.stack([block.mean() for block in surprise.tensor_split(blocks)])
-        stderr = means.std().item() / math.sqrt(blocks)
-    return Estimate(surprise.mean().item(), stderr, n)
+    return torch.stack([block.mean() for block in x.tensor_split(blocks)]) if blocks >= 2 else None
 
 
 def perplexity(evidence: Evidence) -> Estimate:

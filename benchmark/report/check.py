@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.config import validate
+from benchmark.facts import METRICS, Fact
+from benchmark.leaderboard.rows import Run
 from benchmark.record import Record, per_example_file, read_record, why_no_evidence
 from benchmark.spec import BadInput, Metric, Score
 from benchmark.traces import NEIGHBOURS, read_curves, read_picture
@@ -41,31 +43,20 @@ _SAID: Mapping[str, Sequence[str]] = {
     "interpolations": ("extractor",),
 }
 
-_SHARES = (
-    *("precision", "recall", "coverage", "class_histogram", "copies", "near_copies"),
-    *("downstream_accuracy", "augmented_accuracy", "anomaly_auroc", "anomaly_auroc_corrected"),
-)
-#: What no model can score less or more than: discrete data, shares, distances. Estimates without bias may be below 0.
-_RANGES: Mapping[str, tuple[float, float]] = {
-    **dict.fromkeys(("nll", "bits_per_dim", "nats_per_token", "bits_per_char", "bits_per_byte"), (0, math.inf)),
-    **dict.fromkeys(("elbo", "importance_bound"), (-math.inf, 0)),
-    **dict.fromkeys(("perplexity", "inception_score"), (1, math.inf)),
-    **dict.fromkeys(("fid", "density", "nearest_neighbour_ratio", "interpolation_ratio"), (0, math.inf)),
-    **dict.fromkeys(_SHARES, (0, 1)),
-    "ssim": (-1, 1),
-}
 _ROUNDING = 1e-4  # by which a Fréchet distance of equal features may be off
 
 _CONTROL = r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]"  # those of writing direction too
 _MARKUP = re.compile(rf"<\s*[a-z/!?]|&#?\w+;|(javascript|data|vbscript):|{_CONTROL}", re.IGNORECASE)
 _NAME = re.compile(r"[\w-]+")
 
-#: Likelihoods of single examples -> the scores that are their mean, with sign.
+#: Likelihoods of single examples -> the scores in nats that are their mean, with sign.
 _MEANS: Mapping[str, Mapping[str, int]] = {
-    "log_prob": {"nll": -1},
-    "elbo": {"elbo": 1, "nll": -1},
-    "importance_bound": {"importance_bound": 1},
-    "token_log_prob": {"nats_per_token": -1},
+    name: {
+        fact.name: 1 if fact.better == "higher" else -1
+        for fact in METRICS.values()
+        if name in fact.terms and fact.unit.startswith("nats")
+    }
+    for name in dict.fromkeys(name for fact in METRICS.values() for name in fact.terms)
 }
 
 
@@ -74,7 +65,7 @@ class Known:
     """What this version of the benchmark measures, and with what."""
 
     metrics: Sequence[Metric]
-    costs: Mapping[str, str]  # name -> unit
+    costs: Mapping[str, Fact]
     networks: Collection[str]  # extractors and judges, `digits-v1@f5bf0245`
 
 
@@ -93,7 +84,7 @@ def problems(file: Path, known: Known) -> list[str]:
     found = [
         *_texts(record.model_dump(mode="json")),
         *_identity(file, record),
-        *_scores(record, known),
+        *_scores(file, record, known),
         *_likelihoods(per_example_file(file), record),
         *_traces(file),
     ]
@@ -147,7 +138,14 @@ def _identity(file: Path, record: Record) -> Iterator[str]:
         yield why
 
 
-def _scores(record: Record, known: Known) -> Iterator[str]:
+def _scores(file: Path, record: Record, known: Known) -> Iterator[str]:
+    try:
+        why = Run(file, record).impossible
+    except BadInput as error:  # of its references
+        yield str(error)
+    else:
+        if why is not None:
+            yield f"its numbers cannot be right: {why}"
     for name, score in record.scores.items():
         yield from _score(name, score, record, known)
 
@@ -162,7 +160,7 @@ def _score(name: str, score: Score, record: Record, known: Known) -> Iterator[st
         if score.unit != metric.unit:
             yield f"{name} has unit {score.unit!r}, must be {metric.unit!r}"
         if score.value is not None:
-            for key in _SAID[metric.needs[0]]:
+            for key in _SAID.get(metric.needs[0], ("split",)):
                 if key not in protocol:
                     yield f"{name} does not say its {key.replace('_', ' ')}: a score without its protocol means nothing"
             for key, value in metric.protocol.items():
@@ -171,13 +169,18 @@ def _score(name: str, score: Score, record: Record, known: Known) -> Iterator[st
     elif name in known.costs or name == "selection":
         chosen = protocol.get("metric") if score.absent is None else None
         selected = next((metric.unit for metric in known.metrics if metric.name == chosen), "")
-        must = {"unit": known.costs.get(name, selected), "version": 1, "stderr": None, "n": None}
+        fact = known.costs.get(name)
+        must = {"unit": selected if fact is None else fact.unit, "stderr": None, "n": None}
         for key, value in must.items():
             if getattr(score, key) != value:
                 yield f"{name} has {key} {getattr(score, key)!r}, must be {value!r}"
+        newest = 1 if fact is None else fact.version  # boards count older ones again
+        if not 1 <= score.version <= newest:
+            yield f"{name} has version {score.version}, must be {newest}"
     else:
         yield f"{name} is no metric of this version"
-    low, high = _RANGES.get(name, (0 if name in known.costs else -math.inf, math.inf))
+    limits = METRICS.get(name) or known.costs.get(name)
+    low, high = (-math.inf, math.inf) if limits is None else (limits.low, limits.high)
     if score.value is not None and not low - _ROUNDING <= score.value <= high + _ROUNDING:
         yield f"{name} is {score.value:.6g}: it lies between {low:g} and {high:g}"
     split = "validation" if name == "selection" else record.config["evaluation"]["split"]

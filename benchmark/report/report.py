@@ -9,7 +9,7 @@ import json
 import shlex
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,8 @@ from benchmark.config import overrides_of
 from benchmark.leaderboard.columns import LIKELIHOOD, SAMPLES, Column, mark, modality, number, single
 from benchmark.leaderboard.published import Published
 from benchmark.leaderboard.rows import Row, Run, select
-from benchmark.leaderboard.texts import machine, seed, unit, words
-from benchmark.record import Record
+from benchmark.leaderboard.texts import ended, machine, seed, unit, words
+from benchmark.record import Record, record_files
 from benchmark.report.parts import Bullets, Cell, Code, Folded, Page, Paragraph, Part, Section, Table
 from benchmark.report.verify import CONFIDENCE, Judgement, Verdict, cells, judge
 from benchmark.spec import BadInput, Score
@@ -36,14 +36,17 @@ def report(
     reruns: Mapping[Path, Record],
     published: Sequence[Published] = (),
     missing: Sequence[str] = (),
+    problems: list[str] | None = None,
 ) -> Page:
     """The page about `records`. `reruns` may hold any runs: those that repeat one of the records are judged beside it.
 
-    `missing` are experiments that were wanted and have no record. Raises `BadInput` where there are no records.
+    `missing` are experiments that were wanted and have no record. Of a run whose files cannot be read no re-run is
+    judged, and they are named in `problems`, or raised as `BadInput` where none are given. Raises `BadInput` without
+    records.
     """
     if not records:
         raise BadInput("no records to report on: name records or a suite that has some, or another folder by --records")
-    return _Report(records, reruns, published, missing).page(title)
+    return _Report(records, reruns, published, missing, problems).page(title)
 
 
 class _Report:
@@ -53,11 +56,12 @@ class _Report:
         reruns: Mapping[Path, Record],
         published: Sequence[Published],
         missing: Sequence[str],
+        problems: list[str] | None,
     ) -> None:
         self.runs = [Run(path, record) for path, record in sorted(records.items()) if record.kind == "run"]
         self.rows, self.superseded = select(records, current=None)
         every = {**reruns, **records}
-        self.judgements = [judge(run, again, every.values()) for run, again in _pairs(self.runs, every)]
+        self.judgements = list(_judgements(_pairs(self.runs, every), every.values(), problems))
         self.twice = [one for one in self.judgements if not one.bits.apart]
         data = {record.data for record in records.values()}
         self.published = [group for group in published if group.data in data]
@@ -125,14 +129,14 @@ class _Report:
     def _configurations(self) -> list[Folded]:
         groups: dict[str, list[Run]] = defaultdict(list)
         for run in self.runs:
-            groups[run.record.identity].append(run)
+            groups[run.identity].append(run)
         folded = []
-        for config_hash, runs in sorted(groups.items(), key=lambda item: _place(item[1][0])):
+        for runs in sorted(groups.values(), key=lambda runs: _place(runs[0])):
             record = runs[0].record
             settings = {name: part for name, part in record.config.items() if name not in ("seed", "runtime")}
             commands = [f"{_command(run)}\npython -m benchmark verify {run.path.as_posix()}" for run in runs]
             text = "\n".join([*commands, "", yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)])
-            title = f"{record.model} on {record.data}, {record.budget}, configuration {config_hash[:8]}"
+            title = f"{record.model} on {record.data}, {record.budget}, configuration {record.config_hash[:8]}"
             folded.append(Folded(f"{title}, {_count(len(runs), 'run')}", text))
         return folded
 
@@ -234,7 +238,7 @@ class _Report:
         if not rows:
             return [Paragraph("No published figures are known for this data.")]
         ours: list[list[Cell]] = [
-            [row.runs[0].record.data, row.name, row.budget[1], column.title, *line]
+            [row.runs[0].record.data, row.name, row.budget, column.title, *line]
             for row in self.rows
             for column in _columns(row.runs[0].record)
             if column.metric in {group.metric for group in self.published if group.data == row.runs[0].record.data}
@@ -257,7 +261,9 @@ class _Report:
         for run in self.runs:
             record, who = run.record, _name(run)
             if record.status != "finished":
-                found.append(f"{who}: {record.status}, {record.reason}")
+                found.append(f"{who}: {ended(record)}")
+            if run.impossible is not None:
+                found.append(f"{who}: impossible, {run.impossible}")
             if record.git is None or record.git.get("dirty") or record.code_hash is None:
                 found.append(f"{who}: made with code that is not committed")
             for name, score in sorted(record.scores.items()):
@@ -265,11 +271,11 @@ class _Report:
                     found.append(f"{who}: {name} {score.absent.kind}: {score.absent.reason}")
         for row in self.rows:
             if row.memorises:
-                found.append(f"{row.name} on {row.runs[0].record.data}, {row.budget[1]}: its sampler memorises")
+                found.append(f"{row.name} on {row.runs[0].record.data}, {row.budget}: its sampler memorises")
             codes = {_hardware(run.record.hardware) for run in row.runs}
             if len(codes) > 1:
                 found.append(
-                    f"{row.name} on {row.runs[0].record.data}, {row.budget[1]}: its seeds ran on {len(codes)} machines"
+                    f"{row.name} on {row.runs[0].record.data}, {row.budget}: its seeds ran on {len(codes)} machines"
                 )
         found += [f"{_name(entry.run)}: superseded, {entry.why}" for entry in self.superseded]
         for one in self.judgements:
@@ -282,6 +288,18 @@ class _Report:
                 figures = _count(len(group.figures), "published figure")
                 found.append(f"{group.data}, {group.metric}: not compared with {figures}: {group.why}")
         return found
+
+
+def _judgements(
+    pairs: Iterable[tuple[Run, Run]], every: Iterable[Record], problems: list[str] | None
+) -> Iterator[Judgement]:
+    for run, again in pairs:
+        try:
+            yield judge(run, again, every)
+        except BadInput as error:
+            if problems is None:
+                raise
+            problems.append(str(error))
 
 
 # Which re-run belongs to which record --------------------------------------------------------------------------------
@@ -339,7 +357,7 @@ def _spread(row: Row, column: Column) -> list[Cell] | None:
     record = row.runs[0].record
     deviation = number(statistics.stdev(values), column.digits + 1) if len(values) > 1 else "—"
     each = ", ".join(number(value, column.digits) for value in values)
-    return [row.name, record.data, row.budget[1], column.title, each, str(len(values)), _mean(row, column), deviation]
+    return [row.name, record.data, row.budget, column.title, each, str(len(values)), _mean(row, column), deviation]
 
 
 def _ours(row: Row, column: Column) -> list[str] | None:
@@ -379,8 +397,8 @@ def _file(run: Run) -> str:
     return run.path.parent.name if run.path.name == "record.json" else run.path.stem
 
 
-def _place(run: Run) -> tuple[str, str, tuple[float, str], str]:
-    return run.record.data, run.record.model, run.budget, run.record.identity
+def _place(run: Run) -> tuple[str, str, float, str, str]:
+    return run.record.data, run.record.model, run.minutes, run.budget, run.identity
 
 
 def _command(run: Run) -> str:
@@ -426,7 +444,7 @@ def files_of(paths: Iterable[Path]) -> list[Path]:
         elif (path / "record.json").is_file():
             found.append(path / "record.json")
         else:
-            inside = sorted(file for file in path.rglob("*.json") if not {"wandb", "artifacts"} & set(file.parts))
+            inside = record_files(path)
             if not inside:
                 raise BadInput(f"no records below {path}: give a record, a run's folder, or a folder of records")
             found += inside

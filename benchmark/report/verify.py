@@ -14,15 +14,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from rich import box
-from rich.table import Table
-from rich.text import Text
-
 from benchmark.config import validate
-from benchmark.leaderboard.columns import MORE_ON_SAMPLES, SAMPLES
+from benchmark.console import Heading, Sheet
+from benchmark.facts import COSTS, FACTS
 from benchmark.leaderboard.rows import Run
 from benchmark.leaderboard.statistics import prediction_interval
-from benchmark.record import Record, per_example_file
+from benchmark.leaderboard.texts import ended
+from benchmark.record import Record
 from benchmark.spec import BadInput, Score
 from benchmark.traces import read_curves, thin
 
@@ -36,11 +34,9 @@ SIGMAS = 2.576  # standard errors that hold as many
 SEEDS = 3  # from which on a spread is known
 
 #: Costs that depend on the machine and on what else it does: not judged.
-OF_THE_MACHINE = frozenset({"examples_per_second", "sampling_seconds", "peak_memory", "wall_seconds", "cpu_minutes"})
+OF_THE_MACHINE = frozenset(name for name, fact in COSTS.items() if fact.machine)
 #: Facts of the model: equal or not.
-FACTS = frozenset({"parameters", "flops_per_example", "sampling_evaluations"})
-
-_LOG = frozenset(column.metric for column in (*SAMPLES, *MORE_ON_SAMPLES) if column.log)
+OF_THE_MODEL = frozenset(COSTS) - OF_THE_MACHINE
 _DONE = ("finished",)
 
 
@@ -173,21 +169,17 @@ def _overall(record: Record, other: Record, scores: Sequence[ScoreVerdict]) -> t
     if record.status == other.status == "diverged":
         return "agrees", [f"both diverged: {record.reason}; {other.reason}"]
     if "diverged" in (record.status, other.status):
-        return "differs", [f"the record is {_ended(record)}, the re-run {_ended(other)}"]
+        return "differs", [f"the record is {ended(record)}, the re-run {ended(other)}"]
     if "failed" in (record.status, other.status):
-        return "differs", [f"the re-run {_ended(other)}"]
+        return "differs", [f"the re-run {ended(other)}"]
     differ = [f"{one.metric}: {one.why}" for one in scores if one.verdict == "differs"]
     apart = [f"{one.metric}: {one.why}" for one in scores if one.verdict == "not comparable"]
     for name, one in (("record", record), ("re-run", other)):
         if one.status == "truncated":
-            return "not comparable", [f"the {name} did not finish: {one.reason}", *differ, *apart]
+            return "not comparable", [f"the {name} did not finish: {ended(one)}", *differ, *apart]
     if differ:
         return "differs", [*differ, *apart]
     return ("not comparable" if apart or not scores else "agrees"), apart
-
-
-def _ended(record: Record) -> str:
-    return f"{record.status}{f' ({record.reason})' if record.reason else ''}"
 
 
 def _other_splits(record: Record, other: Record) -> str | None:
@@ -209,14 +201,14 @@ def _judge(name: str, recorded: Score, again: Score | None, seeds: Sequence[Scor
         return ScoreVerdict(name, recorded.value, None, "differs", f"the re-run has none: {reason}")
     if again.value == recorded.value:
         return ScoreVerdict(name, recorded.value, again.value, "agrees", "the same number")
-    if name in FACTS:
+    if name in OF_THE_MODEL:
         return ScoreVerdict(name, recorded.value, again.value, "differs", "it must be the same number")
     others = [
         score.value
         for score in seeds
         if score and score.value is not None and _conditions_apart(recorded, score) is None
     ]
-    log = name in _LOG and min(recorded.value, again.value, *others) > 0
+    log = name in FACTS and FACTS[name].log and min(recorded.value, again.value, *others) > 0
     expected, back = (_predicted(one, others, log) for one in (recorded.value, again.value))
     error = _by_stderr(recorded, again)
     if expected is None or back is None:
@@ -268,7 +260,7 @@ def compare_bits(run: Run, again: Run) -> Bits:
     """Whether two runs of one experiment and seed are the same to the last bit, in all that both have kept."""
     parts: dict[str, list[Any]] = {
         "scores": [_numbers(one.record) for one in (run, again)],
-        "likelihoods": [_likelihoods(one.path) for one in (run, again)],
+        "likelihoods": [_bytes(one) for one in (run, again)],
         "curves": [_curves(one.path) for one in (run, again)],
         "weights": [_weights(one.path) for one in (run, again)],
     }
@@ -308,17 +300,8 @@ def _numbers(record: Record) -> dict[str, tuple[float | None, float | None]]:
     return {name: (score.value, score.stderr) for name, score in scores.items()}
 
 
-def _likelihoods(record: Path) -> dict[str, bytes]:
-    import numpy as np
-
-    file = per_example_file(record)
-    if not file.is_file():
-        return {}
-    try:
-        with np.load(file, allow_pickle=False) as archive:
-            return {name: archive[name].tobytes() for name in archive.files}
-    except (ValueError, OSError, EOFError) as error:
-        raise BadInput(f"{file} holds no plain arrays: {str(error).splitlines()[0]}") from error
+def _bytes(run: Run) -> dict[str, bytes]:
+    return {name: array.tobytes() for name, array in run.likelihoods.items()}
 
 
 def _curves(record: Path) -> dict[str, list[tuple[int, str]]]:
@@ -335,14 +318,15 @@ def _weights(record: Path) -> bytes:
 # In words ------------------------------------------------------------------------------------------------------------
 
 
-def as_table(judgement: Judgement) -> Table:
+def as_table(judgement: Judgement) -> Sheet:
     """The scores for a terminal."""
-    found = Table(box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
-    for title in ("score", "record", "re-run", "difference", "expected", "by", "verdict"):
-        found.add_column(title, justify="left" if title in ("score", "by", "verdict") else "right", overflow="fold")
+    headings = [Heading("score", least=16, number=False), Heading("record")]
+    headings += [Heading("re-run", 1), Heading("difference", 2), Heading("expected", 3)]
+    headings += [Heading("by", 4, least=16, number=False), Heading("verdict", number=False)]
+    found = Sheet(headings)
     for one in judgement.scores:
         style = {"differs": "bold red", "not comparable": "yellow"}.get(one.verdict or "", "")
-        found.add_row(*map(Text, cells(one)), style=style)
+        found.add(cells(one), style)
     return found
 
 

@@ -32,7 +32,7 @@ CONFIRM: Mapping[str, str] = {"seeds": "5", "workers": "", "storage": ""}
 _LEAST = {"trials": 1, "workers": 1, "rates": 3, "seeds": 1}
 
 
-def plan_of(overrides: Sequence[str]) -> Command:
+def plan_of(overrides: Sequence[str], trust: Sequence[str] = ()) -> Command:
     """What `benchmark sweep` was asked for. Settings that are not its own apply to every trial."""
     keys = {override: override.partition("=")[0] for override in overrides}
     known = {*SWEEP, *Experiment.model_fields}
@@ -53,7 +53,7 @@ def plan_of(overrides: Sequence[str]) -> Command:
         raise unknown("data", names["data"], choices("data"))
     searched = space.load_space(names["model"])
     settings = space.base_settings(names["data"], names["model"], searched, others)
-    base = space.base_experiment(searched, settings)
+    base = space.base_experiment(searched, settings, trust)
     designs = {
         "space": lambda: space.search(searched, base),
         "learning_rate": lambda: space.learning_rate(base, int(given["rates"]), int(given["seeds"])),
@@ -80,7 +80,7 @@ def plan_of(overrides: Sequence[str]) -> Command:
     return plan, int(given["workers"]), given["storage"] or None
 
 
-def confirming(folder: Path, overrides: Sequence[str]) -> Command:
+def confirming(folder: Path, overrides: Sequence[str], trust: Sequence[str] = ()) -> Command:
     """What `benchmark confirm` was asked for: the study that trains the best setting of the one in `folder` again."""
     given = _given(overrides, CONFIRM)
     study = collect(folder)
@@ -93,7 +93,7 @@ def confirming(folder: Path, overrides: Sequence[str]) -> Command:
     runs = folder.resolve().parent.parent
     content = dict(header.config)
     content["runtime"] = content["runtime"] | {"runs": str(runs)}
-    base = from_container(content)
+    base = from_container(content, trust)
     short = header.settings or space.base_settings(header.data, header.model, searched)
     plan = Plan(
         base,

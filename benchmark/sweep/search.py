@@ -354,7 +354,8 @@ class _Sweep:
             write_atomic(folder / "trial.yaml", yaml.safe_dump(content, sort_keys=False))
             try:
                 with self.lock:  # Hydra composes one at a time
-                    experiment = compose([*self.plan.settings, *self.plan.design.settings(trial.params, run)])
+                    settings = [*self.plan.settings, *self.plan.design.settings(trial.params, run)]
+                    experiment = compose(settings, self.plan.base.trust)
                 refused = self._train(trial, experiment, folder, slot)
             except BadInput as error:
                 if run < len(self.plan.design.points):  # no proposal: what was asked for is itself impossible
@@ -378,7 +379,7 @@ class _Sweep:
         """
         content = experiment.container()
         content["runtime"]["threads"] = content["runtime"]["threads"] or 1  # several fight where a machine is shared
-        task = {"config": content, "folder": str(folder), "group": self.plan.title}
+        task = {"config": content, "folder": str(folder), "group": self.plan.title, "trust": experiment.trust}
         problem = "stopped"
         for _ in range(ATTEMPTS):
             if self.stopping.is_set():

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from benchmark.config import Experiment, choices, compose, read_yaml
+from benchmark.config import Experiment, as_setting, compose, find, read_group
 from benchmark.spec import BadInput, unknown
 
 if TYPE_CHECKING:
@@ -104,16 +104,13 @@ class Space(_Strict):
 
 def load_space(model: str) -> Space:
     """The search space of `model`. Raises `BadInput` where there is none, or where it is malformed."""
-    files = choices("sweep")
-    if model not in files:
-        raise unknown("search space", model, files)
     try:
-        return Space.model_validate(read_yaml(files[model]))
+        return Space.model_validate(read_group("sweep", model))
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         message = first["msg"].removeprefix("Value error, ")
-        raise BadInput(f"{files[model]}: {place}: {message[0].lower()}{message[1:]}") from error
+        raise BadInput(f"{find(f'sweep/{model}.yaml')}: {place}: {message[0].lower()}{message[1:]}") from error
 
 
 def base_settings(data: str, model: str, space: Space, overrides: Sequence[str] = ()) -> list[str]:
@@ -127,9 +124,9 @@ def base_settings(data: str, model: str, space: Space, overrides: Sequence[str] 
     return [*names, *space.settings, *_trial_budget(data, model, space), *overrides]
 
 
-def base_experiment(space: Space, settings: Sequence[str]) -> Experiment:
+def base_experiment(space: Space, settings: Sequence[str], trust: Sequence[str] = ()) -> Experiment:
     """The experiment of `base_settings`. Raises `BadInput` where it sees the test split, or lacks an option."""
-    experiment = compose(settings)
+    experiment = compose(settings, trust)
     if experiment.evaluation.split != "validation":
         raise BadInput("a study never sees the test split: drop evaluation.split")
     for key in space.options:
@@ -232,7 +229,7 @@ def confirm(short: Sequence[str], base: Experiment, best: Params, seeds: int) ->
     def settings(params: Params, number: int) -> list[str]:
         own = settings_of(best) if params["setting"] == "best" else []
         common = names if params["budget"] == "standard" else short
-        return [*common, *own, f"seed={params['seed']}", f"runtime.runs={base.runtime.runs}"]
+        return [*common, *own, f"seed={params['seed']}", as_setting("runtime.runs", base.runtime.runs)]
 
     cases = (("best", "study"), ("best", "standard"), ("tuned", "standard"))
     fresh = range(FRESH_SEED, FRESH_SEED + seeds)
@@ -250,7 +247,7 @@ def confirm(short: Sequence[str], base: Experiment, best: Params, seeds: int) ->
 
 def settings_of(params: Params) -> list[str]:
     """Parameters as settings of the command line."""
-    return [f"{key}={json.dumps(value)}" for key, value in params.items()]
+    return [as_setting(key, value) for key, value in params.items()]
 
 
 def identity(design: Design, base: Experiment, sampler: str) -> str:

@@ -227,7 +227,7 @@ def collect(folder: Path) -> Study:
             first = first or (record if "selection" in record.scores else None)
             trials.append(_trial(known, record, about.parent))
         elif refused.is_file():
-            trials.append(Trial(**known, status="refused", reason=refused.read_text().strip()))
+            trials.append(Trial(**known, status="refused", reason=refused.read_text(encoding="utf-8").strip()))
     if first is not None:
         selection = first.scores["selection"]
         header = header.model_copy(
@@ -263,7 +263,9 @@ def _trial(known: dict[str, Any], record: Record, folder: Path) -> Trial:
 def _validations(file: Path) -> tuple[tuple[int, float], ...]:
     if not file.is_file():
         return ()
-    rows = [row for row in csv.DictReader(file.read_text().splitlines()) if row["name"].startswith("val/")]
+    rows = [
+        row for row in csv.DictReader(file.read_text(encoding="utf-8").splitlines()) if row["name"].startswith("val/")
+    ]
     values = [(int(row["examples"]), float(f"{float(row['value']):.6g}")) for row in rows]
     return tuple((examples, value) for examples, value in values if math.isfinite(value))
 
@@ -287,16 +289,30 @@ def read_study(file: Path) -> Study:
     """The validated study in a committed file. Raises `BadInput` with the line that is malformed."""
     if not file.is_file():
         raise BadInput(f"no study at {file}: give leaderboards/studies/<data>/<name>.jsonl")
-    header, *lines = file.read_text().splitlines()
+    try:
+        header, *lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{file} cannot be read: {error}") from error
+    except ValueError as error:  # nothing to unpack
+        raise BadInput(f"{file} is empty: it holds no study") from error
     return Study(
         header=_parse(Header, header, file),
         trials=tuple(_parse(Trial, line, file, number) for number, line in enumerate(lines, start=2)),
     )
 
 
-def read_studies(folder: Path) -> dict[Path, Study]:
-    """Every committed study below `folder`."""
-    return {file: read_study(file) for file in sorted(folder.rglob("*.jsonl"))}
+def read_studies(folder: Path, problems: list[str] | None = None) -> dict[Path, Study]:
+    """Every committed study below `folder`. A file that is none is skipped and named in `problems`, or raised as
+    `BadInput` where none are given."""
+    found = {}
+    for file in sorted(folder.rglob("*.jsonl")):
+        try:
+            found[file] = read_study(file)
+        except BadInput as error:
+            if problems is None:
+                raise
+            problems.append(str(error))
+    return found
 
 
 def _parse(kind: Any, text: str, file: Path, line: int = 1) -> Any:

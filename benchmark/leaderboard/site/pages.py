@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.resources import files
 from itertools import combinations
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import jinja2
@@ -23,6 +23,7 @@ from benchmark.leaderboard.choosing import LEAD, advice
 from benchmark.leaderboard.columns import (
     BESIDE,
     COST,
+    COST_OF_MACHINE,
     LIKELIHOOD,
     MARKS,
     MORE_ON_LIKELIHOOD,
@@ -37,7 +38,7 @@ from benchmark.leaderboard.columns import (
 )
 from benchmark.leaderboard.compare import Side, compare
 from benchmark.leaderboard.published import Published, read_published
-from benchmark.leaderboard.rows import Current, Judge, Ranking, Row, Run, Superseded, select
+from benchmark.leaderboard.rows import Current, Judge, Ranking, Row, Run, Superseded, budgets, select
 from benchmark.leaderboard.rows import Entry as Ranked
 from benchmark.leaderboard.sensitivity import sensitivities, starts_of
 from benchmark.leaderboard.site.cells import (
@@ -56,24 +57,34 @@ from benchmark.leaderboard.site.plots import COLOURS, Point, curve_plot, interva
 from benchmark.leaderboard.site.studies import studied, studies_page
 from benchmark.leaderboard.site.tables import Entry, Head, Matrix, Table, dressed, linked
 from benchmark.leaderboard.stability import stabilities
-from benchmark.leaderboard.texts import absences, cell_text, conditions, machine, marked, seed, unit, words
+from benchmark.leaderboard.texts import (
+    absences,
+    budget_title,
+    by_machine,
+    cell_text,
+    conditions,
+    ended,
+    machine,
+    marked,
+    outdated,
+    seed,
+    unit,
+    words,
+)
 from benchmark.record import Record
 from benchmark.spec import CAPABILITIES, BadInput
 from benchmark.sweep.studies import Study
 from benchmark.traces import NEIGHBOURS, read_curves, read_picture, read_text
 
-#: What a row may cost, across which its quality is drawn.
-_COSTS = {
-    "cpu_minutes": "CPU minutes of training",
-    "parameters": "parameters",
-    "flops_per_example": "FLOPs per training example",
-    "sampling_seconds": "seconds per 1,000 samples",
-}
 _STUDIES = {
     "sensitivity.md": "Which hyperparameters matter, in full",
     "stability.md": "Which models are stable, in full",
 }
 
+#: Of the costs that depend on a machine, those across which quality is drawn.
+_TIMES = tuple(column for column in COST_OF_MACHINE if column.fact.better == "lower")
+
+_Content = TypeVar("_Content")
 Models = Sequence[Mapping[str, Any]]
 
 
@@ -85,16 +96,17 @@ def site(
     home: Path = Path("leaderboards/site"),
     studies: Sequence[Study] = (),
     beside: Mapping[str, str] = MappingProxyType({}),
+    problems: list[str] | None = None,
 ) -> dict[str, str]:
     """The site's files, path below `home` → text: `index.html`, a page a dataset and a model, style and script.
 
     `models` are the catalogue's entries: name, family, capabilities, paper. `current` and `published` are those of
     `boards`, `studies` the committed ones; links to records are relative to `home`. `beside` are whole pages that
-    others make, name → HTML: each page links to them. Raises `BadInput` where a record's traces, its references or its
-    names cannot be shown.
+    others make, name → HTML: each page links to them. A file beside a record that cannot be read is left out and named
+    in `problems`. Raises `BadInput` where a record's names cannot be shown, and without `problems` for such a file.
     """
     figures = read_published(published) if published else ()
-    pages = _Site(records, models, current, figures, home, studies, tuple(beside)).files()
+    pages = _Site(records, models, current, figures, home, studies, tuple(beside), problems).files()
     return pages | {f"{name}.html": html for name, html in beside.items()}
 
 
@@ -103,17 +115,20 @@ class _Group:
     """The rows of one dataset under one budget."""
 
     data: str
-    budget: tuple[float, str]
+    budget: str
     rows: tuple[Row, ...]
 
     @property
+    def minutes(self) -> float:
+        return max(row.minutes for row in self.rows)
+
+    @property
     def title(self) -> str:
-        minutes, name = self.budget
-        return f"{name}: at most {minutes:g} CPU minutes of training a run"
+        return budget_title(self.budget, self.minutes)
 
     @property
     def anchor(self) -> str:
-        return re.sub(r"[^\w-]+", "-", f"{self.budget[1]}-{self.budget[0]:g}")
+        return re.sub(r"[^\w-]+", "-", self.budget)
 
     @cached_property
     def modality(self) -> str:
@@ -135,7 +150,9 @@ class _Site:
         home: Path,
         studies: Sequence[Study],
         beside: Sequence[str],
+        problems: list[str] | None,
     ) -> None:
+        self.problems = problems
         self.records, self.figures, self.home, self.studies = records, figures, home, studies
         starts = starts_of(records)
         self.sensitive = sensitivities(studies, starts)
@@ -155,11 +172,14 @@ class _Site:
         families = {str(model["family"]) for model in models} | {record.family for record in records.values()}
         families |= {study.header.family for study in studies}
         self.colours = {family: index % COLOURS for index, family in enumerate(sorted(families))}
-        by_budget: dict[tuple[str, tuple[float, str]], list[Row]] = defaultdict(list)
+        by_data: dict[str, list[Row]] = defaultdict(list)
         for row in rows:
-            by_budget[row.runs[0].record.data, row.budget].append(row)
-        order = sorted(by_budget.items(), key=lambda item: (item[0][0], -item[0][1][0], item[0][1][1]))
-        self.groups = [_Group(data, budget, tuple(found)) for (data, budget), found in order]
+            by_data[row.runs[0].record.data].append(row)
+        self.groups = [
+            _Group(data, budget, tuple(row for row in found if row.budget == budget))
+            for data, found in sorted(by_data.items())
+            for budget in budgets(found)
+        ]
         self.templates = jinja2.Environment(
             loader=jinja2.PackageLoader("benchmark.leaderboard.site"),
             autoescape=True,
@@ -197,7 +217,7 @@ class _Site:
     # The index -------------------------------------------------------------------------------------------------------
 
     def _index(self) -> dict[str, Any]:
-        costs = [column for column in COST if column.metric in ("cpu_minutes", "parameters")]
+        costs = COST[:2]
         heads = [Head("model"), Head("dataset", filter=True), Head("quantity", filter=True)]
         heads += [Head(title, number=True) for title in ("value", "s.e.", "rank", "seeds")]
         heads += [Head("family", filter=True), Head("budget", filter=True)]
@@ -211,7 +231,7 @@ class _Site:
                 place_cell(entry),
                 seeds_cell(entry.row, entry.runs),
                 self._family(entry.row),
-                Entry(group.budget[1], sort=group.budget[0]),
+                Entry(group.budget, sort=group.minutes),
                 *self._costs(entry.runs, costs),
                 Entry(words(ranking.protocol)),
             ]
@@ -287,6 +307,9 @@ class _Site:
                 for row in group.rows
                 for run in (*(run for run in row.runs if run.record.status != "finished"), *row.failed)
             ],
+            "impossible": [
+                (self._ended(run), run.impossible) for group in groups for row in group.rows for run in row.impossible
+            ],
             "superseded_records": [
                 (self._ended(old.run), old.why) for old in self.superseded if old.run.record.data == data
             ],
@@ -302,7 +325,9 @@ class _Site:
             parts += [self._with_figures(table, ranking, SAMPLES[0]) for table, ranking in tables]
             more += self._more("More on samples", group, SAMPLES[0], MORE_ON_SAMPLES)
         costs = list(self._pareto(group))
-        return {"title": group.title, "anchor": group.anchor, "tables": parts, "more": more, "costs": costs}
+        times = list(self._times(group))
+        shown = {"tables": parts, "more": more, "costs": costs, "times": times}
+        return {"title": group.title, "anchor": group.anchor, **shown}
 
     def _with_figures(self, table: Table, ranking: Ranking | None, column: Column) -> dict[str, Any]:
         """A table; where it ranks two rows or more, their intervals and who improves on whom."""
@@ -319,6 +344,7 @@ class _Site:
         ranked = {entry.row.name for ranking in rankings for entry in ranking.entries}
         without = [row for row in group.rows if row.name not in ranked]
         notes = absences(self.judge, group.rows, main, beside)
+        notes += [line for column in cost for line in outdated(self.judge, group.rows, column)]
         heads = [Head("rank", number=True), Head("model"), Head(main.title, number=True), Head("s.e.", number=True)]
         heads += [Head("seeds", number=True), Head("family", filter=True)]
         heads += [Head(column.title, number=True) for column in (*beside, *cost)]
@@ -367,6 +393,23 @@ class _Site:
         cells = [self.judge.cell(runs, column) for column in columns]
         return [DASH if cell is None else Entry(quantity(cell.interval.centre), cell.interval.centre) for cell in cells]
 
+    def _times(self, group: _Group) -> Iterator[Table]:
+        """What rows cost on each hardware, the quickest training first."""
+        heads = [Head("model"), *(Head(column.title, number=True) for column in COST_OF_MACHINE)]
+        heads += [Head("seeds", number=True), Head("family", filter=True)]
+        for hardware, timed in by_machine(group.rows).items():
+            lines = [
+                [
+                    Entry(marked(row), href=self._row_page(group, row, "../"), head=True),
+                    *self._costs(runs, COST_OF_MACHINE),
+                    seeds_cell(row, runs),
+                    self._family(row),
+                ]
+                for row, runs in timed
+            ]
+            lines.sort(key=lambda line: (line[1].sort is None, line[1].sort or 0.0, line[0].text))
+            yield Table(f"Times on {hardware}", heads, lines)
+
     # Figures ---------------------------------------------------------------------------------------------------------
 
     def _points(self, ranking: Ranking, column: Column) -> list[Point]:
@@ -399,30 +442,40 @@ class _Site:
         return interval_plot(caption, column.title, points, floors, log)
 
     def _pareto(self, group: _Group) -> Iterator[dict[str, Any]]:
-        """For each quality, a figure for each cost that two rows or more have."""
+        """For each quality, a figure for each cost that two rows or more have: times on one hardware each."""
         for quality in group.qualities:
-            plots = []
             for ranking in self.judge.rankings(group.rows, quality)[:1]:
-                for metric, title in _COSTS.items():
-                    points = []
-                    for entry, point in zip(ranking.entries, self._points(ranking, quality), strict=True):
-                        costs = [value_of(run.record.scores.get(metric)) for run in entry.runs]
-                        known = [cost for cost in costs if cost is not None and cost > 0]
-                        if known:
-                            shared = {"cost": sum(known) / len(known)}
-                            points.append(Point(**{**point.__dict__, **shared}))
-                    if len(points) > 1:
-                        caption = f"{quality.title} against {title}, {group.data}, {group.budget[1]}"
-                        log = quality.log and all(point.low > 0 for point in points)
-                        plots.append(pareto_plot(caption, quality.title, title, points, log))
-            if plots:
-                yield {"title": f"{quality.title} against cost", "plots": plots}
+                plots = [self._pareto_plot(group, ranking, quality, cost) for cost in COST]
+                if shown := [plot for plot in plots if plot is not None]:
+                    yield {"title": f"{quality.title} against cost", "plots": shown}
+                for hardware in by_machine(group.rows):
+                    plots = [self._pareto_plot(group, ranking, quality, cost, hardware) for cost in _TIMES]
+                    if shown := [plot for plot in plots if plot is not None]:
+                        yield {"title": f"{quality.title} against time on {hardware}", "plots": shown}
+
+    def _pareto_plot(
+        self, group: _Group, ranking: Ranking, quality: Column, cost: Column, hardware: str | None = None
+    ) -> Markup | None:
+        """Quality against a cost, of the runs on some hardware or of all; `None` where fewer than two rows have it."""
+        points = []
+        for entry, point in zip(ranking.entries, self._points(ranking, quality), strict=True):
+            runs = [run for run in entry.runs if hardware is None or machine(run.record.hardware) == hardware]
+            scores = [self.judge.score(run, cost) for run in runs]
+            known = [score.value for score in scores if score is not None and score.value]
+            if known:
+                points.append(replace(point, cost=sum(known) / len(known)))
+        if len(points) < 2:
+            return None
+        where = "" if hardware is None else f", on {hardware}"
+        caption = f"{quality.title} against {cost.fact.about}, {group.data}, {group.budget}{where}"
+        log = quality.log and all(point.low > 0 for point in points)
+        return pareto_plot(caption, quality.title, cost.fact.about, points, log)
 
     def _matrices(self, ranking: Ranking, column: Column) -> Iterator[Matrix]:
         """Who is better than whom: over pairs of runs, and where the score is a mean over test examples, over those."""
         sides = [Side(entry.row.name, entry.runs) for entry in ranking.entries]
         found = {
-            (i, j): compare(a, b, column.metric)
+            (i, j): compare(a, b, column.metric, self.problems)
             for (i, a), (j, b) in combinations(enumerate(sides), 2)  # the other half is what is left of 1
         }
         names = [side.name for side in sides]
@@ -469,14 +522,14 @@ class _Site:
         if group is None or column is None:
             return "—"
         entries = [entry for ranking in self.judge.rankings(group.rows, column) for entry in ranking.entries]
-        entries.sort(key=lambda entry: entry.cell.interval.centre)
+        entries.sort(key=lambda entry: column.sign * entry.cell.interval.centre)
         return ", ".join(f"{marked(entry.row)} {cell_text(entry.cell, column)}" for entry in entries) or "—"
 
     def _records(self, groups: Sequence[_Group]) -> Table | None:
         lines = [
             [
                 Entry(row.name, href=self._row_page(group, row, "../"), head=True),
-                Entry(group.budget[1], sort=group.budget[0]),
+                Entry(group.budget, sort=group.minutes),
                 *self._run_cells(run),
                 Entry(run.record.config_hash[:8], code=True),
             ]
@@ -499,9 +552,8 @@ class _Site:
 
     def _ended(self, run: Run) -> dict[str, str]:
         record = run.record
-        reason = f" ({record.reason})" if record.reason else ""
-        ended = f"{record.model}, {record.budget}, seed {seed(run)}: {record.status}{reason}"
-        return {"text": ended, "record": stem(run), "href": self._file(run.path)}
+        text = f"{record.model}, {record.budget}, seed {seed(run)}: {ended(record)}"
+        return {"text": text, "record": stem(run), "href": self._file(run.path)}
 
     # A model ---------------------------------------------------------------------------------------------------------
 
@@ -529,7 +581,7 @@ class _Site:
         record = row.runs[0].record
         studies = [one for one in self.sensitive if (one.of.data, one.of.model) == (group.data, record.model)]
         return {
-            "title": f"{group.data}, {row.budget[1]}{'' if row.name == record.model else f', {row.name}'}",
+            "title": f"{group.data}, {row.budget}{'' if row.name == record.model else f', {row.name}'}",
             "anchor": self._anchor(group, row),
             "data": group.data,
             "figures": list(self._headline(group, row)),
@@ -558,24 +610,24 @@ class _Site:
     def _strip(self, row: Row) -> dict[str, Any] | None:
         """Samples over training of the first run that kept some."""
         for run in row.runs:
-            picture = read_picture(run.path.with_suffix(".png"))
+            picture = self._read(read_picture, run.path.with_suffix(".png"))
             if picture is not None:
                 return {"seed": seed(run), "image": inline(picture[0]), "moments": picture[1], "text": None}
-            text = read_text(run.path.with_suffix(".txt"))
+            text = self._read(read_text, run.path.with_suffix(".txt"))
             if text is not None:
                 return {"seed": seed(run), "image": None, "moments": (), "text": text}
         return None
 
     def _picture(self, row: Row, suffix: str) -> dict[str, str] | None:
         for run in row.runs:
-            picture = read_picture(run.path.with_name(run.path.stem + suffix))
+            picture = self._read(read_picture, run.path.with_name(run.path.stem + suffix))
             if picture is not None:
                 return {"seed": seed(run), "image": inline(picture[0])}
         return None
 
     def _curves(self, row: Row) -> Iterator[Markup]:
         """Validation first, then the training loss; one figure each over all seeds that kept curves."""
-        kept = [curves for run in row.runs if (curves := read_curves(run.path))]
+        kept = [curves for run in row.runs if (curves := self._read(read_curves, run.path))]
         names = [*sorted({name for curves in kept for name in curves if name.startswith("val/")}), "train/loss"]
         for name in names:
             found = [curves[name] for curves in kept if len(curves.get(name, ())) > 1]
@@ -612,13 +664,13 @@ class _Site:
         return Table("Scores", heads, lines, titled=False) if lines else None
 
     def _runs_table(self, row: Row) -> Table:
-        columns = [column for column in COST if any(column.score(run.record) for run in row.runs)]
+        columns = [column for column in (*COST, *COST_OF_MACHINE) if any(column.score(run.record) for run in row.runs)]
         lines = [
             [
                 *self._run_cells(run),
                 *[
                     DASH if value is None else Entry(quantity(value), value)
-                    for value in (value_of(column.score(run.record)) for column in columns)
+                    for value in (value_of(self.judge.score(run, column)) for column in columns)
                 ],
                 Entry(machine(run.record.hardware)),
             ]
@@ -627,6 +679,16 @@ class _Site:
         heads = [Head("seed", number=True), Head("status"), Head("record"), Head("commit")]
         heads += [*(Head(column.title, number=True) for column in columns), Head("machine")]
         return Table("Runs", heads, lines, titled=False)
+
+    def _read(self, read: Callable[[Path], _Content | None], file: Path) -> _Content | None:
+        """What lies beside a record; `None` where it is malformed."""
+        try:
+            return read(file)
+        except BadInput as error:
+            if self.problems is None:
+                raise
+            self.problems.append(str(error))
+            return None
 
     # Links and names -------------------------------------------------------------------------------------------------
 
@@ -640,7 +702,7 @@ class _Site:
         return Entry(row.family, colour=self.colours[row.family])
 
     def _anchor(self, group: _Group, row: Row) -> str:
-        return f"{group.data}-{group.anchor}-{row.runs[0].record.config_hash[:8]}"
+        return f"{group.data}-{group.anchor}-{row.runs[0].identity[:8]}"
 
     def _row_page(self, group: _Group, row: Row, up: str) -> str:
         return f"{up}model/{row.runs[0].record.model}.html#{quote(self._anchor(group, row))}"

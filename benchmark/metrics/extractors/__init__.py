@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchmark.metrics.extractors.base import Extractor
@@ -22,39 +23,46 @@ PINNED: dict[str, str] = {
 }
 
 
-def load_extractor(data_name: str, spec: DataSpec, inception: Path | None = None) -> Extractor | Absence:
+def load_extractor(
+    data_name: str, spec: DataSpec, inception: Path | None = None, folders: Sequence[Path] = ()
+) -> Extractor | Absence:
     """The extractor of a dataset's images, or why there is none.
 
-    That is the dataset's own classifier, unless `inception` is the path of torch-fidelity's Inception-v3 weights, or
-    `auto` and torch-fidelity has downloaded them. Raises `BadInput` where weights are missing or not the known ones.
+    That is the dataset's own classifier, a user's in one of `folders` before the shipped one, unless `inception` is the
+    path of torch-fidelity's Inception-v3 weights, or `auto` and torch-fidelity has downloaded them. Raises `BadInput`
+    where weights are missing, do not fit, or are not the shipped ones.
     """
     if spec.modality != "image":
         return Absence("does not apply", f"features are for images, and {data_name} is {spec.modality}")
     weights = cached_weights() if inception == Path("auto") else inception
     if weights is not None:
         return load_inception(weights, spec)
-    path = FOLDER / f"{data_name}-v1.safetensors"
-    if path.stem not in PINNED:
-        command = f"scripts/train_extractor.py data={data_name}"
-        reason = f"no extractor for {data_name}: train one with {command}, or give inception weights"
-        return Absence("does not apply", reason)
-    return _pinned(path, spec)
+    command = f"scripts/train_extractor.py data={data_name}"
+    reason = f"no extractor for {data_name}: train one with {command}, or give inception weights"
+    return _classifier(data_name, spec, EXTRACTOR_WIDTH, folders) or Absence("does not apply", reason)
 
 
-def load_judge(data_name: str, spec: DataSpec) -> Extractor | Absence:
+def load_judge(data_name: str, spec: DataSpec, folders: Sequence[Path] = ()) -> Extractor | Absence:
     """The classifier that says what class an image is of, or why there is none.
 
     It is another network than the extractor of the same data, of another width and seed, so that what pleases one does
     not please the other by itself.
     """
-    path = FOLDER / f"{data_name}-judge-v1.safetensors"
-    if spec.modality != "image" or path.stem not in PINNED:
-        reason = f"no judge of {data_name}: train one with scripts/train_extractor.py data={data_name} role=judge"
-        return Absence("does not apply", reason)
-    return _pinned(path, spec, JUDGE_WIDTH)
+    found = _classifier(f"{data_name}-judge", spec, JUDGE_WIDTH, folders) if spec.modality == "image" else None
+    reason = f"no judge of {data_name}: train one with scripts/train_extractor.py data={data_name} role=judge"
+    return found or Absence("does not apply", reason)
 
 
-def _pinned(path: Path, spec: DataSpec, width: int = EXTRACTOR_WIDTH) -> Extractor:
+def _classifier(name: str, spec: DataSpec, width: int, folders: Sequence[Path]) -> Extractor | None:
+    """The newest version in the first of a user's folders that has one, or the shipped one; its own hash names it."""
+    for folder in folders:
+        versions = {path.stem.rpartition("-v")[2]: path for path in folder.glob(f"{name}-v*.safetensors")}
+        numbers = [version for version in versions if version.isdecimal()]
+        if numbers:
+            return load_classifier(versions[max(numbers, key=int)], spec, width)
+    path = FOLDER / f"{name}-v1.safetensors"
+    if path.stem not in PINNED:
+        return None
     extractor = load_classifier(path, spec, width)
     if extractor.sha256 != PINNED[path.stem]:
         raise BadInput(f"{path} has SHA-256 {extractor.sha256}, must be {PINNED[path.stem]}: restore the shipped file")

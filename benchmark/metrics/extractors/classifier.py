@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -62,6 +63,8 @@ def load_classifier(path: Path, spec: DataSpec, width: int = EXTRACTOR_WIDTH) ->
     network = Classifier(spec, width)
     try:
         network.load_state_dict(load_file(path))
+    except SafetensorError as error:
+        raise BadInput(f"{path} is not a whole file of weights: {error}; train it anew or restore it") from error
     except RuntimeError as error:
         raise BadInput(f"the weights {path} are for other images than {spec.shape}: train an extractor") from error
     digest = sha256(path)

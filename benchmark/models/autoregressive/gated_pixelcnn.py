@@ -14,15 +14,18 @@ Shapes: B images, C colours, H rows, W columns, L levels, P channels. Unit: nats
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
+from annotated_types import MinLen
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from benchmark.models.base import GenerativeModel, adamw
-from benchmark.spec import BadInput, Batch, DataSpec, Likelihood, Sampler
+from benchmark.spec import BadInput, Batch, DataSpec, Likelihood, NonNegative, Sampler, Share, Size
+
+Dilations = Annotated[Sequence[Size], MinLen(1)]
 
 
 def gate(y: Tensor) -> Tensor:
@@ -85,13 +88,13 @@ class GatedPixelCNN(GenerativeModel, Likelihood):
     def __init__(
         self,
         spec: DataSpec,
-        layers: int = 6,
-        channels: int = 48,  # P; at least one for each colour
-        kernel: int = 3,  # odd; a layer sees (kernel - 1) / 2 pixels up, left and right
-        dilations: Sequence[int] = (1,),  # of the layers, repeated: [1, 2, 4] widens the view at no cost
-        dropout: float = 0.2,
-        learning_rate: float = 3e-3,
-        weight_decay: float = 0.0,
+        layers: Size = 6,
+        channels: Size = 48,  # P; at least one for each colour
+        kernel: Size = 3,  # odd; a layer sees (kernel - 1) / 2 pixels up, left and right
+        dilations: Dilations = (1,),  # of the layers, repeated: [1, 2, 4] widens the view at no cost
+        dropout: Share = 0.2,
+        learning_rate: NonNegative = 3e-3,
+        weight_decay: NonNegative = 0.0,
     ) -> None:
         super().__init__(spec)
         if kernel % 2 == 0:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from benchmark.models.base import GenerativeModel, adamw
-from benchmark.spec import Batch, DataSpec, Likelihood, Sampler, State, Stateful, Watched
+from benchmark.spec import Batch, DataSpec, Likelihood, NonNegative, Sampler, Share, Size, State, Stateful, Watched
 
 
 class LSTM(GenerativeModel, Likelihood, Stateful, Watched):
@@ -29,12 +29,12 @@ class LSTM(GenerativeModel, Likelihood, Stateful, Watched):
     def __init__(
         self,
         spec: DataSpec,
-        layers: int = 2,
-        width: int = 256,  # D, of embeddings and of every layer
-        dropout: float = 0.1,  # between layers, never from one time to the next
-        forget: float = 0.02,  # share of rows whose state is dropped at each step, where batches are contiguous
-        learning_rate: float = 3e-3,
-        weight_decay: float = 0.0,
+        layers: Size = 2,
+        width: Size = 256,  # D, of embeddings and of every layer
+        dropout: Share = 0.1,  # between layers, never from one time to the next
+        forget: Share = 0.02,  # share of rows whose state is dropped at each step, where batches are contiguous
+        learning_rate: NonNegative = 3e-3,
+        weight_decay: NonNegative = 0.0,
     ) -> None:
         super().__init__(spec)
         self.forget, self.learning_rate, self.weight_decay = forget, learning_rate, weight_decay

@@ -32,7 +32,20 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from benchmark.models.base import GenerativeModel, adamw, interpolated
-from benchmark.spec import BadInput, Batch, DataSpec, Interpolates, Sampler, Solver, SolvesLikelihood
+from benchmark.spec import (
+    BadInput,
+    Batch,
+    DataSpec,
+    Interpolates,
+    NonNegative,
+    Positive,
+    Sampler,
+    Share,
+    Size,
+    Solver,
+    SolvesLikelihood,
+    Steps,
+)
 
 
 class FlowMatching(GenerativeModel, SolvesLikelihood, Interpolates):
@@ -44,19 +57,19 @@ class FlowMatching(GenerativeModel, SolvesLikelihood, Interpolates):
         self,
         spec: DataSpec,
         output: Literal["levels", "velocity"] = "levels",  # what the network predicts; velocity where levels are many
-        width: int = 16,  # P, channels at the first scale; twice as many at each further one
-        blocks: int = 1,  # residual blocks at each scale on either side
-        scales: int = 1,  # 1: full size only; 2: a U-Net that also works at half the sides; and so on
-        patch: int = 1,  # pixels on a side of what the network sees as one place
-        dropout: float = 0.1,
-        noise: float = 0.5,  # left at time T, in distances between levels
+        width: Size = 16,  # P, channels at the first scale; twice as many at each further one
+        blocks: Size = 1,  # residual blocks at each scale on either side
+        scales: Size = 1,  # 1: full size only; 2: a U-Net that also works at half the sides; and so on
+        patch: Size = 1,  # pixels on a side of what the network sees as one place
+        dropout: Share = 0.1,
+        noise: Positive = 0.5,  # left at time T, in distances between levels
         time_mean: float = 0.0,  # of the logit of training times
-        time_spread: float = 1.0,
-        steps: int = 20,  # of the sampler, two evaluations each
-        likelihood_steps: int = 7,  # at so many times the divergence is evaluated
-        probes: int = 1,  # directions of Hutchinson's estimator; as many as pixels or more: the exact divergence
-        learning_rate: float = 3e-3,
-        weight_decay: float = 0.01,
+        time_spread: NonNegative = 1.0,
+        steps: Steps = 20,  # of the sampler, two evaluations each
+        likelihood_steps: Steps = 7,  # at so many times the divergence is evaluated
+        probes: Steps = 1,  # groups of pixels in Hutchinson's estimator; as many as pixels: the exact divergence
+        learning_rate: NonNegative = 3e-3,
+        weight_decay: NonNegative = 0.01,
     ) -> None:
         super().__init__(spec)
         _, height, side = spec.shape
@@ -158,12 +171,18 @@ class FlowMatching(GenerativeModel, SolvesLikelihood, Interpolates):
         return log_p
 
     def directions(self, x: Tensor) -> Tensor:
-        """Along which a divergence is measured, `[K, B, C, H, W]`: every pixel, or random signs (Hutchinson 1990)."""
-        D = self.spec.dims
-        if self.probes >= D:
+        """Along which a divergence is measured, `[K, B, C, H, W]`: every pixel, or random signs (Hutchinson 1990), each
+        time on another group of pixels, so that only the Jacobian's entries within a group add noise."""
+        C, height, side = self.spec.shape
+        D, K = self.spec.dims, self.probes
+        if K >= D:
             return torch.eye(D, device=x.device).view(D, 1, *self.spec.shape).expand(-1, len(x), -1, -1, -1)
-        signs = torch.randint(2, (self.probes, *x.shape), device=x.device).float() * 2 - 1
-        return signs * math.sqrt(1 / self.probes)
+        stride = max(1, round(math.sqrt(K / C)))  # of a row: pixels of one group lie about √(K / C) apart
+        pixel = stride * torch.arange(height)[:, None] + torch.arange(side)
+        group = (C * pixel + torch.arange(C)[:, None, None]) % K  # [C, H, W]
+        chosen = F.one_hot(group, K).permute(3, 0, 1, 2).unsqueeze(1).to(x.device)  # [K, 1, C, H, W]
+        signs = torch.randint(2, x.shape, device=x.device).float() * 2 - 1
+        return chosen * signs
 
     def slope(self, y: Tensor, s: float) -> Tensor:
         """dy/ds where s = -log(1 - t), `[B, C, H, W]`."""

@@ -22,7 +22,19 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from benchmark.models.base import GenerativeModel, adamw
-from benchmark.spec import BadInput, Batch, DataSpec, LikelihoodBound, Sampler, Watched
+from benchmark.spec import (
+    BadInput,
+    Batch,
+    Count,
+    DataSpec,
+    LikelihoodBound,
+    NonNegative,
+    Sampler,
+    Share,
+    Size,
+    Steps,
+    Watched,
+)
 
 
 class VDM(GenerativeModel, LikelihoodBound, Watched):
@@ -33,14 +45,14 @@ class VDM(GenerativeModel, LikelihoodBound, Watched):
     def __init__(
         self,
         spec: DataSpec,
-        width: int = 32,  # P
-        depth: int = 2,  # residual blocks; one layer of attention stands between the halves
-        patch: int = 1,  # pixels on a side of what the network sees as one place
-        fourier: int = 2,  # of the highest frequencies of a pixel's value shown to the network
-        dropout: float = 0.1,
-        steps: int = 50,  # of the sampler; the bound has infinitely many
-        learning_rate: float = 2e-3,
-        weight_decay: float = 0.01,
+        width: Size = 32,  # P
+        depth: Size = 2,  # residual blocks; one layer of attention stands between the halves
+        patch: Size = 1,  # pixels on a side of what the network sees as one place
+        fourier: Count = 2,  # of the highest frequencies of a pixel's value shown to the network
+        dropout: Share = 0.1,
+        steps: Steps = 50,  # of the sampler; the bound has infinitely many
+        learning_rate: NonNegative = 2e-3,
+        weight_decay: NonNegative = 0.01,
     ) -> None:
         super().__init__(spec)
         _, height, side = spec.shape

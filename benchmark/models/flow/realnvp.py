@@ -23,7 +23,19 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from benchmark.models.base import GenerativeModel, adamw, interpolated
-from benchmark.spec import BadInput, Batch, DataSpec, ImportanceBound, Interpolates, Sampler, Watched
+from benchmark.spec import (
+    BadInput,
+    Batch,
+    Count,
+    DataSpec,
+    ImportanceBound,
+    Interpolates,
+    NonNegative,
+    Sampler,
+    Share,
+    Size,
+    Watched,
+)
 
 Network = Literal["mlp", "conv"]
 
@@ -40,17 +52,17 @@ class RealNVP(GenerativeModel, ImportanceBound, Interpolates, Watched):
         self,
         spec: DataSpec,
         network: Network = "mlp",  # inside a coupling; conv: residual blocks of 3x3 convolutions
-        scales: int = 1,  # each halves the sides and lets go of half of the dimensions
-        couplings: int = 6,  # at each scale with checkerboard masks; but for the last, as many again with channel masks
-        width: int = 128,  # hidden units, or channels of the first scale, doubled at each further one
-        depth: int = 2,  # hidden layers, or residual blocks, of a coupling
-        dropout: float = 0.2,
+        scales: Size = 1,  # each halves the sides and lets go of half of the dimensions
+        couplings: Size = 6,  # at each scale with checkerboard masks; as many with channel masks, but for the last
+        width: Size = 128,  # hidden units, or channels of the first scale, doubled at each further one
+        depth: Size = 2,  # hidden layers, or residual blocks, of a coupling
+        dropout: Share = 0.2,
         dequantisation: Literal["uniform", "variational"] = "variational",
-        noise_couplings: int = 2,  # of the flow that learns the noise, after a conditional normal
-        noise_width: int = 64,  # its hidden units or channels
+        noise_couplings: Count = 2,  # of the flow that learns the noise, after a conditional normal
+        noise_width: Size = 64,  # its hidden units or channels
         alpha: float = 0.0,  # values lie in [alpha, 1 - alpha] before the logit; the bound loses what is beyond
-        learning_rate: float = 1e-3,
-        weight_decay: float = 0.01,
+        learning_rate: NonNegative = 1e-3,
+        weight_decay: NonNegative = 0.01,
     ) -> None:
         super().__init__(spec)
         channels, height, side = spec.shape

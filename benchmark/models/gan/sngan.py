@@ -18,7 +18,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 from torch.optim import Adam, Optimizer
 
 from benchmark.models.base import GenerativeModel, interpolated
-from benchmark.spec import Batch, DataSpec, Interpolates, Sampler, Watched
+from benchmark.spec import BadInput, Batch, Count, DataSpec, Interpolates, NonNegative, Sampler, Share, Size, Watched
 
 
 class SNGAN(GenerativeModel, Interpolates, Watched):
@@ -27,18 +27,24 @@ class SNGAN(GenerativeModel, Interpolates, Watched):
     def __init__(
         self,
         spec: DataSpec,
-        latent: int = 64,  # dimensions of z
-        generator_width: int = 32,  # channels
-        discriminator_width: int = 32,  # channels
-        discriminator_steps: int = 1,  # for one step of the generator; each sees a batch of its own
-        translation: int = 1,  # augmentation: shifts by up to this many pixels
-        cutout: int = 0,  # augmentation: side of a square that is painted over, in pixels
-        generator_learning_rate: float = 2e-3,
-        discriminator_learning_rate: float = 2e-3,
-        beta1: float = 0.0,  # of Adam: no momentum in a game
-        beta2: float = 0.9,
+        latent: Size = 64,  # dimensions of z
+        generator_width: Size = 32,  # channels
+        discriminator_width: Size = 32,  # channels
+        discriminator_steps: Size = 1,  # for one step of the generator; each sees a batch of its own
+        translation: Count = 1,  # augmentation: shifts by up to this many pixels
+        cutout: Count = 0,  # augmentation: side of a square that is painted over, in pixels
+        generator_learning_rate: NonNegative = 2e-3,
+        discriminator_learning_rate: NonNegative = 2e-3,
+        beta1: Share = 0.0,  # of Adam: no momentum in a game
+        beta2: Share = 0.9,
     ) -> None:
         super().__init__(spec)
+        sides = spec.shape[1:]
+        if translation >= min(sides) or cutout >= min(sides):
+            raise BadInput(
+                f"sngan: translation={translation} and cutout={cutout} leave nothing of {sides[0]}x{sides[1]} images: "
+                f"give less than {min(sides)}"
+            )
         self.automatic_optimization = False  # two optimisers
         self.latent = latent
         self.discriminator_steps = discriminator_steps

@@ -28,7 +28,19 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Muon, Optimizer
 
 from benchmark.models.base import GenerativeModel
-from benchmark.spec import BadInput, Batch, DataSpec, Likelihood, Sampler, State, TokenLikelihood, Watched
+from benchmark.spec import (
+    BadInput,
+    Batch,
+    DataSpec,
+    Likelihood,
+    NonNegative,
+    Sampler,
+    Share,
+    Size,
+    State,
+    TokenLikelihood,
+    Watched,
+)
 
 
 def norm(x: Tensor) -> Tensor:
@@ -107,13 +119,13 @@ class GPT(GenerativeModel, Likelihood, TokenLikelihood, Watched):
     def __init__(
         self,
         spec: DataSpec,
-        layers: int = 4,
-        heads: int = 4,
-        width: int = 192,  # D, an even multiple of heads
-        dropout: float = 0.0,  # on what blocks and embeddings add to the residual stream
-        muon_learning_rate: float = 0.02,  # of the blocks' matrices
-        learning_rate: float = 3e-3,  # of embeddings and head
-        weight_decay: float = 0.0,  # of the blocks' matrices
+        layers: Size = 4,
+        heads: Size = 4,
+        width: Size = 192,  # D, an even multiple of heads
+        dropout: Share = 0.0,  # on what blocks and embeddings add to the residual stream
+        muon_learning_rate: NonNegative = 0.02,  # of the blocks' matrices
+        learning_rate: NonNegative = 3e-3,  # of embeddings and head
+        weight_decay: NonNegative = 0.0,  # of the blocks' matrices
     ) -> None:
         super().__init__(spec)
         if width % (2 * heads):

@@ -21,7 +21,20 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from benchmark.models.base import GenerativeModel, adamw, interpolated
-from benchmark.spec import BadInput, Batch, DataSpec, ImportanceBound, Interpolates, Reconstructs, Sampler, Watched
+from benchmark.spec import (
+    BadInput,
+    Batch,
+    DataSpec,
+    ImportanceBound,
+    Interpolates,
+    NonNegative,
+    Reconstructs,
+    Sampler,
+    Share,
+    Size,
+    Steps,
+    Watched,
+)
 
 
 class VAE(GenerativeModel, ImportanceBound, Reconstructs, Interpolates, Watched):
@@ -35,17 +48,17 @@ class VAE(GenerativeModel, ImportanceBound, Reconstructs, Interpolates, Watched)
     def __init__(
         self,
         spec: DataSpec,
-        latent: int = 16,  # dimensions of z
+        latent: Size = 16,  # dimensions of z
         network: Literal["mlp", "conv"] = "mlp",  # conv: residual blocks at a half and a quarter of the image's sides
-        width: int = 256,  # hidden units, or channels at a quarter of the sides (half as many at a half)
-        depth: int = 2,  # hidden layers, or residual blocks at each of the two sizes
+        width: Size = 256,  # hidden units, or channels at a quarter of the sides (half as many at a half)
+        depth: Size = 2,  # hidden layers, or residual blocks at each of the two sizes
         likelihood: Literal["bernoulli", "categorical", "logistics"] = "logistics",  # of one pixel given z
-        components: int = 2,  # of the mixture of discretised logistics
-        beta: float = 1.0,  # weight of the KL term, in training only
-        importance_samples: int = 1,  # k of the training objective; above 1: the importance-weighted bound
-        dropout: float = 0.2,
-        learning_rate: float = 1e-3,
-        weight_decay: float = 0.01,
+        components: Size = 2,  # of the mixture of discretised logistics
+        beta: NonNegative = 1.0,  # weight of the KL term, in training only
+        importance_samples: Steps = 1,  # k of the training objective; above 1: the importance-weighted bound
+        dropout: Share = 0.2,
+        learning_rate: NonNegative = 1e-3,
+        weight_decay: NonNegative = 0.01,
     ) -> None:
         super().__init__(spec)
         _, height, side = spec.shape

@@ -1,0 +1,51 @@
+"""Numbers that cannot be: a likelihood that beats the known source of its data.
+
+For any model p and data from a source q, the mean over q of log p(x) - log q(x) is -KL(q, p), at most 0 (Cover and
+Thomas 2006, theorem 2.6.3). So a mean difference above 0 by more than luck explains convicts `log_prob`, or the bound
+that stands for it: a sum over half of the dimensions, a forgotten constant, a look at what is to be predicted.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from benchmark.metrics.text import block_means
+from benchmark.metrics.units import bits_per, scaled
+from benchmark.spec import DataSpec, Estimate
+
+SIGMAS = 5.0  # standard errors of the paired difference that luck does not explain
+ROUNDING = 1e-4  # share of the source's own score: float32 likelihoods are no better than that
+
+
+def impossible(ours: Tensor, source: Tensor, spec: DataSpec, promise: str) -> str | None:
+    """Why the log-probabilities `ours` cannot be right, beside those of the `source` on the very same examples, both
+    `[N]` nats an example (text: a token, in the order of the stream); `None` where they can.
+
+    `promise` is the method that gave them. Neighbouring tokens are not independent, so blocks of them are what counts.
+    The threshold is that quantile of Student's t which `SIGMAS` is of the normal distribution: few examples convict
+    nobody.
+    """
+    from scipy.special import ndtr, stdtrit
+
+    difference = ours.double() - source.double()  # [N]
+    terms = block_means(difference) if spec.modality == "text" else difference
+    n = 0 if terms is None else len(terms)
+    if terms is None or n < 2 or not torch.isfinite(difference).all():
+        return None
+    gain, stderr = difference.mean().item(), terms.std().item() / math.sqrt(n)
+    if gain <= float(stdtrit(n - 1, ndtr(SIGMAS))) * stderr or gain <= ROUNDING * source.double().mean().abs().item():
+        return None
+    reported, best = (_in_unit(x, spec) for x in (ours, source))
+    name = "nats_per_token" if spec.modality == "text" else "bits_per_dim"
+    errors = gain / stderr if stderr > 0 else math.inf
+    luck = f"{errors:,.0f} standard errors of the paired difference"
+    return f"{name} {reported:.3g} beats the source's own {best:.3g} by {luck}: {promise} cannot be right"
+
+
+def _in_unit(log_prob: Tensor, spec: DataSpec) -> float:
+    """Nats a token, or bits a dimension."""
+    nats = scaled(Estimate(log_prob.double().mean().item(), None, len(log_prob)), -1.0)
+    return nats.value if spec.modality == "text" else bits_per(nats, spec.dims).value
