@@ -1,4 +1,4 @@
-"""Fixtures that every test may use."""
+"""Fixtures that every test may use. Imports no torch: the process that only hands tests out to workers needs none."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-import torch
 
 from benchmark.data import download
 from benchmark.data.base import DataModule
@@ -16,7 +15,7 @@ from benchmark.data.download import Remote
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
-torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
 
 
 def _data_root() -> Path:
