@@ -29,7 +29,7 @@ class _Collected:
 
 
 def _collect(files: list[str], later: float, answer: Connection) -> None:
-    """In a forked process: imports the tests anew, but not what they import, on a clock that is `later` seconds ahead."""
+    """In a forked process: imports the tests anew, not what they import, on a clock that is `later` seconds ahead."""
     for name, module in list(sys.modules.items()):
         if TESTS in Path(getattr(module, "__file__", None) or os.devnull).parents:
             del sys.modules[name]
