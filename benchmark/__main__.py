@@ -218,6 +218,7 @@ def sweep(overrides: tuple[str, ...], trust: tuple[str, ...]) -> None:
                     or seeds: seeds=3 initialisations with as many orders of the data
     name=NAME       of the study; otherwise it follows from all that decides what the study finds
     storage=URL     any storage of Optuna's; by default a journal below runs/
+    continue=STUDY  goes on with a committed study, leaderboards/studies/DATA/NAME.jsonl: its trials count
 
     The same command goes on with a study that was stopped. Other settings apply to every trial.
     """
@@ -273,6 +274,39 @@ def evaluate(folder: Path, trust: tuple[str, ...], renew: bool) -> None:
         return
     scores = again.score_again(folder, trust)
     click.echo(json.dumps({name: asdict(score) for name, score in scores.items()}, indent=1))
+
+
+@cli.command()
+@click.option("--records", type=click.Path(path_type=Path), default=RECORDS, show_default=True)
+@_TRUST
+def recount(records: Path, trust: tuple[str, ...]) -> None:
+    """Count the FLOPs of records anew that were counted otherwise than today, into recounted.json beside their folder.
+
+    Boards then show these. Exit code 1: some could not be counted.
+    """
+    from benchmark.facts import COSTS
+    from benchmark.leaderboard.recounted import Recounted, as_json, outdated, read_recounted
+    from benchmark.record import read_records, write_atomic
+
+    problems: list[str] = []
+    version, target = COSTS["flops_per_example"].version, records.parent / "recounted.json"
+    recounted = read_recounted(target)
+    wanted = outdated(read_records(records, problems).values(), recounted, version)
+    for name, record in wanted.items():
+        from benchmark.again import count_again
+
+        try:
+            score = count_again(record, trust)
+        except BadInput as error:
+            problems.append(f"{record.model} on {record.data}: {error}")
+            continue
+        if score.value is None:
+            problems.append(f"{record.model} on {record.data}: {score.absent.reason if score.absent else 'no FLOPs'}")
+            continue
+        recounted[name] = Recounted(flops_per_example=score.value, version=version)
+        click.echo(f"{record.model} on {record.data}: {score.value:,.0f} FLOPs an example")
+    click.echo(write_atomic(target, as_json(recounted)) if wanted else f"every count below {records} is of today")
+    sys.exit(_named(problems))
 
 
 @cli.command()

@@ -284,6 +284,15 @@ def name_today(group: str, name: str, made: datetime) -> str:
     return name
 
 
+def names_of_old(group: str, name: str) -> tuple[str, ...]:
+    """The name of a configuration, and those that it had before and that nothing else has taken since."""
+    found = [name]
+    for rename in reversed(renames()):
+        if rename.group == group and rename.new in found and rename.until is None:
+            found.append(rename.old)
+    return tuple(found)
+
+
 def family_of(target: str) -> str:
     """The folder that holds the file of the class at this import path; the file itself where it stands in none."""
     return target.split(".")[-3:][0]
@@ -352,7 +361,7 @@ def strangers() -> Iterator[str]:
             elif place.parts[0] == "tuned":
                 data, model = place.parts[1], place.stem
                 for group, name in (("data", data), ("model", model)):
-                    if name not in choices(group):
+                    if not any(name in names_of_old(group, known) for known in choices(group)):
                         yield f"{file} is not read: {unknown(group, name, choices(group))}"
 
 
@@ -514,6 +523,9 @@ def overrides_of(content: Mapping[str, Any]) -> list[str]:
     """
     wanted = validate(content)
     names = _names(wanted.data.name, wanted.model.name, wanted.budget.name)
+    if wanted.budget.name not in choices("budget"):  # such as a study's: it has no file
+        budget = wanted.budget.model_dump(mode="json")
+        names[2:] = ["budget=quick", *(as_setting(f"budget.{key}", value) for key, value in budget.items())]
     try:
         today = validate(_compose(names))
     except BadInput:  # nothing is tuned for it
@@ -737,8 +749,9 @@ def _chosen(folders: tuple[Path, ...], names: tuple[tuple[str, str], ...]) -> di
 
 def _tuned(folders: tuple[Path, ...], names: Mapping[str, str], base: Mapping[str, Any]) -> dict[str, Any]:
     """What `tuned/<data>/<model>.yaml` says, without what the user says otherwise in a folder before its own."""
-    data, model = names["data"], names["model"]
-    file = find(f"tuned/{data}/{model}.yaml")
+    places = [(d, m) for d in names_of_old("data", names["data"]) for m in names_of_old("model", names["model"])]
+    files = ((folder / "tuned" / d / f"{m}.yaml", d, m) for folder in folders for d, m in places)
+    file, data, model = next((found for found in files if os.path.lexists(found[0])), (None, "", ""))
     if file is None:
         return {}
     content = read_yaml(file)

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from benchmark.build import DataModule, GenerativeModel, SplitName, extractor_folders
-from benchmark.metrics import METRICS, anomaly, baselines, by_name, extractors, interpolation, reconstruction
-from benchmark.metrics.cost import COST, parameters, peak_memory
+from benchmark.metrics import METRICS, anomaly, baselines, by_name, cost, extractors, interpolation, reconstruction
+from benchmark.metrics.cost import COST
 from benchmark.metrics.extractors.base import Extractor
 from benchmark.metrics.memorisation import nearest_in_pixels
 from benchmark.metrics.truth import impossible
@@ -53,13 +53,12 @@ __all__ = [
     "Protocol",
     "Result",
     "by_name",
+    "cost",
     "draw_samples",
     "evaluate",
     "keyed_randomness",
     "load_extractor",
     "load_judge",
-    "parameters",
-    "peak_memory",
     "references",
     "selection_metric",
 ]

@@ -21,7 +21,6 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.utils.flop_counter import FlopCounterMode
 
 from benchmark.build import GenerativeModel
 
@@ -113,7 +112,6 @@ class Loop(Callback):
         self.ended = False
         self.stale = 0  # validations since the best
         self.best = math.inf
-        self.flops_per_example: float | None = None
         self.cpu_seconds = 0.0
         self.wall_seconds = 0.0
         self.training_seconds = 0.0  # without validation
@@ -164,9 +162,6 @@ class Loop(Callback):
                 group["lr"] = group.setdefault("peak_lr", group["lr"]) * factor
         self._watching = (self.step + 1) % self.log_every == 0 or self.step == 0
         self._step_started = time.perf_counter()
-        if self.flops_per_example is None:
-            self._counter = FlopCounterMode(display=False)
-            self._counter.__enter__()
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Clips by the global norm. The Trainer would refuse fused optimisers in bfloat16, and manual optimisation."""
@@ -182,9 +177,6 @@ class Loop(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if self.flops_per_example is None:
-            self._counter.__exit__(None, None, None)
-            self.flops_per_example = self._counter.get_total_flops() / self.plan.batch_size
         self.step += 1
         self.update_average()
         if self._watching:
@@ -301,7 +293,7 @@ class Loop(Callback):
 
 _COUNTERS = (
     *("step", "status", "reason", "ended", "stale", "best"),
-    *("flops_per_example", "cpu_seconds", "wall_seconds", "training_seconds"),
+    *("cpu_seconds", "wall_seconds", "training_seconds"),
 )
 
 

@@ -24,20 +24,27 @@ import yaml
 from pytorch_lightning import Trainer
 
 from benchmark import record as records
-from benchmark.build import DataModule, build_data, build_model, check_model, load_weights, save_weights
+from benchmark.build import (
+    DataModule,
+    GenerativeModel,
+    build_data,
+    build_model,
+    check_model,
+    load_weights,
+    save_weights,
+)
 from benchmark.config import Experiment, experiment_again, load_data, read_yaml
 from benchmark.evaluate import (
     COST,
     Protocol,
     Result,
     by_name,
+    cost,
     draw_samples,
     evaluate,
     keyed_randomness,
     load_extractor,
     load_judge,
-    parameters,
-    peak_memory,
     references,
     selection_metric,
 )
@@ -162,6 +169,7 @@ class _Run:
         self.data = build_data(experiment.data, experiment.runtime.data_root)
         self.dataset = self.data.describe()
         self.model = build_model(experiment, self.data.spec)
+        self.flops_per_example = count_flops(experiment, self.data, self.model)
         self.device = device_named(experiment.runtime.device)
         self.extractor = extractor_of(experiment, self.data)
         self.judge = load_judge(experiment.data.name, self.data.spec)
@@ -337,16 +345,15 @@ class _Run:
                 self.stability["generalisation_gap"] = loop.best - score.value
 
     def _training_cost(self, loop: Loop) -> dict[str, Score]:
-        assert loop.flops_per_example is not None
         values = {
-            "parameters": parameters(self.model),
-            "flops_per_example": loop.flops_per_example,
+            "parameters": cost.parameters(self.model),
             "examples_per_second": loop.examples / loop.training_seconds,
-            "peak_memory": peak_memory(),
+            "peak_memory": cost.peak_memory(),
             "wall_seconds": loop.wall_seconds,
             "cpu_minutes": loop.cpu_seconds / 60,
         }
-        return {name: Score(COST[name], 1, float(value)) for name, value in values.items()}
+        scores = {name: cost.score(name, value) for name, value in values.items()}
+        return scores | {"flops_per_example": self.flops_per_example}
 
     def _sampling_cost(self, result: Result) -> dict[str, Score]:
         seconds = result.sampling_seconds
@@ -358,7 +365,7 @@ class _Run:
         sampler = self.model.sampler
         how = {"how": {"sampler": sampler.name, "evaluations": sampler.evaluations}}
         values = {"sampling_seconds": seconds, "sampling_evaluations": 1000 * sampler.evaluations}
-        return {name: Score(COST[name], 1, float(value), protocol=how) for name, value in values.items()}
+        return {name: cost.score(name, value, how) for name, value in values.items()}
 
     # The end ---------------------------------------------------------------------------------------------------------
 
@@ -398,6 +405,16 @@ class _Run:
             (self.folder / "last.ckpt").unlink(missing_ok=True)  # there are many of them, and none is resumed
         self.report(Progress(status, experiment.budget.examples, experiment.budget.examples))
         return record
+
+
+def count_flops(experiment: Experiment, data: DataModule, model: GenerativeModel) -> Score:
+    """What training `model` on an example costs, from a batch of the experiment; nothing else changes by it."""
+    batch = next(data.batches(experiment.seed.data, experiment.training.batch_size))
+    try:
+        return cost.score("flops_per_example", cost.flops_per_example(model, batch))
+    except (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as error:
+        first = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}".removesuffix(": ")  # as in a user's model
+        return cost.absent("flops_per_example", f"a training step cannot be counted: {first}")
 
 
 def make_trainer(experiment: Experiment, device: torch.device, loop: Loop, folder: Path) -> Trainer:

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from benchmark.__main__ import main
+from benchmark.leaderboard.recounted import outdated, read_recounted
+from benchmark.record import read_records, write_record
 
 QUICK = ["budget.examples=64", "training.validations=1", "evaluation.importance_samples=2", "runtime.threads=1"]
 
@@ -216,3 +218,27 @@ def test_a_run_that_is_stopped_says_how_to_go_on(told: signal.Signals, tmp_path:
     assert child.returncode == 130
     assert "run --resume runs/digits/vae/" in said.splitlines()[-1]
     assert "Traceback" not in said
+
+
+def test_flops_of_old_records_are_counted_again_and_agree_with_the_committed_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = Path(__file__).parents[1] / "leaderboards"
+    committed = read_recounted(home / "recounted.json")
+    everything = read_records(home / "records").values()
+    assert outdated(everything, committed, 2) == {}
+    cheap = {f"{one.model}@{one.data}": one for one in everything}
+    for name in ("vae@digits", "gpt@synthetic_text"):
+        write_record(tmp_path / "records" / name, cheap[name])
+    vae = cheap["vae@digits"]
+    config = {**vae.config, "model": {**vae.config["model"], "target": "benchmark.models.vae.vae.Gone"}}
+    unknown = vae.model_copy(update={"config_hash": "0" * 64, "config": config})
+    write_record(tmp_path / "records" / "unknown", unknown)
+    monkeypatch.setattr(sys, "argv", ["benchmark", "recount", "--records", str(tmp_path / "records")])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    assert "vae on digits: unknown class in benchmark.models.vae.vae 'Gone'" in capsys.readouterr().err
+    found = read_recounted(tmp_path / "recounted.json")
+    assert len(found) == 2
+    assert all(committed[name] == count for name, count in found.items())

@@ -35,7 +35,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "loop": ("spec", "build"),
     "watch": (),
     "train": ("spec", "config", "reference", "build", "loop", "evaluate", "record", "tracking", "watch"),
-    "again": ("spec", "build", "evaluate", "record", "tracking", "train"),
+    "again": ("spec", "config", "build", "evaluate", "record", "tracking", "train"),
     "bench": ("spec", "config", "reference", "console", "build", "loop", "record", "train"),
     "traces": ("spec",),
     "record": ("spec", "identity", "config", "traces"),

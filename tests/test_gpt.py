@@ -1,16 +1,16 @@
-"""What is special to the GPT: rotary positions, the pixel above, cached sampling, and two optimisers as one."""
+"""What is special to the GPT: rotary positions, the pixel above, cached sampling, and which optimiser has what."""
 
 from __future__ import annotations
 
-import copy
 import time
 
 import pytest
 import torch
 from torch import nn
-from torch.optim import SGD, Adam, AdamW, Muon
+from torch.optim import AdamW
 
-from benchmark.models.transformer.gpt import GPT, Together, rotary_table, rotate
+from benchmark.models.transformer.gpt import GPT, rotary_table, rotate
+from benchmark.nn.optim import Muon, Together
 from benchmark.spec import BadInput, DataSpec
 
 SPECS = [DataSpec((10,), 7, "text"), DataSpec((1, 4, 3), 5, "image"), DataSpec((3, 3, 2), 4, "image")]
@@ -90,37 +90,6 @@ def test_every_parameter_has_one_optimiser_and_matrices_of_blocks_have_muon() ->
     assert len(owned) == len({id(p) for p in owned}) == len(list(net.parameters()))
     inside = {id(p) for block in net.blocks for p in block.parameters()}
     assert {id(p) for group in muon.param_groups for p in group["params"]} == inside
-
-
-def step(net: nn.Module, *optimisers: torch.optim.Optimizer) -> None:
-    for optimiser in optimisers:
-        optimiser.zero_grad()
-    net(torch.ones(3, 4)).square().sum().backward()
-    for optimiser in optimisers:
-        optimiser.step()
-
-
-def test_together_steps_as_its_parts_do_apart_through_schedules_and_checkpoints() -> None:
-    torch.manual_seed(0)
-    net = nn.Sequential(nn.Linear(4, 5), nn.Linear(5, 2))
-    twin = copy.deepcopy(net)
-
-    def parts(net: nn.Sequential) -> list[torch.optim.Optimizer]:
-        return [SGD(net[0].parameters(), lr=1e-2, momentum=0.9), Adam(net[1].parameters(), lr=1e-2)]
-
-    together, apart = Together(*parts(net)), parts(twin)
-    for _ in range(3):
-        step(net, together)
-        step(twin, *apart)
-    resumed = Together(*parts(net))
-    resumed.load_state_dict(copy.deepcopy(together.state_dict()))
-    for group in [*resumed.param_groups, *(group for part in apart for group in part.param_groups)]:
-        group["lr"] /= 2
-    for _ in range(3):
-        step(net, resumed)
-        step(twin, *apart)
-    for ours, theirs in zip(net.parameters(), twin.parameters(), strict=True):
-        assert torch.equal(ours, theirs)
 
 
 @pytest.mark.slow

@@ -124,3 +124,18 @@ def test_a_renamed_configuration_takes_its_records_with_it(tmp_path: Path, monke
     assert (found.model, found.config["model"]["name"], found.config_hash) == ("conv_vae", "conv_vae", identity(BASE))
     assert found.identity == identity(changed("model", name="conv_vae")) != identity(BASE)
     assert (stored.model, stored.hash_by_its_rule) == ("vae", stored.config_hash)
+
+
+def test_a_renamed_configuration_takes_a_users_tuned_settings_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "tuned" / "digits" / "old_vae.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text("examples: {quick: 777}\nmodel: {latent: 5}\n")
+    monkeypatch.setenv("BENCHMARK_CONFIGS", str(tmp_path))
+    monkeypatch.setattr(config, "renames", lambda: (Rename(group="model", old="old_vae", new="vae"),))
+    config._chosen.cache_clear()
+    experiment = compose(["data=digits", "model=vae", "budget=quick"])
+    assert (experiment.budget.examples, experiment.model.options["latent"]) == (777, 5)
+    assert not list(config.strangers())
+    config._chosen.cache_clear()

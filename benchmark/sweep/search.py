@@ -33,7 +33,7 @@ from benchmark.launch import Display, Event, Worker
 from benchmark.record import Record, is_running, read_record, write_atomic
 from benchmark.spec import BadInput, unknown
 from benchmark.sweep.space import Design, Space, identity
-from benchmark.sweep.studies import Header
+from benchmark.sweep.studies import Header, Study, Trial, collect, continued
 
 SEED = 0  # of the sampler
 BEAT = 15.0  # seconds between heartbeats of a running trial
@@ -64,6 +64,7 @@ class Plan:
     pruner: str | None = None  # `None`: the median rule for samplers that learn, none for designs
     name: str | None = None
     confirms: dict[str, Any] = field(default_factory=dict)  # of the design `confirm`: what is confirmed
+    continues: Study | None = None  # whose trials count, as if they had been trained here
 
     def __post_init__(self) -> None:
         if self.sampler not in SAMPLERS:
@@ -230,25 +231,22 @@ class _Sweep:
     def _open(self) -> optuna.Study:
         """The study, created once with its points, or the one that is there."""
         plan = self.plan
-        proposed = 0
+        how = (plan.sampler, plan.pruned_by, plan.settings, plan.confirms)
+        header = Header.of(plan.title, plan.base, plan.space, plan.design, *how)
         try:
             study = optuna.create_study(storage=self.opened, study_name=plan.title, direction="minimize")
-            study.set_user_attr("fingerprint", plan.fingerprint)
-            for point in plan.design.points:
-                study.enqueue_trial(dict(point))
-            study.set_user_attr("ready", True)
+            self._fill(study)
         except optuna.exceptions.DuplicatedStudyError:
             study = optuna.load_study(storage=self.opened, study_name=plan.title)
             self._wait_until_ready(study)
-            proposed = len(study.get_trials(deepcopy=False))
-        if study.user_attrs["fingerprint"] != plan.fingerprint:
+            if plan.continues is not None:
+                self._fill(study)
+        if study.user_attrs["fingerprint"] != plan.fingerprint and not self._began(header):
             raise BadInput(
                 f"study {plan.title!r} exists with another space, design, sampler or base setting: give another name="
             )
-        study.sampler = make_sampler(plan.sampler, proposed)
+        study.sampler = make_sampler(plan.sampler, len(study.get_trials(deepcopy=False)))
         study.pruner = make_pruner(plan.pruned_by)
-        how = (plan.sampler, plan.pruned_by, plan.settings, plan.confirms)
-        header = Header.of(plan.title, plan.base, plan.space, plan.design, *how)
         write_atomic(plan.folder / "study.yaml", yaml.safe_dump(header.model_dump(mode="json"), sort_keys=False))
         return study
 
@@ -258,10 +256,30 @@ class _Sweep:
             if study.user_attrs.get("ready"):
                 return
             time.sleep(0.5)
-        study.set_user_attr("fingerprint", self.plan.fingerprint)
-        for point in self.plan.design.points:
-            study.enqueue_trial(dict(point), skip_if_exists=True)
+        self._fill(study)
+
+    def _fill(self, study: optuna.Study) -> None:
+        """What a new study begins with: trials that it continues, and the other points of its design."""
+        plan = self.plan
+        study.set_user_attr("fingerprint", study.user_attrs.get("fingerprint", plan.fingerprint))
+        known = [dict(trial.params) for trial in study.get_trials(deepcopy=False)]
+        if plan.continues is not None:
+            continued(plan.continues, plan.folder)
+            earlier = plan.continues.trials
+            offset = max((trial.number + 1 for trial in earlier), default=0) - len(earlier)
+            study.set_user_attr("offset", study.user_attrs.get("offset", offset))
+            new = [trial for trial in earlier if trial.params not in known]
+            study.add_trials([_told(trial, plan.design) for trial in new])
+            known += [trial.params for trial in earlier]
+        for point in plan.design.points:
+            if dict(point) not in known:
+                study.enqueue_trial(dict(point), skip_if_exists=True)
         study.set_user_attr("ready", True)
+
+    def _began(self, header: Header) -> bool:
+        """Whether the study of this name, begun under an older rule of identity, asks what this one does."""
+        file = self.plan.folder / "study.yaml"
+        return file.is_file() and collect(self.plan.folder).header.asks_the_same(header)
 
     def _beat(self) -> None:
         while not self.stopping.wait(BEAT):
@@ -272,8 +290,9 @@ class _Sweep:
     # Which trial is next ---------------------------------------------------------------------------------------------
 
     def _trials(self) -> list[FrozenTrial]:
-        """All trials, but for attempts that were given up and are, or will be, enqueued once more."""
-        return [trial for trial in self.study.get_trials(deepcopy=False) if not _given_up(trial)]
+        """All trials, but for attempts that were given up and are, or will be, enqueued once more, and repetitions."""
+        trials = self.study.get_trials(deepcopy=False)
+        return [trial for trial in trials if not (_given_up(trial) or "repeats" in trial.user_attrs)]
 
     def _next(self) -> optuna.Trial | None:
         """The next trial to carry out; waits while others may still die. `None`: the study is complete."""
@@ -295,11 +314,23 @@ class _Sweep:
         if waiting:  # an enqueued point must not use up one of the sampler's
             self.study.sampler = RandomSampler(seed=SEED)
         trial = self.study.ask(self.plan.design.distributions)
+        while not waiting and (known := self._known(trial)) is not None:
+            for name, value in {"failure": f"repeats trial {known}", "repeats": known}.items():
+                trial.set_user_attr(name, value)
+            self.study.tell(trial, state=TrialState.FAIL)
+            trial = self.study.ask(self.plan.design.distributions)
         self.study.sampler = sampler
         trial.set_user_attr("beat", time.time())
-        trial.set_user_attr("run", _run_of(trial))
+        if "run" not in trial.user_attrs:
+            trial.set_user_attr("run", trial.number + self.study.user_attrs.get("offset", 0))
         self.mine[trial.number] = trial
         return trial
+
+    def _known(self, trial: optuna.Trial) -> int | None:
+        """The trial of the continued study that a sequence, which begins anew, has come to again."""
+        sequence = self.plan.design.name == "space" and self.plan.sampler == "qmc"
+        earlier = self.plan.continues.trials if sequence and self.plan.continues is not None else ()
+        return next((one.number for one in earlier if one.params == trial.params), None)
 
     def _reclaim(self) -> None:
         """Give up what nobody is carrying on any more, and enqueue it once more."""
@@ -437,7 +468,7 @@ class _Sweep:
         self.display.jobs = self.workers
         trials = [trial for trial in self._trials() if trial.state in _UNFINISHED]
         new = self.plan.wanted - len(self._trials())
-        first = len(self.study.get_trials(deepcopy=False))
+        first = len(self.study.get_trials(deepcopy=False)) + self.study.user_attrs.get("offset", 0)
         for run in [_run_of(trial) for trial in trials] + list(range(first, first + max(0, new))):
             self.display.plan(_title(run), self.plan.title, self.plan.base.budget.minutes * 60)
 
@@ -463,6 +494,22 @@ def result(record: Record) -> float | None:
 def _run_of(trial: optuna.Trial | FrozenTrial) -> int:
     """The number under which a trial was begun: its folder's name and its seed, also when it was enqueued again."""
     return int(trial.user_attrs.get("run", trial.number))
+
+
+def _told(trial: Trial, design: Design) -> FrozenTrial:
+    """What Optuna has of a trial that ended elsewhere."""
+    about = {"run": trial.number, "status": trial.status, "reason": trial.reason, **trial.stability}
+    if trial.value is None:
+        about["failure"] = trial.reason or "no score"
+    state = TrialState.FAIL if trial.value is None else TrialState.COMPLETE
+    return optuna.trial.create_trial(
+        state=TrialState.PRUNED if trial.status == "pruned" else state,
+        value=trial.value if trial.status != "pruned" else None,
+        params=trial.params,
+        distributions=design.distributions,
+        user_attrs=about,
+        intermediate_values={step: score for step, (_, score) in enumerate(trial.validations)},
+    )
 
 
 def _given_up(trial: FrozenTrial) -> bool:

@@ -87,7 +87,7 @@ class Trial(_Strict):
     """How long one trial of a search trains."""
 
     examples: Annotated[int, Field(ge=1)]
-    minutes: Annotated[float, Field(gt=0)]  # CPU minutes of one thread
+    minutes: Annotated[float, Field(gt=0)]  # nominal, of one thread of the reference machine
 
 
 class Space(_Strict):

@@ -18,16 +18,15 @@ pixel, its colours together: T = H W C. Unit: nats.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from itertools import islice
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim import AdamW, Muon, Optimizer
+from torch.optim import AdamW, Optimizer
 
 from benchmark.models.base import GenerativeModel
+from benchmark.nn.optim import Muon, Together
 from benchmark.spec import (
     BadInput,
     Batch,
@@ -103,9 +102,9 @@ class Block(nn.Module):
             cache[:, :, :, start : start + 1] = torch.stack([k, v])
             k, v = cache[:, :, :, : start + 1]
         # On a CPU attention stays in float32: the backward pass of its bfloat16 kernel is several times slower.
-        dtype = self.value.weight.dtype if x.is_cpu else v.dtype
-        with torch.autocast(x.device.type, enabled=False):
-            y = F.scaled_dot_product_attention(q.to(dtype), k.to(dtype), v.to(dtype), is_causal=cache is None)
+        q, k, v = (part.to(self.value.weight.dtype) for part in (q, k, v))
+        with torch.autocast("cpu", enabled=False):
+            y = F.scaled_dot_product_attention(q, k, v, is_causal=cache is None)
         mixed: Tensor = self.mix(y.transpose(1, 2).flatten(2))
         return mixed
 
@@ -237,32 +236,3 @@ class GPT(GenerativeModel, Likelihood, TokenLikelihood, Watched):
             Muon(matrices, lr=self.muon_learning_rate, weight_decay=self.weight_decay),
             AdamW(rest, lr=self.learning_rate, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
         )
-
-
-class Together(Optimizer):
-    """Several optimisers as one: their groups and their state are its own, so schedules and checkpoints just work."""
-
-    def __init__(self, *parts: Optimizer) -> None:
-        super().__init__([group for part in parts for group in part.param_groups], {})
-        self.parts = parts
-        self._share()
-
-    def _share(self) -> None:
-        groups = iter(self.param_groups)
-        for part in self.parts:
-            part.state = self.state
-            part.param_groups = list(islice(groups, len(part.param_groups)))
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        super().load_state_dict(state_dict)
-        self._share()
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for part in self.parts:
-            part.step()
-        return loss
