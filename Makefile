@@ -51,10 +51,10 @@ list: setup ## models, datasets and suites
 	@$(BIN)/python -m benchmark list
 
 test: setup ## the quick tests: laws, units, records; minutes
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow"
 
 test-all: setup ## every test, the slow ones too
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 lint: setup ## ruff, for style and for faults
 	$(BIN)/ruff check .

@@ -83,7 +83,8 @@ class Hooks:
     model has diverged, `None` where it cannot be computed.
 
     `go_on` is told each such score and the number of examples, and says whether the run is worth continuing.
-    `spent` is told the wall time of training over all attempts now and then, `predicted` what training will take.
+    `spent` is told the wall time of training over all attempts now and then, `predicted` what training will take, and
+    `resumed` the number of examples at which a run resumes: what was logged after that comes again.
     """
 
     validate: Callable[[], float | None]
@@ -95,6 +96,7 @@ class Hooks:
     go_on: Callable[[float, int], bool] = lambda score, examples: True
     spent: Callable[[float], None] = lambda seconds: None
     predicted: Callable[[float], str] = lambda seconds: ""
+    resumed: Callable[[int], None] = lambda examples: None
 
 
 class Loop(Callback):
@@ -142,6 +144,7 @@ class Loop(Callback):
             for mine, saved in zip(self._average, self._restored["average"], strict=True):
                 mine.copy_(saved)
             set_random_state(self._restored["random"])
+            self.hooks.resumed(self.examples)
         else:
             self.hooks.validate()  # where training starts: what diverges may end worse
         trainer.should_stop = self.ended

@@ -213,6 +213,7 @@ class _Run:
                 report=self.report,
                 spent=lambda seconds: records.note_spent(self.folder, seconds),
                 predicted=lambda seconds: comparison(experiment, seconds),
+                resumed=self._forget_after,
             ),
             records.spent(self.folder),
         )
@@ -285,6 +286,10 @@ class _Run:
         file = save_samples(samples, self.data.spec, self.data.decode, self.folder / "samples" / name)
         if self.tracker is not None:
             self.tracker.samples(file, examples)
+
+    def _forget_after(self, examples: int) -> None:
+        """Drop what an attempt that failed logged after its last checkpoint."""
+        self.curves = [row for row in self.curves if row[0] <= examples]
 
     def _log(self, values: Mapping[str, float], examples: int) -> None:
         self.curves += [(examples, name, value) for name, value in values.items()]

@@ -51,3 +51,13 @@ def stored(data_root: str) -> Callable[[type[DataModule]], DataModule]:
                 pytest.skip(f"the files of {cls.__name__} are not in {data_root}: set BENCHMARK_DATA")
 
     return read
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a short, finished run of a VAE on digits, for all who read it: copy it to change it."""
+    from runs import carry_out
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WANDB_MODE", "disabled")
+        return carry_out(tmp_path_factory.mktemp("finished"), "vae")

@@ -16,8 +16,8 @@ from benchmark.models.base import GenerativeModel
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 BUDGETS = ("smoke", "quick", "standard", "full")
-MODEL_KEYS = ("name", "target", "modalities")
-DATA_KEYS = ("name", "target", "modality", "minutes")
+MODEL_KEYS = ("target", "modalities")
+DATA_KEYS = ("target", "modality", "minutes")
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -57,7 +57,6 @@ def assert_options_are_the_signature(config: dict[str, Any], own: tuple[str, ...
 @pytest.mark.parametrize("path", group("model"))
 def test_model(path: Path) -> None:
     config = load(path)
-    assert config["name"] == path.stem
     assert set(config["modalities"]) <= {"image", "text"}
     assert config["modalities"]
     assert config["target"].startswith("benchmark.models.")
@@ -78,7 +77,6 @@ def test_model_cites_its_paper(path: Path) -> None:
 @pytest.mark.parametrize("path", group("data"))
 def test_data(path: Path) -> None:
     config = load(path)
-    assert config["name"] == path.stem
     assert config["modality"] in ("image", "text")
     assert tuple(config["minutes"]) == BUDGETS
     assert list(config["minutes"].values()) == sorted(config["minutes"].values())
@@ -99,10 +97,10 @@ def test_tuned(path: Path) -> None:
     assert data_file.is_file(), f"no dataset {path.parent.name!r}"
     assert model_file.is_file(), f"no model {path.stem!r}"
     data, model = load(data_file), load(model_file)
-    assert data["modality"] in model["modalities"], f"{model['name']} takes {model['modalities']}"
+    assert data["modality"] in model["modalities"], f"{model_file.stem} takes {model['modalities']}"
 
     known = {
-        "data": set(data) - {"name", "target", "modality"},
+        "data": set(data) - {"target", "modality"},
         "model": set(model) - set(MODEL_KEYS),
         "training": set(load(CONFIGS / "experiment.yaml")["training"]),
         "evaluation": set(load(CONFIGS / "experiment.yaml")["evaluation"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -137,12 +138,31 @@ def without_torch() -> list[str]:
     return [module for module in modules(REPOSITORY) if module and room_of(module) in WITHOUT_TORCH]
 
 
-@pytest.mark.parametrize("module", without_torch())
-def test_imports_no_torch(module: str) -> None:
-    """In a process of its own: not even through somebody else's package."""
-    program = f"import sys, {PACKAGE}.{module}; sys.exit('torch' in sys.modules)"
-    result = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr or f"importing {PACKAGE}.{module} imports torch"
+IMPORT = f"""
+import importlib, sys
+for module in sys.argv[1:]:
+    importlib.import_module("{PACKAGE}." + module)
+    if "torch" in sys.modules:
+        sys.exit("importing {PACKAGE}." + module + " imports torch")
+"""
+
+
+def test_what_needs_no_torch_imports_none() -> None:
+    """In a process of their own, one after another: not even through somebody else's package."""
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORT, *without_torch()], cwd=REPOSITORY, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_first_that_imports_torch_is_named(tmp_path: Path) -> None:
+    """Planted where Python looks first."""
+    plant(tmp_path, {"spec.py": "", "train.py": "import torch\n"})
+    (tmp_path / "torch.py").touch()
+    environment = {**os.environ, "PYTHONPATH": ""}
+    command = [sys.executable, "-c", IMPORT, "spec", "train", "build"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.stderr == f"importing {PACKAGE}.train imports torch\n"
 
 
 # The checker can convict ---------------------------------------------------------------------------------------------

@@ -50,7 +50,7 @@ def walk() -> list[Any]:
         for modality in modalities:
             label = name if len(modalities) == 1 else f"{name}-{modality}"
             cases += [
-                pytest.param(name, modality, law, id=f"{label}-{law.name}")
+                pytest.param(name, modality, law, id=f"{label}-{law.name}", marks=pytest.mark.xdist_group(label))
                 for law in LAWS
                 if law.binds(class_of(name), modality)
             ]
