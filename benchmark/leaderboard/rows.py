@@ -71,6 +71,11 @@ class Run:
         return self.record.budget
 
     @property
+    def planned(self) -> int:
+        """How many training examples the budget is."""
+        return int(self.record.config["budget"]["examples"])
+
+    @property
     def minutes(self) -> float:
         """What the budget costs nominally: it orders budgets, and tells none apart."""
         return float(self.record.config["budget"]["minutes"])

@@ -24,8 +24,13 @@ def marked(row: Row) -> str:
     return row.name + ("‡" if row.memorises else "")
 
 
-def budget_title(name: str, minutes: float) -> str:
-    return f"{name}: nominally {minutes:g} CPU minutes of training a run on the reference machine"
+def budget_title(rows: Sequence[Row]) -> str:
+    """Of rows under one budget: `standard: 118,000 to 1,500,000 examples a run, about 4 minutes of one thread …`."""
+    examples = sorted({run.planned for row in rows for run in row.runs})
+    shown = " to ".join(f"{n:,}" for n in dict.fromkeys((examples[0], examples[-1])))
+    minutes = max(row.minutes for row in rows)
+    nominal = f"about {minutes:g} {'minute' if minutes == 1 else 'minutes'} of one thread of the reference machine"
+    return f"{rows[0].budget}: {shown} training examples a run, {nominal}"
 
 
 def ended(record: Record) -> str:
