@@ -685,11 +685,28 @@ def _of_the_truth(overrides: Sequence[str], trust: Sequence[str]) -> list[Experi
         known = sorted({entry.data for entry in suite.experiments})
         raise BadInput(f"{' '.join(overrides)}: suite truth has nothing there: it is on {' and '.join(known)}")
     seeds = [[]] if any(other.startswith("seed=") for other in others) else [[f"seed={seed}"] for seed in suite.seeds]
+    own_length = any(other.startswith(("budget", "examples.")) for other in others)
+    lengths = {pair: [] if own_length else _length_of_the_truth(*pair, suite.budget) for pair in pairs}
     return [
-        compose([f"data={data}", f"model={model}", f"budget={suite.budget}", *seed, *others], trust)
+        compose([f"data={data}", f"model={model}", f"budget={suite.budget}", *length, *seed, *others], trust)
         for seed in seeds
-        for data, model in pairs
+        for (data, model), length in lengths.items()
     ]
+
+
+def _length_of_the_truth(data: str, model: str, budget: str) -> list[str]:
+    """The setting that says how long an untuned model trains: on the fewest examples that a model of the suite sees."""
+    from benchmark.config import load_suite, tuned_identity
+
+    if tuned_identity(data, model, budget) is not None:
+        return []
+    known = [one.budget.examples for one in load_suite("truth") if one.data.name == data]
+    if not known:
+        return []
+    fewest = min(known)
+    said = f"it trains on {fewest:,} examples, or on N with budget.examples=N"
+    click.echo(f"nothing is tuned for {model} on {data}: {said}", err=True)
+    return [f"budget.examples={fewest}"]
 
 
 @cli.command("trials", hidden=True)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from benchmark.build import DataModule, GenerativeModel, SplitName, extractor_folders
 from benchmark.metrics import METRICS, anomaly, baselines, by_name, extractors, interpolation, reconstruction
-from benchmark.metrics.cost import COST, parameters, peak_memory
+from benchmark.metrics.cost import cost_score, parameters, peak_memory
 from benchmark.metrics.extractors.base import Extractor
 from benchmark.metrics.memorisation import nearest_in_pixels
 from benchmark.metrics.truth import impossible
@@ -48,11 +48,11 @@ from benchmark.spec import (
 )
 
 __all__ = [
-    "COST",
     "METRICS",
     "Protocol",
     "Result",
     "by_name",
+    "cost_score",
     "draw_samples",
     "evaluate",
     "keyed_randomness",

@@ -17,6 +17,10 @@ from benchmark.spec import Direction, Modality
 
 FILE = Path(__file__).with_name("facts.yaml")
 
+#: A likelihood that beats the known source of its data by more standard errors than these, and by more than this share
+#: of the source's own score (float32 likelihoods are no better than that), cannot be.
+IMPOSSIBLE_SIGMAS, ROUNDING = 5.0, 1e-4
+
 
 class Fact(BaseModel):
     """One kind of number. `facts.yaml` says what the fields mean."""

@@ -27,10 +27,10 @@ from benchmark import record as records
 from benchmark.build import DataModule, build_data, build_model, check_model, load_weights, save_weights
 from benchmark.config import Experiment, experiment_again, load_data, read_yaml
 from benchmark.evaluate import (
-    COST,
     Protocol,
     Result,
     by_name,
+    cost_score,
     draw_samples,
     evaluate,
     keyed_randomness,
@@ -41,6 +41,7 @@ from benchmark.evaluate import (
     references,
     selection_metric,
 )
+from benchmark.facts import COSTS
 from benchmark.loop import Hooks, Loop, Plan, Progress, Stream, has_bfloat16, seed_everything
 from benchmark.record import Record
 from benchmark.reference import comparison
@@ -341,7 +342,7 @@ class _Run:
             "wall_seconds": loop.wall_seconds,
             "cpu_minutes": loop.cpu_seconds / 60,
         }
-        return {name: Score(COST[name], 1, float(value)) for name, value in values.items()}
+        return {name: cost_score(name, value) for name, value in values.items()}
 
     def _sampling_cost(self, result: Result) -> dict[str, Score]:
         seconds = result.sampling_seconds
@@ -353,7 +354,7 @@ class _Run:
         sampler = self.model.sampler
         how = {"how": {"sampler": sampler.name, "evaluations": sampler.evaluations}}
         values = {"sampling_seconds": seconds, "sampling_evaluations": 1000 * sampler.evaluations}
-        return {name: Score(COST[name], 1, float(value), protocol=how) for name, value in values.items()}
+        return {name: cost_score(name, value, how) for name, value in values.items()}
 
     # The end ---------------------------------------------------------------------------------------------------------
 
@@ -361,7 +362,7 @@ class _Run:
         experiment, device = self.experiment, device_named(self.experiment.runtime.device)
         _write_curves(self.folder / "curves.csv", self.curves)
         if self.tracker is not None:
-            self.tracker.summary(self.scores, experiment.evaluation.split, COST, self.stability)
+            self.tracker.summary(self.scores, experiment.evaluation.split, COSTS, self.stability)
             self.tracker.finish(exit_code=0 if status in ("finished", "pruned") else 1)
         record = Record(
             schema=records.SCHEMA,

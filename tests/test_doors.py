@@ -34,7 +34,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "dashboard": ("spec", "config"),  # charts what `tracking` logs, by name; a user's own definition comes first
     "loop": ("spec", "build"),
     "watch": (),
-    "train": ("spec", "config", "reference", "build", "loop", "evaluate", "record", "tracking", "watch"),
+    "train": ("spec", "facts", "config", "reference", "build", "loop", "evaluate", "record", "tracking", "watch"),
     "again": ("spec", "build", "evaluate", "record", "tracking", "train"),
     "bench": ("spec", "config", "reference", "console", "build", "loop", "record", "train"),
     "traces": ("spec",),

@@ -1,4 +1,4 @@
-"""What a model costs. Names and units are fixed here; who measures the times is the harness."""
+"""What a model costs, in the units of `benchmark.facts`; who measures the times is the harness."""
 
 from __future__ import annotations
 
@@ -15,10 +15,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmark.facts import COSTS
 from benchmark.spec import Score
 
-COST: Mapping[str, str] = {name: fact.unit for name, fact in COSTS.items()}  # name -> unit
 
-
-def score(name: str, value: float, protocol: Mapping[str, Any] = MappingProxyType({})) -> Score:
+def cost_score(name: str, value: float, protocol: Mapping[str, Any] = MappingProxyType({})) -> Score:
     """The cost called `name` at the version that is measured today."""
     fact = COSTS[name]
     return Score(fact.unit, fact.version, float(value), protocol=dict(protocol))
