@@ -57,3 +57,10 @@ METRICS: Mapping[str, Fact] = _read("metrics")
 COSTS: Mapping[str, Fact] = _read("costs")
 DERIVED: Mapping[str, Fact] = _read("derived")
 FACTS: Mapping[str, Fact] = {**METRICS, **COSTS, **DERIVED}
+
+
+def measure(name: str, unit: str) -> str:
+    """What numbers called `name` are in: their unit, or where they have none the title of what they are."""
+    if unit != "1":
+        return unit
+    return FACTS[name].title if name in FACTS else name

@@ -43,7 +43,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "leaderboard": ("spec", "facts", "console", "record", "traces", "sweep"),
     # a configuration is data, and has a hash
     "report": ("spec", "facts", "console", "config", "record", "traces", "leaderboard"),
-    "sweep": ("spec", "identity", "config", "record", "launch"),  # trials train in processes of `launch`
+    "sweep": ("spec", "facts", "identity", "config", "record", "launch"),  # trials train in processes of `launch`
     "launch": ("spec", "config", "reference", "train", "record"),
 }
 HALL = "__main__"  # the command line goes through every door

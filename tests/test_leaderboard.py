@@ -11,14 +11,16 @@ import sys
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from builders import NATS_PER_DIM_BIT, TEST, absent, cost, distance, likelihood, record, spent
 from rich.console import Console
 
+from benchmark.config import Training
+from benchmark.facts import FACTS
 from benchmark.leaderboard.board import boards
-from benchmark.leaderboard.columns import quantity
+from benchmark.leaderboard.columns import LIKELIHOOD, SAMPLES, quantity
 from benchmark.leaderboard.markdown import code, escape, link
 from benchmark.leaderboard.published import read_published
 from benchmark.leaderboard.recounted import read_recounted, recount
@@ -177,6 +179,13 @@ def test_divergence_counts_and_cannot_be_repeated_away() -> None:
     assert "diverged (loss is not finite at step 9)" in text
 
 
+def test_a_bound_in_nats_never_stands_in_a_column_of_bits() -> None:
+    bound = {"importance_bound": Score("nats/example", 1, -87.5, 0.8, 180, TEST | {"how": {"likelihood": "bound"}})}
+    assert tables(page(record(likelihood(2.0, "bound") | bound)), "Likelihood")[0][0][6] == "≤ 1.972"
+    only_bits = {"bits_per_dim": likelihood(2.0)["bits_per_dim"]}
+    assert tables(page(record(only_bits | bound)), "Likelihood")[0][0][6] == "—"
+
+
 def test_a_model_that_only_diverged_is_a_row_without_a_number() -> None:
     text = page(record(), record({}, model="gan", status="diverged", reason="loss", dataset={}))
     assert tables(text, "Likelihood")[0][1][:4] == ["", "gan", "family", "—"]
@@ -315,7 +324,7 @@ def test_times_stand_apart_in_a_table_for_each_hardware() -> None:
 
 def test_old_counts_of_flops_are_replaced_by_newer_ones_or_left_out(tmp_path: Path) -> None:
     old = record(likelihood(1.9) | {"flops_per_example": Score("FLOP/example", 1, 5e6)})
-    assert "vae, training FLOPs: left out, since it is version 1 and 2 counts" in page(old)
+    assert "vae, training FLOPs: left out: of version 1, and only version 2 counts" in page(old)
     file = tmp_path / "recounted.json"
     assert read_recounted(file) == {}
     file.write_text(json.dumps({"c" * 64: {"flops_per_example": 3e6, "version": 2}}))
@@ -326,6 +335,13 @@ def test_old_counts_of_flops_are_replaced_by_newer_ones_or_left_out(tmp_path: Pa
     file.write_text('{"a": {"flops_per_example": -1, "version": 2}}')
     with pytest.raises(BadInput, match="flops_per_example: Input should be greater than 0"):
         read_recounted(file)
+
+
+def test_lower_is_better_in_all_that_ranks_or_selects() -> None:
+    """Pages and figures say so, and studies count on it."""
+    selects = [name for name in get_args(Training.model_fields["selection"].annotation) if name != "auto"]
+    names = [column.metric for column in (*LIKELIHOOD.values(), SAMPLES[0])]
+    assert {FACTS[name].better for name in (*names, *selects)} == {"lower"}
 
 
 def test_data_with_other_fingerprints_do_not_mix() -> None:
@@ -339,7 +355,7 @@ def test_an_old_version_leaves_the_ranking() -> None:
     text = page(record(likelihood(1.0), model="old"), record(newer, model="new"))
     (rows,) = tables(text, "Likelihood")
     assert [row[1] for row in rows if row[0]] == ["new"]
-    assert "old, bits/dim: left out, since it is version 1 and 2 counts" in text
+    assert "old, bits/dim: left out: of version 1, and only version 2 counts" in text
 
 
 def test_references_stand_below_without_a_rank() -> None:

@@ -153,7 +153,7 @@ def test_an_old_version_leaves_every_table_with_a_note() -> None:
     text = page(record(scores(1, 0.123), model="old"), record(scores(2, 0.456), model="new"))
     assert "0.456" in text
     assert "0.123" not in text
-    assert "- old, coverage: left out, since it is version 1 and 2 counts" in text
+    assert "- old, coverage: left out: of version 1, and only version 2 counts" in text
 
 
 # The document --------------------------------------------------------------------------------------------------------

@@ -66,8 +66,10 @@ def column(name: str) -> Column:
 def _bound_in_bits(record: Record) -> Score | None:
     """The importance-weighted bound as bits per dimension; one dimension is the ratio of nats to bits."""
     bound, nats, bits = (record.scores.get(name) for name in ("importance_bound", "nll", "bits_per_dim"))
-    if bound is None or bound.value is None or not nats or not bits or not nats.value or not bits.value:
+    if bound is None or bound.value is None:
         return bound
+    if not nats or not bits or not nats.value or not bits.value:
+        return None
     nats_per_bit = nats.value / bits.value  # dims · ln 2
     stderr = None if bound.stderr is None else bound.stderr / nats_per_bit
     return replace(bound, unit=bits.unit, value=-bound.value / nats_per_bit, stderr=stderr)

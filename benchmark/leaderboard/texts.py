@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from benchmark.facts import measure
 from benchmark.leaderboard.columns import COST_OF_MACHINE, Column, mark, number, share_done, value_of
 from benchmark.leaderboard.published import Published
 from benchmark.leaderboard.rows import Cell, Judge, Ranking, Row, Run
@@ -61,7 +62,7 @@ def seed(run: Run) -> str:
 
 
 def unit(group: Published) -> str:
-    return group.metric if group.unit == "1" else group.unit
+    return measure(group.metric, group.unit)
 
 
 def machine(hardware: Mapping[str, Any]) -> str:
@@ -133,7 +134,7 @@ def outdated(judge: Judge, rows: Sequence[Row], column: Column) -> list[str]:
             by_version[old].append(row.name)
     newest = judge.versions[column.metric]
     return [
-        f"{listed(names)}, {column.title}: left out, since it is version {old} and {newest} counts"
+        f"{listed(names)}, {column.title}: left out: of version {old}, and only version {newest} counts"
         for old, names in sorted(by_version.items())
     ]
 

@@ -24,7 +24,7 @@ def impossible(ours: Tensor, source: Tensor, spec: DataSpec, promise: str) -> st
 
     `promise` is the method that gave them. Neighbouring tokens are not independent, so blocks of them are what counts.
     The threshold is that quantile of Student's t which `IMPOSSIBLE_SIGMAS` is of the normal distribution: few examples
-    convict nobody.
+    convict no one.
     """
     from scipy.special import ndtr, stdtrit
 
