@@ -491,7 +491,7 @@ def compare_(a: str, b: str, data: str | None, budget: str, metric: str | None, 
     found, current = _published([records], problems)
     try:
         one, two = (side(name, found, current, data, budget) for name in (a, b))
-        result = compare(one, two, metric)
+        result = compare(one, two, metric, problems)
     except NotComparable as reason:
         click.echo(f"not comparable: {reason}", err=True)
         sys.exit(4)
@@ -601,10 +601,8 @@ def _trusting(packages: Sequence[str]) -> str:
 
 def _named(problems: Sequence[str]) -> int:
     """Name the files that were skipped; exit code 1 where there are some, since what was made lacks them."""
-    from benchmark.record import name_skipped
-
-    for problem in problems:
-        name_skipped(problem)
+    for problem in dict.fromkeys(problems):
+        click.echo(f"skipped: {problem}", err=True)
     return int(bool(problems))
 
 
