@@ -525,7 +525,7 @@ def compare_(a: str, b: str, data: str | None, budget: str, metric: str | None, 
     found, current = _published([records], problems)
     try:
         one, two = (side(name, found, current, data, budget) for name in (a, b))
-        result = compare(one, two, metric)
+        result = compare(one, two, metric, problems)
     except NotComparable as reason:
         click.echo(f"not comparable: {reason}", err=True)
         sys.exit(4)
@@ -618,10 +618,8 @@ def _trusting(packages: Sequence[str]) -> str:
 
 def _named(problems: Sequence[str]) -> int:
     """Name the files that were skipped; exit code 1 where there are some, since what was made lacks them."""
-    from benchmark.record import name_skipped
-
-    for problem in problems:
-        name_skipped(problem)
+    for problem in dict.fromkeys(problems):
+        click.echo(f"skipped: {problem}", err=True)
     return int(bool(problems))
 
 
@@ -702,11 +700,28 @@ def _of_the_truth(overrides: Sequence[str], trust: Sequence[str]) -> list[Experi
         known = sorted({entry.data for entry in suite.experiments})
         raise BadInput(f"{' '.join(overrides)}: suite truth has nothing there: it is on {' and '.join(known)}")
     seeds = [[]] if any(other.startswith("seed=") for other in others) else [[f"seed={seed}"] for seed in suite.seeds]
+    own_length = any(other.startswith(("budget", "examples.")) for other in others)
+    lengths = {pair: [] if own_length else _length_of_the_truth(*pair, suite.budget) for pair in pairs}
     return [
-        compose([f"data={data}", f"model={model}", f"budget={suite.budget}", *seed, *others], trust)
+        compose([f"data={data}", f"model={model}", f"budget={suite.budget}", *length, *seed, *others], trust)
         for seed in seeds
-        for data, model in pairs
+        for (data, model), length in lengths.items()
     ]
+
+
+def _length_of_the_truth(data: str, model: str, budget: str) -> list[str]:
+    """The setting that says how long an untuned model trains: on the fewest examples that a model of the suite sees."""
+    from benchmark.config import load_suite, tuned_identity
+
+    if tuned_identity(data, model, budget) is not None:
+        return []
+    known = [one.budget.examples for one in load_suite("truth") if one.data.name == data]
+    if not known:
+        return []
+    fewest = min(known)
+    said = f"it trains on {fewest:,} examples, or on N with budget.examples=N"
+    click.echo(f"nothing is tuned for {model} on {data}: {said}", err=True)
+    return [f"budget.examples={fewest}"]
 
 
 def _carry_out(plan: Any, workers: int, storage: str | None) -> Any:

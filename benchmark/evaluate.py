@@ -16,7 +16,6 @@ from torch import Tensor
 
 from benchmark.build import DataModule, GenerativeModel, SplitName, extractor_folders
 from benchmark.metrics import METRICS, anomaly, baselines, by_name, cost, extractors, interpolation, reconstruction
-from benchmark.metrics.cost import COST
 from benchmark.metrics.extractors.base import Extractor
 from benchmark.metrics.memorisation import nearest_in_pixels
 from benchmark.metrics.truth import impossible
@@ -48,7 +47,6 @@ from benchmark.spec import (
 )
 
 __all__ = [
-    "COST",
     "METRICS",
     "Protocol",
     "Result",

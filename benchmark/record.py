@@ -25,7 +25,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, 
 
 from benchmark.config import identity, name_today
 from benchmark.identity import version_1
-from benchmark.spec import BadInput, Score
+from benchmark.spec import BadInput, Modality, Score
 from benchmark.traces import traces
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class _Seeds(BaseModel):
 class _DataConfig(BaseModel):
     name: str
     target: str
-    modality: str
+    modality: Modality
 
 
 class _ModelConfig(BaseModel):
@@ -249,6 +249,8 @@ def read_record(path: Path, as_stored: bool = False) -> Record:
     Raises `BadInput` when it is missing or malformed.
     """
     file = path / "record.json" if path.is_dir() else path
+    if file.is_symlink() and not file.exists():
+        raise BadInput(f"{file} is a link to nothing: remove it, or put back what it names")
     if not file.is_file():
         raise BadInput(f"no record at {file}: give a run's folder that holds record.json (an unfinished run has none)")
     try:

@@ -35,7 +35,6 @@ from benchmark.build import (
 )
 from benchmark.config import Experiment, experiment_again, load_data, read_yaml
 from benchmark.evaluate import (
-    COST,
     Protocol,
     Result,
     by_name,
@@ -48,6 +47,7 @@ from benchmark.evaluate import (
     references,
     selection_metric,
 )
+from benchmark.facts import COSTS
 from benchmark.loop import Hooks, Loop, Plan, Progress, Stream, has_bfloat16, seed_everything
 from benchmark.record import Record
 from benchmark.reference import comparison
@@ -373,7 +373,7 @@ class _Run:
         experiment, device = self.experiment, device_named(self.experiment.runtime.device)
         _write_curves(self.folder / "curves.csv", self.curves)
         if self.tracker is not None:
-            self.tracker.summary(self.scores, experiment.evaluation.split, COST, self.stability)
+            self.tracker.summary(self.scores, experiment.evaluation.split, COSTS, self.stability)
             self.tracker.finish(exit_code=0 if status in ("finished", "pruned") else 1)
         record = Record(
             schema=records.SCHEMA,

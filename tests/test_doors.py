@@ -35,7 +35,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "dashboard": ("spec", "config"),  # charts what `tracking` logs, by name; a user's own definition comes first
     "loop": ("spec", "build"),
     "watch": (),
-    "train": ("spec", "config", "reference", "build", "loop", "evaluate", "record", "tracking", "watch"),
+    "train": ("spec", "facts", "config", "reference", "build", "loop", "evaluate", "record", "tracking", "watch"),
     "again": ("spec", "config", "build", "evaluate", "record", "tracking", "train"),
     "bench": ("spec", "config", "reference", "console", "build", "loop", "record", "train"),
     "traces": ("spec",),
@@ -47,7 +47,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "server": ("spec", "config", "record", "preload", "train"),  # its children alone import the last two
     "preload": ("data", "models", "record", "train"),
     "launch": ("spec", "config", "reference", "record", "server"),
-    "sweep": ("spec", "identity", "config", "record", "launch", "server"),
+    "sweep": ("spec", "facts", "identity", "config", "record", "launch", "server"),
 }
 HALL = "__main__"  # the command line goes through every door
 WITHOUT_TORCH = (

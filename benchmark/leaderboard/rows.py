@@ -15,7 +15,7 @@ from zipfile import BadZipFile
 
 from pydantic import TypeAdapter, ValidationError
 
-from benchmark.facts import COSTS, METRICS
+from benchmark.facts import COSTS, IMPOSSIBLE_SIGMAS, METRICS, ROUNDING
 from benchmark.leaderboard.columns import Column
 from benchmark.leaderboard.statistics import Interval, pooled_stderr, rank_ranges
 from benchmark.record import Record, per_example_file
@@ -32,8 +32,6 @@ _REFERENCES: TypeAdapter[dict[str, dict[str, Score]]] = TypeAdapter(dict[str, di
 
 #: More near copies than held-out images have by this much, and by so many standard errors, are memorised.
 MEMORISED, MEMORISED_SIGMAS = 0.05, 3.0
-#: What beats a known source by more standard errors than these, and by more than rounding, cannot be.
-IMPOSSIBLE_SIGMAS, ROUNDING = 5.0, 1e-4
 
 
 @dataclass(frozen=True)
@@ -69,6 +67,11 @@ class Run:
     @property
     def budget(self) -> str:
         return self.record.budget
+
+    @property
+    def planned(self) -> int:
+        """How many training examples the budget is."""
+        return int(self.record.config["budget"]["examples"])
 
     @property
     def minutes(self) -> float:

@@ -308,8 +308,8 @@ def _facts(study: Study, model: Sensitivity) -> list[str]:
     counts = {status: sum(trial.status == status for trial in study.proposed) for status in _STATUSES}
     shown = ", ".join(f"{n} {status}" for status, n in counts.items() if n)
     lines = [
-        f"{len(study.proposed)} settings ({escape(header.sampler)}): {shown}; at most {budget['examples']:,} examples "
-        f"and {budget['minutes']:g} CPU minutes each"
+        f"{len(study.proposed)} settings ({escape(header.sampler)}): {shown}; "
+        f"at most {budget['examples']:,} examples each"
     ]
     if len(trials) >= 2:
         values = [trial.value for trial in trials if trial.value is not None]

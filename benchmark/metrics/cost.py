@@ -1,4 +1,4 @@
-"""What a model costs. Names and units are fixed here; who measures the times is the harness."""
+"""What a model costs, in the units of `benchmark.facts`; who measures the times is the harness."""
 
 from __future__ import annotations
 
@@ -21,8 +21,6 @@ from benchmark.facts import COSTS
 from benchmark.spec import Absence, Batch, Score
 
 CYCLE = 6  # steps of one network that may go with one of another
-
-COST: Mapping[str, str] = {name: fact.unit for name, fact in COSTS.items()}  # name -> unit
 
 
 def score(name: str, value: float, protocol: Mapping[str, Any] = MappingProxyType({})) -> Score:

@@ -1,4 +1,4 @@
-"""Whether a record that somebody hands in is well-formed. It is read as data: nothing that it names is imported.
+"""Whether a record that is handed in is well-formed. It is read as data: nothing that it names is imported.
 
 A record that passes is consistent with itself and with today's metrics. Whether its numbers are true, only running it
 again can say (`benchmark.report.verify`).

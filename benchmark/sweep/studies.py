@@ -20,6 +20,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from benchmark.config import Experiment, identity, name_today, read_yaml
+from benchmark.facts import measure
 from benchmark.identity import version_1
 from benchmark.record import Record, now, read_record, write_atomic
 from benchmark.spec import BadInput
@@ -63,8 +64,8 @@ class Header(_Strict):
 
     @property
     def measure(self) -> str:
-        """What a score is in: its unit, or the name of a metric that has none."""
-        return self.metric if self.unit == "1" else self.unit
+        """What a score is in: its unit, or the title of a metric that has none."""
+        return measure(self.metric, self.unit)
 
     @property
     def hash_by_its_rule(self) -> str:

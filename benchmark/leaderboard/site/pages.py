@@ -124,7 +124,7 @@ class _Group:
 
     @property
     def title(self) -> str:
-        return budget_title(self.budget, self.minutes)
+        return budget_title(self.rows)
 
     @property
     def anchor(self) -> str:
