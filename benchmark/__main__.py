@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -119,23 +119,22 @@ def run(overrides: tuple[str, ...], resume: Path | None, changed_code: bool, tru
 
     With --resume only runtime.* may be given, as in runtime.limit_minutes=90.
     """
-    from benchmark.config import compose
+    from benchmark.config import compose, resumed
     from benchmark.launch import Display
 
     if changed_code and resume is None:
         raise BadInput("--changed-code is about a run that resumes: give --resume RUN, or drop it")
-    experiment = None if resume else compose(overrides, trust)
-    title = experiment.title if experiment else f"{resume}"
+    experiment = resumed(resume, overrides, trust) if resume else compose(overrides, trust)
     with Display() as display:
-        display.show(title, {"phase": "importing torch", "examples": 0, "total": 1})
+        display.show(experiment.title, {"phase": "importing torch", "examples": 0, "total": 1})
         from benchmark import train
 
-        folder = resume or train.prepare(cast(Any, experiment))
+        folder = resume or train.prepare(experiment)
         try:
             again = overrides if resume else ()
             train.carry_out(
                 folder,
-                lambda progress: display.show(title, asdict(progress)),
+                lambda progress: display.show(experiment.title, asdict(progress)),
                 trust,
                 overrides=again,
                 changed_code=changed_code,

@@ -516,6 +516,15 @@ def experiment_again(
     return from_container({**content, "runtime": settings}, trust)
 
 
+def resumed(folder: Path, overrides: Sequence[str] = (), trust: Sequence[str] = ()) -> Experiment:
+    """The experiment of the run in `folder`, to be carried out; `overrides` (`runtime.threads=2`) as above."""
+    file = folder / "config.yaml"
+    if not file.is_file():
+        raise BadInput(f"{folder} holds no config.yaml: give the folder of a run, runs/<data>/<model>/<id>")
+    content = read_yaml(file)
+    return experiment_again(content, content.get("runtime") or {}, overrides, trust)
+
+
 def overrides_of(content: Mapping[str, Any]) -> list[str]:
     """What `compose` needs to give the experiment that a record holds, with the configurations of today.
 

@@ -33,7 +33,7 @@ from benchmark.build import (
     load_weights,
     save_weights,
 )
-from benchmark.config import Experiment, experiment_again, load_data, read_yaml
+from benchmark.config import Experiment, load_data, resumed
 from benchmark.evaluate import (
     Protocol,
     Result,
@@ -120,10 +120,7 @@ def carry_out(
     as if it had never stopped. `overrides` (`runtime.limit_minutes=90`) may change how it runs, not what it computes.
     Where the code has changed since it began, it is refused, unless `changed_code` allows it.
     """
-    if not (folder / "config.yaml").is_file():
-        raise BadInput(f"{folder} holds no config.yaml: give the folder of a run, runs/<data>/<model>/<id>")
-    content = read_yaml(folder / "config.yaml")
-    experiment = experiment_again(content, content.get("runtime") or {}, overrides, trust)
+    experiment = resumed(folder, overrides, trust)
     if errand.kind == "trial" and experiment.evaluation.split != "validation":
         raise BadInput(f"{folder}: a trial never sees the test split: set evaluation.split=validation")
     with records.carrying_on(folder):

@@ -150,14 +150,6 @@ def test_children_are_forked_from_one_server_with_one_thread(tmp_path: Path) -> 
     assert all(is_unfinished(folder) and not is_running(folder) for folder in folders)
 
 
-def test_children_that_are_not_forked_import_for_themselves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on macOS, where it is not safe to fork."""
-    monkeypatch.setattr("benchmark.server.METHOD", "spawn")
-    child = Child(None)
-    assert list(child.events()) == [{"done": True}]
-    assert (child.problem, child.refused, child.stopped) == ("", None, False)
-
-
 def test_progress_without_a_terminal_is_a_line_with_loss_throughput_and_time_left() -> None:
     out = io.StringIO()
     with Display(Console(file=out, width=200)) as display:

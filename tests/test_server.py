@@ -22,6 +22,9 @@ COMMAND = """\
 import os, sys
 from benchmark import server
 from benchmark.__main__ import main
+if "SPAWN" in os.environ:
+    import stand_in
+    server.METHOD = "spawn"
 if __name__ == "__main__":
     server.PRELOAD = "stand_in"
     if "OTHER" in os.environ:
@@ -122,7 +125,10 @@ tell("seen", json.dumps([theirs, dict(os.environ), len(list((server / "task").it
     assert directory == str(tmp_path)
 
 
-def test_a_child_that_dies_is_reported_with_its_signal_and_its_last_lines(suite: Callable, tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", [{}, {"SPAWN": "1"}], ids=["forked", "not forked, as on macOS"])
+def test_a_child_that_dies_is_reported_with_its_signal_and_its_last_lines(
+    method: dict[str, str], suite: Callable, tmp_path: Path
+) -> None:
     ends = {
         "os.kill(os.getpid(), signal.SIGKILL)": "killed by SIGKILL, as the system does where memory is short",
         "os.abort()": "killed by SIGABRT",
@@ -131,7 +137,7 @@ def test_a_child_that_dies_is_reported_with_its_signal_and_its_last_lines(suite:
     }
     (tmp_path / "suite" / "one.yaml").write_text(SUITE.replace("[0]", str(list(range(len(ends))))))
     do = f"print('first', flush=True); os.system('echo half way >&2'); exec({list(ends)}[int(folder.name)])"
-    command = suite(do)
+    command = suite(do, **method)
     printed = ["; its last lines: first / half way"] * 3 + [""]  # an exception says enough
     assert said(command)[-len(ends) :] == [
         f"failed: vae on digits, smoke, seed {seed}: {how}{more}"
