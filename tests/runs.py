@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from benchmark import train
+import pytest
+
+from benchmark import loop, train
 from benchmark.config import Experiment, choices, compose, read_yaml
 from benchmark.loop import Progress
 from benchmark.record import read_record
@@ -40,6 +42,22 @@ def silent(progress: Progress) -> None:
 def carry_out(runs: Path, model: str, *overrides: str) -> Path:
     """The folder of such a run, carried out."""
     folder = train.prepare(experiment(runs, model, *overrides))
+    train.carry_out(folder, silent)
+    return folder
+
+
+def resumed(folder: Path) -> Path:
+    """The run in `folder`, stopped at its first checkpoint and carried on from there."""
+
+    def stop_after_the_first_checkpoint(progress: Progress) -> None:
+        if (folder / "last.ckpt").is_file():
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "REPORT_EVERY", 0)  # at each step
+        with pytest.raises(KeyboardInterrupt):
+            train.carry_out(folder, stop_after_the_first_checkpoint)
+    assert not (folder / "record.json").is_file()
     train.carry_out(folder, silent)
     return folder
 

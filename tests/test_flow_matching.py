@@ -9,7 +9,7 @@ from typing import Any
 import laws
 import pytest
 import torch
-from test_harness import carry_out
+from runs import carry_out
 from torch import Tensor
 from torch.distributions import Normal
 
@@ -192,6 +192,7 @@ def test_twice_the_evaluations_change_the_likelihood_of_digits_by_less_than_its_
     assert abs(usual.value - finer.value) < usual.stderr
 
 
+@pytest.mark.usefixtures("unscored")
 def test_the_checkpoint_is_chosen_by_the_score_that_the_configuration_names(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,7 +15,7 @@ import pytest
 import torch
 import yaml
 from pytorch_lightning import Trainer
-from runs import carry_out, curve, experiment, silent, values
+from runs import carry_out, curve, experiment, resumed, silent, values
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from benchmark import again, loop, train
@@ -32,28 +32,6 @@ def no_tracking(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 # Stopped, cut and broken runs ----------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def unscored(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs end with their training: scoring takes longer, and reads nothing but the weights."""
-    monkeypatch.setattr(train._Run, "_score", lambda self, loop: None)
-
-
-def resumed(folder: Path) -> Path:
-    """The run in `folder`, stopped at its first checkpoint and carried on from there."""
-
-    def stop_after_the_first_checkpoint(progress: Progress) -> None:
-        if (folder / "last.ckpt").is_file():
-            raise KeyboardInterrupt
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "REPORT_EVERY", 0)  # at each step
-        with pytest.raises(KeyboardInterrupt):
-            train.carry_out(folder, stop_after_the_first_checkpoint)
-    assert not (folder / "record.json").is_file()
-    train.carry_out(folder, silent)
-    return folder
 
 
 def assert_trained_alike(folder: Path, whole: Path) -> None:
@@ -77,6 +55,7 @@ def test_training_that_stopped_ends_as_if_it_never_had(
     model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(train, "GRID", {"image": 2, "text": 1})
+    monkeypatch.setattr(train, "WATCHED", 8)
     whole = carry_out(tmp_path, model, *SHORTEST, "evaluation.validation_draws=2")
     stopped = train.prepare(experiment(tmp_path, model, *SHORTEST, "evaluation.validation_draws=2"))
     assert_trained_alike(resumed(stopped), whole)
