@@ -109,10 +109,10 @@ class Child:
         return [line.strip()[:LETTERS] for line in content.splitlines() if line.strip()][-LINES:]
 
 
-def _ending(code: int | None, printed: Sequence[str]) -> str:
+def _ending(code: int, printed: Sequence[str]) -> str:
     if code == 1 and printed:
         return printed[-1]  # of an exception: what it was
-    if code is None or code in (0, UNKNOWN):
+    if code in (0, UNKNOWN):
         how = "ended without a word"
     elif code > 0:
         how = f"exit code {code}"
@@ -169,7 +169,8 @@ def _fork(connection: Connection, output: Connection, task: Task | None) -> Any:
             if METHOD == "forkserver":
                 context.set_forkserver_preload([PRELOAD])
                 path = os.pathsep.join(place or os.getcwd() for place in sys.path)
-                with _environment({**MALLOC, **os.environ, **ONE_THREAD, "PYTHONPATH": path}):
+                memory = {name: os.environ.get(name, value) for name, value in MALLOC.items()}
+                with _exported({**memory, **ONE_THREAD, "PYTHONPATH": path}):
                     forkserver.ensure_running()
             process.start()
         except (EOFError, OSError) as error:
@@ -177,7 +178,7 @@ def _fork(connection: Connection, output: Connection, task: Task | None) -> Any:
         return process
 
 
-def _bury(process: Any) -> int | None:
+def _bury(process: Any) -> int:
     """The exit code of a child that has closed its pipe."""
     wait([process.sentinel], GRACE)
     with _LOCK:
@@ -185,24 +186,23 @@ def _bury(process: Any) -> int | None:
         if process.exitcode is None:  # it hangs
             process.kill()
             process.join()
-        code: int | None = process.exitcode
+        code: int = process.exitcode
         return code
 
 
 @contextmanager
-def _environment(settings: Mapping[str, str]) -> Iterator[None]:
-    """Inside, a process that starts has these in its environment, and nothing else."""
-    before = dict(os.environ)
-    _set_environment(settings)
+def _exported(settings: Mapping[str, str]) -> Iterator[None]:
+    """Inside, a process that starts has these in its environment; the rest of it stays, as other threads read it."""
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
     try:
         yield
     finally:
-        _set_environment(before)
-
-
-def _set_environment(settings: Mapping[str, str]) -> None:
-    os.environ.clear()
-    os.environ.update(settings)
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 # In a child ----------------------------------------------------------------------------------------------------------
@@ -219,7 +219,8 @@ def _serve(
     signal.signal(signal.SIGTERM, _interrupt)
     answers: SimpleQueue[bool] = SimpleQueue()
     threading.Thread(target=_listen, args=(connection, answers), daemon=True).start()
-    _set_environment(environment)
+    os.environ.clear()
+    os.environ.update(environment)
 
     def say(event: Event) -> None:
         try:

@@ -106,6 +106,7 @@ def test_a_configuration_of_ones_own_that_is_none_is_named_by_the_list(own_confi
 SHORT = ("jobs=2", "budget.examples=64", "training.validations=1", "evaluation.importance_samples=2")
 
 
+@pytest.mark.xdist_group("server")
 def test_a_suite_goes_on_past_failures_and_skips_what_is_done(own_configs: Path, tmp_path: Path) -> None:
     done = benchmark("suite", "short", *SHORT, cwd=tmp_path)
     assert done.returncode == 1
@@ -128,6 +129,7 @@ def test_a_suite_goes_on_past_failures_and_skips_what_is_done(own_configs: Path,
     assert list(tmp_path.glob("runs/digits/vae/*/record.json")) == [file]
 
 
+@pytest.mark.xdist_group("server")
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere each child imports for itself")
 def test_children_are_forked_from_one_server_with_one_thread(tmp_path: Path) -> None:
     """And one that is killed leaves a run that resumes."""
@@ -199,6 +201,7 @@ def test_a_suite_is_one_table_of_what_runs_is_done_failed_and_waits(monkeypatch:
     assert "vae on digits, quick, seed 0" not in last  # what is done makes room for what is not
 
 
+@pytest.mark.xdist_group("server")
 def test_a_suite_that_was_stopped_goes_on_where_it_stopped(own_configs: Path, tmp_path: Path) -> None:
     (own_configs / "suite" / "one.yaml").write_text(ONE)
     long = ("jobs=1", "runtime.threads=1", "budget.examples=20000", "training.validations=10", *SHORT[3:])
@@ -234,30 +237,21 @@ def test_a_run_belongs_to_one_process(tmp_path: Path) -> None:
     assert not is_running(tmp_path)
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("finished")
-    settings = ["model=vae", "runtime.threads=1", *SHORT[1:]]
-    assert benchmark("run", *settings, cwd=folder).returncode == 0
-    (record,) = folder.glob("runs/digits/vae/*/record.json")
-    return record.parent
-
-
-def variant(finished: Path, folder: Path, **changes: object) -> Path:
+def variant(finished_run: Path, folder: Path, **changes: object) -> Path:
     """The finished run once more, with `changes` at the top of its record."""
     run = folder / "0a1b2c3d"
     run.mkdir()
-    content = json.loads((finished / "record.json").read_text()) | changes
+    content = json.loads((finished_run / "record.json").read_text()) | changes
     (run / "record.json").write_text(json.dumps(content))
-    (run / "likelihoods.npz").write_bytes((finished / "likelihoods.npz").read_bytes())
+    (run / "likelihoods.npz").write_bytes((finished_run / "likelihoods.npz").read_bytes())
     return run
 
 
 CLEAN = {"code_hash": "c0de", "git": {"commit": "abc", "dirty": False}}
 
 
-def test_publishing_copies_once_and_never_overwrites(finished: Path, tmp_path: Path) -> None:
-    run = variant(finished, tmp_path, **CLEAN)
+def test_publishing_copies_once_and_never_overwrites(finished_run: Path, tmp_path: Path) -> None:
+    run = variant(finished_run, tmp_path, **CLEAN)
     files = publish(run, tmp_path / "records")
     stem = f"0-{read_record(run).config_hash[:8]}-0a1b2c3d"
     assert [file.relative_to(tmp_path / "records").as_posix() for file in files] == [
@@ -284,25 +278,25 @@ def test_publishing_copies_once_and_never_overwrites(finished: Path, tmp_path: P
     ],
 )
 def test_what_is_no_evidence_is_not_published(
-    finished: Path, tmp_path: Path, changes: dict[str, object], words: str
+    finished_run: Path, tmp_path: Path, changes: dict[str, object], words: str
 ) -> None:
-    run = variant(finished, tmp_path, **{**CLEAN, **changes})
+    run = variant(finished_run, tmp_path, **{**CLEAN, **changes})
     with pytest.raises(BadInput, match=words):
         publish(run, tmp_path / "records")
     assert not (tmp_path / "records").exists()
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "null"])
-def test_a_number_that_is_none_is_no_score(finished: Path, tmp_path: Path, number: str) -> None:
-    content = json.loads((finished / "record.json").read_text())
+def test_a_number_that_is_none_is_no_score(finished_run: Path, tmp_path: Path, number: str) -> None:
+    content = json.loads((finished_run / "record.json").read_text())
     content["scores"]["nll"]["value"] = "HERE"
     (tmp_path / "record.json").write_text(json.dumps(content).replace('"HERE"', number))
     with pytest.raises(BadInput, match="no valid record"):
         read_record(tmp_path)
 
 
-def test_a_record_is_written_whole_or_not_at_all(finished: Path, tmp_path: Path) -> None:
-    record = read_record(finished)
+def test_a_record_is_written_whole_or_not_at_all(finished_run: Path, tmp_path: Path) -> None:
+    record = read_record(finished_run)
     write_record(tmp_path, record)
     assert read_record(tmp_path) == record
     with pytest.raises(FileExistsError):

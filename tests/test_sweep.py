@@ -496,6 +496,7 @@ def command(*more: str) -> list[str]:
     return [sys.executable, "-m", "benchmark", "sweep", "model=vae", "data=digits", *more]
 
 
+@pytest.mark.xdist_group("server")
 def test_a_sweep_from_the_command_line(tmp_path: Path) -> None:
     settings = ["trials=2", "workers=1", "name=short", *TINY]
     done = benchmark("sweep", "model=vae", "data=digits", *settings, cwd=tmp_path)
