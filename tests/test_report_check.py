@@ -76,7 +76,7 @@ def test_what_a_run_publishes_is_well_formed(published: Path) -> None:
         ("seed.init", 7, "seed is"),
         ("kind", "trial", "evidence for a study"),
         ("git.dirty", True, "not committed"),
-        ("config.model.target", "my_models.nade.NADE", "environment does not say which my_models"),
+        ("config.model.target", "my_models.nade.NADE", "sources do not say which my_models"),
         ("scores.nll.value", 10.0, "nll is 10, but the mean of elbo"),
         ("scores.importance_bound.value", -1.0, "importance_bound is -1"),
         ("scores.nll.n", 179, "nll was computed from 179 examples"),

@@ -129,8 +129,8 @@ def _identity(file: Path, record: Record) -> Iterator[str]:
             yield f"{key} is {said}, but the configuration that the record holds says {is_}"
     for target in (experiment.data.target, experiment.model.target):
         package = target.split(".")[0]
-        if package != "benchmark" and package not in record.environment:
-            yield f"environment does not say which {package} defined {target}: run it with this version"
+        if package not in ("benchmark", *record.sources, *record.environment):
+            yield f"its sources do not say which {package} defined {target}: run it with this version"
     stem = f"{record.seed.get('init')}-{record.config_hash[:8]}-"
     if file.name != "record.json" and not (file.stem.startswith(stem) and _NAME.fullmatch(file.stem)):
         yield f"the file is called {file.name}: it must be {stem}RUN.json, as `publish` calls it"
