@@ -27,7 +27,7 @@ Positive = Annotated[float, Gt(0)]
 
 
 class BadInput(Exception):
-    """What somebody gave at the border is not acceptable. One line: what was given, what is allowed, what to do."""
+    """Invalid input. One line: what was given, what is allowed, what to do."""
 
 
 def unknown(what: str, given: str, allowed: Iterable[str]) -> BadInput:
@@ -50,7 +50,7 @@ class DataSpec:
     levels: int
     modality: Modality
     classes: int | None = None
-    contiguous: bool = False  # text: row b of each training batch goes on where row b of the batch before it ended
+    contiguous: bool = False  # text: row b of each training batch continues row b of the batch before it
 
     @property
     def dims(self) -> int:

@@ -173,8 +173,8 @@ def test_what_lies_beside_a_record_is_looked_at_too(record: Path) -> None:
     record.with_suffix(".csv.gz").write_bytes(b"no gzip")
     record.with_suffix(".png").write_bytes(b"no picture")
     found = problems(record, KNOWN)
-    assert any("is no gzip file" in line for line in found)
-    assert any("is no picture" in line for line in found)
+    assert any("is not a gzip file" in line for line in found)
+    assert any("is not a picture" in line for line in found)
 
 
 @pytest.mark.parametrize("suffix", [".json", ".npz", ".txt"])
@@ -184,7 +184,7 @@ def test_a_link_is_never_followed(record: Path, suffix: str, tmp_path: Path) -> 
     record.with_suffix(suffix).unlink(missing_ok=True)
     record.with_suffix(suffix).symlink_to(tmp_path / "secret")
     (line,) = problems(record, KNOWN)
-    assert line == f"{record.with_suffix(suffix)}: a link is no evidence: hand in the file itself"
+    assert line == f"{record.with_suffix(suffix)}: a link is not evidence: submit the file itself"
 
 
 def test_size_and_name_are_looked_at_first(record: Path) -> None:
