@@ -242,8 +242,8 @@ def sweep(overrides: tuple[str, ...], trust: tuple[str, ...]) -> None:
 def confirm(study: Path, overrides: tuple[str, ...], trust: tuple[str, ...]) -> None:
     """Train the best setting of STUDY again on fresh seeds: runs/studies/NAME seeds=5 workers=2 [storage=URL].
 
-    Under the study's budget, and under the standard one beside the tuned setting; on the validation split only. Shows by how
-    much the study was too good, says whether the setting beats the tuned one, and writes it to tuned.yaml in the
+    Under the study's budget, and under the standard one beside the tuned setting; on the validation split only. Shows
+    by how much the study was too good, says whether the setting beats the tuned one, and writes it to tuned.yaml in the
     study's folder. Exit code 1: it does not beat the tuned setting.
     """
     from benchmark.leaderboard.sensitivity import confirmation_lines

@@ -83,7 +83,7 @@ def side(name: str, records: dict[Path, Record], current: Current, data: str | N
         return Side(f"{record.model} ({record.config_hash[:8]}, seed {record.seed['init']})", (Run(path, record),))
     if data is None:
         raise BadInput(
-            f"{name!r} is neither a file nor a folder; for the model of that name say on which data, as in --data digits"
+            f"{name!r} is neither a file nor a folder; if it is a model, say on which data, as in --data digits"
         )
     if data not in (known := {record.data for record in records.values()}):
         raise unknown("data with records", data, known)
