@@ -25,6 +25,8 @@ from benchmark.models.vae.vae import VAE
 from benchmark.record import read_record
 from benchmark.spec import BadInput
 
+ON_THE_FINISHED_RUN = pytest.mark.xdist_group("finished run")  # which one worker makes
+
 
 @pytest.fixture(autouse=True)
 def no_tracking(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,6 +63,7 @@ def test_training_that_stopped_ends_as_if_it_never_had(
     assert_trained_alike(resumed(stopped), whole)
 
 
+@ON_THE_FINISHED_RUN
 def test_a_run_that_stopped_ends_as_one_that_never_did(finished_run: Path, tmp_path: Path) -> None:
     assert_the_same(resumed(train.prepare(experiment(tmp_path, "vae"))), finished_run)
 
@@ -80,6 +83,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "time", fake)
 
 
+@ON_THE_FINISHED_RUN
 @pytest.mark.usefixtures("clock", "unscored")
 def test_a_runaway_is_cut_and_not_scored_and_with_a_higher_limit_it_ends_as_one_that_was_not_cut(
     finished_run: Path, tmp_path: Path
@@ -140,6 +144,7 @@ def full_disk_at(checkpoint: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Trainer, "save_checkpoint", save_checkpoint)
 
 
+@ON_THE_FINISHED_RUN
 @pytest.mark.usefixtures("unscored")
 @pytest.mark.parametrize(
     ("fails", "reason", "kept"),
@@ -168,6 +173,7 @@ def test_a_failure_loses_nothing_that_was_saved(
     assert not list(folder.glob("*.writing"))
 
 
+@ON_THE_FINISHED_RUN
 def test_a_failure_in_scoring_is_kept_as_a_failure_and_scoring_is_repeated(finished_run: Path, tmp_path: Path) -> None:
     folder = train.prepare(experiment(tmp_path, "vae"))
 
@@ -240,6 +246,7 @@ def test_a_run_that_diverges_is_recorded_with_when_and_how(tmp_path: Path) -> No
     assert record.scores == {}
 
 
+@ON_THE_FINISHED_RUN
 def test_a_finished_run_is_never_run_over(finished_run: Path) -> None:
     before = (finished_run / "record.json").read_bytes()
     with pytest.raises(BadInput, match="never overwritten"):
@@ -250,6 +257,7 @@ def test_a_finished_run_is_never_run_over(finished_run: Path) -> None:
 # What a run leaves behind --------------------------------------------------------------------------------------------
 
 
+@ON_THE_FINISHED_RUN
 def test_a_run_leaves_everything_behind(finished_run: Path) -> None:
     folder = finished_run
     left = {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()}
@@ -280,12 +288,14 @@ def test_a_run_leaves_everything_behind(finished_run: Path) -> None:
     assert {row.split(",")[1] for row in rows[1:]} >= {"train/loss", "val/nll"}
 
 
+@ON_THE_FINISHED_RUN
 def test_scores_come_back_from_the_folder(finished_run: Path) -> None:
     scores = again.score_again(finished_run)
     record = read_record(finished_run)
     assert {name: score.value for name, score in scores.items()} == {name: record.scores[name].value for name in scores}
 
 
+@ON_THE_FINISHED_RUN
 def test_a_record_is_renewed_where_metrics_have_changed_and_nowhere_else(finished_run: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(finished_run, tmp_path / finished_run.name)
     with pytest.raises(BadInput, match="nothing to renew"):
@@ -310,6 +320,7 @@ def test_a_record_is_renewed_where_metrics_have_changed_and_nowhere_else(finishe
     }
 
 
+@ON_THE_FINISHED_RUN
 def test_the_same_samples_come_back_whatever_was_drawn_before(finished_run: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(finished_run, tmp_path / finished_run.name)
     first = again.sample_again(folder, 9, seed=1).read_bytes()

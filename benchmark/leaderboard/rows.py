@@ -204,8 +204,8 @@ def select(records: Mapping[Path, Record], current: Current | None) -> tuple[lis
 
     A row is one configuration that counts, as a rule the tuned one, with all its seeds at the newest code that has
     them. The first record of a seed counts, so that no one can repeat a seed until it is lucky; only a run that failed
-    through no fault of its model may be repeated. `current=None` takes every configuration as it is, one row each: for local
-    runs.
+    through no fault of its model may be repeated. `current=None` takes every configuration as it is, one row each: for
+    local runs.
     """
     groups: dict[tuple[Any, ...], list[Run]] = defaultdict(list)
     superseded: list[Superseded] = []
