@@ -29,6 +29,14 @@ Positive = Annotated[float, Gt(0)]
 class BadInput(Exception):
     """Invalid input. One line: what was given, what is allowed, what to do."""
 
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
+
+
+def one_line(text: str) -> str:
+    """The text with line ends and other characters that a terminal obeys written as escapes."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+
 
 def unknown(what: str, given: str, allowed: Iterable[str]) -> BadInput:
     """The error for a name that does not exist, with the nearest name that does."""
