@@ -63,7 +63,7 @@ lint: setup ## ruff, for style and for faults
 types: setup ## mypy, strict
 	$(BIN)/mypy
 
-reproduce: setup ## run RECORD=FILE again and say whether it comes back (exit code 0, 3: differs, 4: not comparable)
+reproduce: setup ## run RECORD=FILE again and say whether it is reproduced (exit code 0, 3: differs, 4: not comparable)
 	$(BIN)/python -m benchmark verify $(RECORD)
 
 report: setup ## how reproducible the committed records are, or those of SUITES="digits mnist", as HTML and Markdown

@@ -33,7 +33,7 @@ RECORDS = Path("leaderboards/records")  # the committed ones
 
 
 class Stopped(Exception):
-    """Somebody pressed Ctrl-C, or sent SIGTERM; the message says how to go on."""
+    """The user pressed Ctrl-C, or something sent SIGTERM; the message says how to resume."""
 
 
 class _Verbs(click.Group):
@@ -112,7 +112,9 @@ def data(name: str, trust: tuple[str, ...]) -> None:
 @cli.command()
 @_SETTINGS
 @click.option("--resume", type=click.Path(path_type=Path), help="Go on with the run in this folder.")
-@click.option("--changed-code", is_flag=True, help="With --resume: go on although the code changed since it began.")
+@click.option(
+    "--changed-code", is_flag=True, help="With --resume: continue although the code changed since the run began."
+)
 @_TRUST
 def run(overrides: tuple[str, ...], resume: Path | None, changed_code: bool, trust: tuple[str, ...]) -> None:
     """Train and score one model: model=vae data=digits budget=quick seed=0 model.latent=16 ...
@@ -141,7 +143,7 @@ def run(overrides: tuple[str, ...], resume: Path | None, changed_code: bool, tru
             )
         except KeyboardInterrupt:
             raise Stopped(
-                f"go on with: python -m benchmark run --resume {quote(str(folder))}{_trusting(trust)}"
+                f"resume with: python -m benchmark run --resume {quote(str(folder))}{_trusting(trust)}"
             ) from None
     sys.exit(_show_runs([folder]))
 
@@ -154,7 +156,7 @@ def run(overrides: tuple[str, ...], resume: Path | None, changed_code: bool, tru
 def suite(name: str, overrides: tuple[str, ...], fresh: bool, trust: tuple[str, ...]) -> None:
     """Run suite NAME; jobs=2 runs so many at a time, other settings apply to every experiment.
 
-    What has a record is skipped, and a run that was stopped goes on where it stopped.
+    Runs that have a record are skipped, and one that was stopped is resumed.
     """
     outcomes = _run_suite(name, overrides, fresh, trust)
     code = _show_runs([outcome.folder for outcome in outcomes if outcome.record is not None and outcome.folder])
@@ -172,7 +174,7 @@ def suite(name: str, overrides: tuple[str, ...], fresh: bool, trust: tuple[str, 
 def truth(overrides: tuple[str, ...], records: Path | None, target: Path | None, trust: tuple[str, ...]) -> None:
     """Run suite `truth`, on data whose entropy is known, and judge what the models report by it.
 
-    model=NAME runs that model, which may be your own, on each dataset of its kind; data=NAME runs one dataset alone.
+    model=NAME runs that model, which may be your own, on each dataset of its kind; data=NAME runs only that dataset.
     """
     from benchmark.console import console
     from benchmark.leaderboard.truth import truth_page, truth_table, verdicts
@@ -217,9 +219,9 @@ def sweep(overrides: tuple[str, ...], trust: tuple[str, ...]) -> None:
                     or seeds: seeds=3 initialisations with as many orders of the data
     name=NAME       of the study; otherwise it follows from all that decides what the study finds
     storage=URL     any storage of Optuna's; by default a journal below runs/
-    continue=STUDY  goes on with a committed study, leaderboards/studies/DATA/NAME.jsonl: its trials count
+    continue=STUDY  more trials of a committed study, leaderboards/studies/DATA/NAME.jsonl: its trials count
 
-    The same command goes on with a study that was stopped. Other settings apply to every trial.
+    Repeat the command to continue a study that was stopped. Other settings apply to every trial.
     """
     from benchmark.sweep.command import plan_of
 
@@ -240,8 +242,8 @@ def sweep(overrides: tuple[str, ...], trust: tuple[str, ...]) -> None:
 def confirm(study: Path, overrides: tuple[str, ...], trust: tuple[str, ...]) -> None:
     """Train the best setting of STUDY again on fresh seeds: runs/studies/NAME seeds=5 workers=2 [storage=URL].
 
-    Under the study's budget, and under the standard one beside the tuned setting; on validation alone. Shows by how
-    much the study was too good, says whether the setting beats the tuned one, and writes it to tuned.yaml in the
+    Under the study's budget, and under the standard one beside the tuned setting; on the validation split only. Shows
+    by how much the study was too good, says whether the setting beats the tuned one, and writes it to tuned.yaml in the
     study's folder. Exit code 1: it does not beat the tuned setting.
     """
     from benchmark.leaderboard.sensitivity import confirmation_lines
@@ -263,7 +265,7 @@ def confirm(study: Path, overrides: tuple[str, ...], trust: tuple[str, ...]) -> 
 @cli.command()
 @click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
 @_TRUST
-@click.option("--renew", is_flag=True, help="Score what is outdated alone, into the record of a copy of the run.")
+@click.option("--renew", is_flag=True, help="Score only what is outdated, into the record of a copy of the run.")
 def evaluate(folder: Path, trust: tuple[str, ...], renew: bool) -> None:
     """Score the model in the folder RUN again and print the scores. Its record stays as it is."""
     from benchmark import again
@@ -346,7 +348,7 @@ def publish(folder: Path, target: Path) -> None:
 @click.option("--against", type=click.Path(path_type=Path), metavar="RUN", help="Run nothing: compare with this run.")
 @_TRUST
 def verify(path: Path, overrides: tuple[str, ...], records: Path, against: Path | None, trust: tuple[str, ...]) -> None:
-    """Run again what RECORD holds, and say whether its scores come back. runtime.* may be given anew.
+    """Repeat the run that RECORD holds, and say whether its scores are reproduced. runtime.* may be given anew.
 
     Exit code 0: they agree, 3: they differ, 4: not comparable.
     """
@@ -458,7 +460,7 @@ def sync(runs: Path) -> None:
 @cli.command()
 @click.argument("files", metavar="RECORD...", nargs=-1, required=True, type=click.Path(path_type=Path))
 def check(files: tuple[Path, ...]) -> None:
-    """Say whether records that somebody hands in are well-formed; nothing that they name is imported."""
+    """Say whether submitted records are well-formed; nothing that they name is imported."""
     from benchmark.facts import COSTS
     from benchmark.metrics import METRICS
     from benchmark.metrics.extractors import PINNED
@@ -606,12 +608,12 @@ def _run_again(record: Path, experiment: Experiment, trust: tuple[str, ...]) -> 
         except KeyboardInterrupt:
             first = f"python -m benchmark run --resume {quote(str(folder))}{_trusting(trust)}"
             then = f"python -m benchmark verify {quote(str(record))} --against {quote(str(folder))}"
-            raise Stopped(f"go on with: {first} && {then}") from None
+            raise Stopped(f"resume with: {first} && {then}") from None
     return folder
 
 
 def _trusting(packages: Sequence[str]) -> str:
-    """The options that a command which goes on with a run has to repeat."""
+    """The options that a command which resumes a run has to repeat."""
     return "".join(f" --trust {package}" for package in packages)
 
 
@@ -678,7 +680,7 @@ def _run_suite(name: str, overrides: tuple[str, ...], fresh: bool, trust: tuple[
         with Display() as display:
             return run_suite(experiments, int(given.get("jobs", default_jobs())), display, fresh, trust)
     except KeyboardInterrupt:
-        raise Stopped("the same command goes on where it stopped") from None
+        raise Stopped("repeat the command to resume") from None
 
 
 def _of_the_truth(overrides: Sequence[str], trust: Sequence[str]) -> list[Experiment]:
@@ -732,7 +734,7 @@ def _carry_out(plan: Any, workers: int, storage: str | None) -> Any:
         with Display() as display:
             summary = sweep(plan, workers, storage, display)
     except KeyboardInterrupt:
-        raise Stopped("the same command goes on where it stopped") from None
+        raise Stopped("repeat the command to resume") from None
     counts = ", ".join(f"{n} {state}" for state, n in sorted(summary.counts.items()) if n)
     click.echo(f"{summary.name}: {counts}")
     return summary
@@ -788,7 +790,7 @@ def _show_runs(folders: list[Path]) -> int:
 
 def main() -> None:
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a locale without these letters is no reason to fail
+        if isinstance(stream, io.TextIOWrapper):  # a locale without these letters should not make it fail
             stream.reconfigure(errors="backslashreplace")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what `kill` and Slurm send stops as Ctrl-C does
     try:

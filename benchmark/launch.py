@@ -215,10 +215,10 @@ def run_suite(
     fresh: bool = False,
     trust: Sequence[str] = (),
 ) -> list[Outcome]:
-    """Run every experiment that has no record yet, `jobs` at a time, and go on past failures.
+    """Run every experiment that has no record yet, `jobs` at a time, and continue after failures.
 
     Each runs in a process of its own with its share of the cores. Unless `fresh`, a run of the same configuration,
-    seed and code that has finished counts as done, and one that was stopped goes on where it stopped. `trust` lists
+    seed and code that has finished counts as done, and one that was stopped is resumed. `trust` lists
     packages outside the benchmark whose classes the experiments name.
     """
     if jobs < 1:
@@ -255,7 +255,7 @@ def _in_process(
     trust: Sequence[str],
     children: Children,
 ) -> Outcome:
-    """Have one of `children` carry out the experiment, or go on with the run in the folder `stopped`."""
+    """Have one of `children` carry out the experiment, or resume the run in the folder `stopped`."""
     content = experiment.container()
     content["runtime"]["threads"] = content["runtime"]["threads"] or threads
     child = children.start(Task(content, tuple(trust), stopped))
@@ -295,7 +295,7 @@ def _finished(experiments: Sequence[Experiment]) -> dict[Identity, Path]:
 
 
 def _stopped(experiments: Sequence[Experiment]) -> dict[Identity, Path]:
-    """The folders of the runs that today's code began, and that nobody is carrying on."""
+    """The folders of the runs that today's code began, and that no process is carrying on."""
     found, codes = {}, {_identity(one): code_identity(one.targets) for one in experiments}
     for root, data in {(experiment.runtime.runs, experiment.data.name) for experiment in experiments}:
         for file in sorted(Path(root, data).glob("*/*/config.yaml")):

@@ -1,6 +1,6 @@
 """What happens around each training step: one Lightning callback for schedule, averaging, validation and limits.
 
-Everything is counted in steps of our own (`global_step` advances once an optimiser), everything it needs to go on is
+Everything is counted in steps of our own (`global_step` advances once an optimiser), everything it needs to resume is
 in its state, and a run that was resumed ends as one that never stopped.
 """
 

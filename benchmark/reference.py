@@ -14,7 +14,7 @@ from typing import Annotated
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from benchmark.config import Experiment, config_folders, read_yaml
+from benchmark.config import Experiment, find, read_yaml
 from benchmark.spec import BadInput
 
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -52,7 +52,9 @@ def as_yaml(machine: Machine) -> str:
 
 def reference() -> Machine:
     """The one that budgets are nominal on."""
-    return read_machine(config_folders()[-1] / "reference.yaml")
+    file = find("reference.yaml")
+    assert file is not None, "it is shipped"
+    return read_machine(file)
 
 
 def reference_seconds(experiment: Experiment) -> float:

@@ -226,7 +226,7 @@ def _serve(
         try:
             connection.send(event)
         except OSError:
-            os._exit(STOPPED)  # the command is gone: nobody wants what this process is doing
+            os._exit(STOPPED)  # the command is gone: no one needs this process any more
 
     try:
         from benchmark import preload

@@ -27,7 +27,15 @@ Positive = Annotated[float, Gt(0)]
 
 
 class BadInput(Exception):
-    """What somebody gave at the border is not acceptable. One line: what was given, what is allowed, what to do."""
+    """Invalid input. One line: what was given, what is allowed, what to do."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
+
+
+def one_line(text: str) -> str:
+    """The text with line ends and other characters that a terminal obeys written as escapes."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 def unknown(what: str, given: str, allowed: Iterable[str]) -> BadInput:
@@ -50,7 +58,7 @@ class DataSpec:
     levels: int
     modality: Modality
     classes: int | None = None
-    contiguous: bool = False  # text: row b of each training batch goes on where row b of the batch before it ended
+    contiguous: bool = False  # text: row b of each training batch continues row b of the batch before it
 
     @property
     def dims(self) -> int:

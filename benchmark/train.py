@@ -1,6 +1,6 @@
 """An experiment becomes a checkpoint and a record: trained, watched, scored, logged.
 
-A run's folder holds `config.yaml`, `last.ckpt` (to go on from), `model.safetensors` (the weights that validation
+A run's folder holds `config.yaml`, `last.ckpt` (to resume from), `model.safetensors` (the weights that validation
 chose), `curves.csv`, `samples/`, `wandb/`, `likelihoods.npz` and, when all is done, `record.json`.
 """
 
@@ -65,7 +65,7 @@ OF_SAMPLES = ("precision", "recall", "class_histogram")
 
 @dataclass(frozen=True)
 class Errand:
-    """What a run is for. A trial belongs to a study: it sees the validation split alone, and may be pruned."""
+    """What a run is for. A trial belongs to a study: it sees only the validation split, and may be pruned."""
 
     kind: records.Kind = "run"
     group: str | None = None  # in Weights & Biases; `None`: runs of one model under one budget
@@ -325,7 +325,7 @@ class _Run:
         return selection_metric(self.model) if given == "auto" else given
 
     def _selection(self, loop: Loop) -> dict[str, Score]:
-        """The validation score that chose the checkpoint: it has seen the choice, so it is no result."""
+        """The validation score that chose the checkpoint: it has seen the choice, so it is not a result."""
         metric = self._selection_metric
         protocol = {"split": "validation", "metric": metric}
         if math.isinf(loop.best):

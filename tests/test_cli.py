@@ -196,7 +196,7 @@ def test_what_kill_and_slurm_send_stops_as_ctrl_c_does(
         signal.signal(signal.SIGTERM, before)
     assert stopped.value.code == 130
     resume = "python -m benchmark run --resume runs/digits/vae/0a1b2c3d --trust mine"
-    assert capsys.readouterr().err.splitlines()[-1] == f"stopped; go on with: {resume}"
+    assert capsys.readouterr().err.splitlines()[-1] == f"stopped; resume with: {resume}"
 
 
 @pytest.mark.slow

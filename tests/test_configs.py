@@ -16,8 +16,8 @@ from benchmark.models.base import GenerativeModel
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 BUDGETS = ("smoke", "quick", "standard", "full")
-MODEL_KEYS = ("target", "modalities")
-DATA_KEYS = ("target", "modality", "minutes")
+MODEL_KEYS = ("target", "modalities", "before")
+DATA_KEYS = ("target", "modality", "minutes", "before")
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -50,6 +50,7 @@ def assert_options_are_the_signature(config: dict[str, Any], own: tuple[str, ...
     for name, parameter in parameters.items():
         assert parameter.annotation is not parameter.empty, f"option {name!r} has no type"
         assert parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY), f"{name!r} is no option"
+    assert set(config.get("before", {})) <= set(parameters), "`before` says what options were before they existed"
     options = {key: plain(value) for key, value in config.items() if key not in own}
     assert options == {name: plain(parameter.default) for name, parameter in parameters.items()}
 
@@ -97,7 +98,7 @@ def test_tuned(path: Path) -> None:
     assert data_file.is_file(), f"no dataset {path.parent.name!r}"
     assert model_file.is_file(), f"no model {path.stem!r}"
     data, model = load(data_file), load(model_file)
-    assert data["modality"] in model["modalities"], f"{model_file.stem} takes {model['modalities']}"
+    assert data["modality"] in model["modalities"], f"{path.stem} takes {model['modalities']}"
 
     known = {
         "data": set(data) - {"target", "modality"},

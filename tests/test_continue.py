@@ -28,7 +28,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The folders of the trials that were carried out; each only writes a record."""
     found: list[str] = []
 
-    def train(sweep: Any, trial: Any, experiment: Experiment, folder: Path, slot: int) -> None:
+    def train(sweep: Any, trial: Any, experiment: Experiment, folder: Path) -> None:
         found.append(folder.name)
         score = Score("nats/example", 1, 100.0, protocol={"metric": "nll"})
         record = Record(
@@ -128,7 +128,7 @@ def test_what_would_ask_another_question_is_refused(tmp_path: Path) -> None:
 def test_studies_follow_a_configuration_that_changes_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
     until = datetime(2026, 6, 1, tzinfo=UTC)
     table = (Rename(group="model", old="vae", new="conv_vae", until=until),)
-    monkeypatch.setattr("benchmark.config.renames", lambda: table)
+    monkeypatch.setattr("benchmark.config.experiment.renames", lambda: table)
     header = read_study(GRID).header
     assert (header.model, header.config["model"]["name"]) == ("conv_vae", "conv_vae")
     later = header.model_copy(update={"model": "vae", "started": until})

@@ -214,7 +214,7 @@ def test_a_suite_that_was_stopped_goes_on_where_it_stopped(own_configs: Path, tm
     threading.Thread(target=stop, daemon=True).start()
     stopped = benchmark("suite", "one", *long, cwd=tmp_path)
     assert stopped.returncode == 130
-    assert stopped.stderr.splitlines()[-1] == "stopped; the same command goes on where it stopped"
+    assert stopped.stderr.splitlines()[-1] == "stopped; repeat the command to resume"
     assert "0 % stopped" in stopped.stderr
     assert "failed" not in stopped.stderr.replace("0 failed", "")
     (folder,) = tmp_path.glob("runs/digits/vae/*")

@@ -1,4 +1,4 @@
-"""A sampler that gives training images back is found out, by evaluation, record and board; an honest one is not."""
+"""A sampler that reproduces training images is found out, by evaluation, record and board; an honest one is not."""
 
 from __future__ import annotations
 

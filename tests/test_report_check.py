@@ -76,7 +76,7 @@ def test_what_a_run_publishes_is_well_formed(published: Path) -> None:
         ("seed.init", 7, "seed is"),
         ("kind", "trial", "evidence for a study"),
         ("git.dirty", True, "not committed"),
-        ("config.model.target", "my_models.nade.NADE", "sources does not say which my_models"),
+        ("config.model.target", "my_models.nade.NADE", "sources do not say which my_models"),
         ("scores.nll.value", 10.0, "nll is 10, but the mean of elbo"),
         ("scores.importance_bound.value", -1.0, "importance_bound is -1"),
         ("scores.nll.n", 179, "nll was computed from 179 examples"),
@@ -173,8 +173,8 @@ def test_what_lies_beside_a_record_is_looked_at_too(record: Path) -> None:
     record.with_suffix(".csv.gz").write_bytes(b"no gzip")
     record.with_suffix(".png").write_bytes(b"no picture")
     found = problems(record, KNOWN)
-    assert any("is no gzip file" in line for line in found)
-    assert any("is no picture" in line for line in found)
+    assert any("is not a gzip file" in line for line in found)
+    assert any("is not a picture" in line for line in found)
 
 
 @pytest.mark.parametrize("suffix", [".json", ".npz", ".txt"])
@@ -184,7 +184,7 @@ def test_a_link_is_never_followed(record: Path, suffix: str, tmp_path: Path) -> 
     record.with_suffix(suffix).unlink(missing_ok=True)
     record.with_suffix(suffix).symlink_to(tmp_path / "secret")
     (line,) = problems(record, KNOWN)
-    assert line == f"{record.with_suffix(suffix)}: a link is no evidence: hand in the file itself"
+    assert line == f"{record.with_suffix(suffix)}: a link is not evidence: submit the file itself"
 
 
 def test_size_and_name_are_looked_at_first(record: Path) -> None:

@@ -172,7 +172,7 @@ def test_a_command_that_is_stopped_stops_its_children(
     assert command.returncode == 130
     assert lines[-2:] == [
         "vae on digits, smoke, seed 0:   0 % stopped",
-        "stopped; the same command goes on where it stopped",
+        "stopped; repeat the command to resume",
     ]
     assert (tmp_path / "told").exists()
     assert not is_there((tmp_path / "pid").read_text())
@@ -183,7 +183,7 @@ def test_a_command_that_is_stopped_while_its_server_imports_ends_at_once(suite: 
     command = suite(IMPORT=wait)
     wait_for((tmp_path / "pid").exists)
     os.killpg(command.pid, signal.SIGINT)
-    assert said(command) == ["importing torch", "stopped; the same command goes on where it stopped"]
+    assert said(command) == ["importing torch", "stopped; repeat the command to resume"]
     assert command.returncode == 130
     wait_for(lambda: not is_there((tmp_path / "pid").read_text()))
 

@@ -410,7 +410,7 @@ def test_a_study_is_published_as_lines(tmp_path: Path, fake: type[Fake]) -> None
     with pytest.raises(BadInput, match="never cut short"):
         publish_study(one.folder, tmp_path / "published")
     file.write_text("\n".join([*lines[:3], lines[3].replace('"status":"', '"status":"x')]) + "\n")
-    with pytest.raises(BadInput, match=r"line 4, is no study's: status"):
+    with pytest.raises(BadInput, match=r"line 4, is not a line of a study: status"):
         read_study(file)
 
 
@@ -472,10 +472,10 @@ def test_a_best_setting_is_confirmed_on_fresh_seeds(tmp_path: Path, fake: type[F
         (["seed=3"], "seed is what the study varies"),
         (["design=seeds", "seed.init=3"], "seed.init is what the study varies"),
         (["design=seeds", "seeds=1"], "crosses nothing"),
-        (["design=learning_rate", "model.learning_rate=fast"], "is no rate"),
+        (["design=learning_rate", "model.learning_rate=fast"], "is not a rate"),
         (["data=digit"], "did you mean 'digits'"),
-        (["trials"], "'trials' is no setting"),
-        (["model"], "'model' is no setting"),
+        (["trials"], "'trials' is not a setting"),
+        (["model"], "'model' is not a setting"),
         (["trial=3"], "did you mean 'trials'"),
         (["name=.."], "cannot name a folder"),
     ],

@@ -56,12 +56,12 @@ class Run:
 
     @property
     def seed(self) -> tuple[int, int]:
-        """What training depends on; another `seed.eval` is no other training."""
+        """What training depends on; another `seed.eval` is the same training."""
         return self.record.seed["init"], self.record.seed["data"]
 
     @property
     def identity(self) -> str:
-        """Of the configuration: runs that share it, and differ in their seeds alone, make a row."""
+        """Of the configuration: runs that share it, and differ only in their seeds, make a row."""
         return self.record.identity
 
     @property
@@ -118,7 +118,9 @@ class Run:
         try:
             return _REFERENCES.validate_python(self.record.dataset.get("references", {}))
         except ValidationError as error:
-            raise BadInput(f"{self.path} is no valid record: dataset.references: {error.errors()[0]['msg']}") from error
+            raise BadInput(
+                f"{self.path} is not a valid record: dataset.references: {error.errors()[0]['msg']}"
+            ) from error
 
 
 def _beats_the_source(scores: Mapping[str, Score], source: Mapping[str, Score]) -> str | None:
@@ -201,9 +203,9 @@ def select(records: Mapping[Path, Record], current: Current | None) -> tuple[lis
     """The rows of a board, and what stands below it.
 
     A row is one configuration that counts, as a rule the tuned one, with all its seeds at the newest code that has
-    them. The first record of a seed counts, so that nobody can try a seed until it is lucky; only a run that failed, by
-    no fault of its model, may be repeated. `current=None` takes every configuration as it is, one row each: for local
-    runs.
+    them. The first record of a seed counts, so that no one can repeat a seed until it is lucky; only a run that failed
+    through no fault of its model may be repeated. `current=None` takes every configuration as it is, one row each: for
+    local runs.
     """
     groups: dict[tuple[Any, ...], list[Run]] = defaultdict(list)
     superseded: list[Superseded] = []

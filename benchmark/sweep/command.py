@@ -40,7 +40,7 @@ def plan_of(overrides: Sequence[str], trust: Sequence[str] = ()) -> Command:
     known = {*SWEEP, *Experiment.model_fields}
     for override, key in keys.items():
         if "=" not in override:
-            raise BadInput(f"{override!r} is no setting: write key=value, as in trials=64 or model=vae")
+            raise BadInput(f"{override!r} is not a setting: write key=value, as in trials=64 or model=vae")
         if key.partition(".")[0] not in known:
             raise unknown("setting", key, known)
     own = [override for override in overrides if keys[override] in SWEEP]

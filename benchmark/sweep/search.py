@@ -48,13 +48,15 @@ PRUNERS = ("none", "median", "halving")
 _UNFINISHED = (TrialState.RUNNING, TrialState.WAITING)
 
 warnings.filterwarnings("ignore", category=ExperimentalWarning)
-warnings.filterwarnings("ignore", "The reported value is ignored")  # a trial that goes on validates where it stopped
+warnings.filterwarnings(
+    "ignore", "The reported value is ignored"
+)  # a resumed trial repeats the validation where it stopped
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a study is: the same plan goes on with the same study."""
+    """What a study is: the same plan continues the same study."""
 
     base: Experiment
     space: Space
@@ -110,7 +112,7 @@ class Summary:
 
 
 def sweep(plan: Plan, workers: int, storage: str | None, display: Display) -> Summary:
-    """Run the study until it has all its trials; the same call goes on with one that was stopped.
+    """Run the study until it has all its trials; the same call continues one that was stopped.
 
     Raises `KeyboardInterrupt` after letting go of what was running, and `BadInput` where the storage does not open or
     holds another study of that name.
@@ -175,7 +177,7 @@ def default_storage(runs: str) -> str:
 
 
 def make_sampler(name: str, proposed: int) -> BaseSampler:
-    """A seeded sampler. One that draws at random goes on with another seed after `proposed` trials, not from the start.
+    """A seeded sampler. One that draws at random continues with another seed after `proposed` trials.
 
     A quasi-random sequence counts its points in the study itself.
     """
@@ -334,7 +336,7 @@ class _Sweep:
         return next((one.number for one in earlier if one.params == trial.params), None)
 
     def _reclaim(self) -> None:
-        """Give up what nobody is carrying on any more, and enqueue it once more."""
+        """Give up what no process is carrying on any more, and enqueue it once more."""
         for trial in self.study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
             if trial.number not in self.mine and self._is_dead(trial):
                 try:

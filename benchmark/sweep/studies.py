@@ -228,7 +228,7 @@ def collect(folder: Path) -> Study:
     """The study in the folder of its runs, `runs/studies/<name>`, with every trial that has ended."""
     file = folder / "study.yaml"
     if not file.is_file():
-        raise BadInput(f"{folder} is no study: give runs/studies/<name>, which holds study.yaml")
+        raise BadInput(f"{folder} is not a study: give runs/studies/<name>, which holds study.yaml")
     header = _under_todays_names(_parse(Header, json.dumps(read_yaml(file)), file))
     trials, first = [], None
     for about in sorted(folder.glob("*/trial.yaml")):
@@ -362,4 +362,4 @@ def _parse(kind: Any, text: str, file: Path, line: int = 1) -> Any:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "the line"
-        raise BadInput(f"{file}, line {line}, is no study's: {place}: {first['msg']}") from error
+        raise BadInput(f"{file}, line {line}, is not a line of a study: {place}: {first['msg']}") from error

@@ -1,0 +1,64 @@
+"""What is to be run: files and settings become an `Experiment`, or a one-line refusal before any work.
+
+`files` reads, `settings` understands a command line, `experiment` says what an experiment is, `composition` makes one.
+Neither torch nor a model is imported.
+"""
+
+from benchmark.config.composition import (
+    compose,
+    experiment_again,
+    load_suite,
+    overrides_of,
+    resumed,
+    strangers,
+    tuned_identity,
+)
+from benchmark.config.experiment import (
+    DataConfig,
+    Experiment,
+    ModelConfig,
+    Rename,
+    consent,
+    family_of,
+    from_container,
+    identity,
+    load_data,
+    load_model,
+    name_today,
+    read_suite,
+    validate,
+)
+from benchmark.config.files import choices, config_folders, find, read_group, read_yaml
+from benchmark.config.settings import as_setting, distinct, shown, value_of
+
+__all__ = [
+    "DataConfig",
+    "Experiment",
+    "ModelConfig",
+    "Rename",
+    "as_setting",
+    "choices",
+    "compose",
+    "config_folders",
+    "consent",
+    "distinct",
+    "experiment_again",
+    "family_of",
+    "find",
+    "from_container",
+    "identity",
+    "load_data",
+    "load_model",
+    "load_suite",
+    "name_today",
+    "overrides_of",
+    "read_group",
+    "read_suite",
+    "read_yaml",
+    "resumed",
+    "shown",
+    "strangers",
+    "tuned_identity",
+    "validate",
+    "value_of",
+]

@@ -1,0 +1,315 @@
+"""Compose: overrides on a command line become an `Experiment`, or a one-line refusal before any work.
+
+experiment.yaml, over it the groups that are chosen, over these what is tuned, over all what the command line gives.
+Neither torch nor a model is imported.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from benchmark.config.experiment import (
+    Experiment,
+    Malformed,
+    Runtime,
+    from_container,
+    names_of_old,
+    read_suite,
+    validate,
+)
+from benchmark.config.files import (
+    FILES,
+    FOLDERS,
+    GROUPS,
+    choices,
+    config_folders,
+    find,
+    inherited,
+    read_group,
+    read_yaml,
+)
+from benchmark.config.settings import as_setting, shown, split_setting, value_of
+from benchmark.spec import BadInput, Modality, unknown
+
+
+def compose(overrides: Sequence[str] = (), trust: Sequence[str] = ()) -> Experiment:
+    """The experiment that `overrides` (`model=vae`, `model.latent=16`, `seed=3`) describe.
+
+    `trust` lists packages outside the benchmark whose classes a configuration may name: an import path is code.
+    Raises `BadInput` for whatever does not exist or has the wrong type.
+    """
+    content = _compose(overrides)
+    try:
+        return from_container(content, trust)
+    except Malformed as error:
+        if error.place in (key for key, _ in _pairs(overrides)):
+            raise
+        raise BadInput(f"{_file_of(error.place, content)}: {error}") from error
+
+
+def load_suite(name: str, overrides: Sequence[str] = (), trust: Sequence[str] = ()) -> list[Experiment]:
+    """The experiments of `configs/suite/<name>.yaml`, every one with every seed; `overrides` apply to all."""
+    suite = read_suite(name)
+    own_seed = any(override.startswith("seed=") for override in overrides)
+    for override in overrides:
+        if override.startswith(("data=", "model=")):
+            raise BadInput(f"suite {name!r} names its data and models: drop {override}, or use `run`")
+    return [
+        compose([*_names(entry.data, entry.model, suite.budget), *seed, *overrides], trust)
+        for seed in ([[]] if own_seed else [[f"seed={one}"] for one in suite.seeds])
+        for entry in suite.experiments
+    ]
+
+
+def experiment_again(
+    content: Mapping[str, Any], runtime: Mapping[str, Any], overrides: Sequence[str] = (), trust: Sequence[str] = ()
+) -> Experiment:
+    """The experiment that a record holds, to be carried out with another `runtime`, which is no part of its identity.
+
+    `overrides` (`runtime.threads=2`) come last. Raises `BadInput` where they touch anything else.
+    """
+    settings = dict(runtime)
+    for key, value in map(split_setting, overrides):
+        group, _, name = key.partition(".")
+        if group != "runtime":
+            raise BadInput(f"{key}={value} would change what is run again: only runtime.* may be given")
+        if name not in Runtime.model_fields:
+            raise unknown("option of runtime", name, Runtime.model_fields)
+        settings[name] = value_of(key, value)
+    return from_container({**content, "runtime": settings}, trust)
+
+
+def resumed(folder: Path, overrides: Sequence[str] = (), trust: Sequence[str] = ()) -> Experiment:
+    """The experiment of the run in `folder`, to be carried out; `overrides` (`runtime.threads=2`) as above."""
+    file = folder / "config.yaml"
+    if not file.is_file():
+        raise BadInput(f"{folder} holds no config.yaml: give the folder of a run, runs/<data>/<model>/<id>")
+    content = read_yaml(file)
+    return experiment_again(content, content.get("runtime") or {}, overrides, trust)
+
+
+def overrides_of(content: Mapping[str, Any]) -> list[str]:
+    """What `compose` needs to give the experiment that a record holds, with the configurations of today.
+
+    Raises `BadInput` where these no longer have its data, model or budget.
+    """
+    wanted = validate(content)
+    names = _names(wanted.data.name, wanted.model.name, wanted.budget.name)
+    if wanted.budget.name not in choices("budget"):  # such as a study's: it has no file
+        budget = wanted.budget.model_dump(mode="json")
+        names[2:] = ["budget=quick", *(as_setting(f"budget.{key}", value) for key, value in budget.items())]
+    try:
+        today = validate(_compose(names))
+    except BadInput:  # nothing is tuned for it
+        names.append(f"budget.examples={wanted.budget.examples}")
+        today = validate(_compose(names))
+    seed = wanted.seed
+    same = {"seed": seed.init} if seed.init == seed.data else {"seed.init": seed.init, "seed.data": seed.data}
+    seeds = [f"{key}={value}" for key, value in (same | ({"seed.eval": seed.eval} if seed.eval else {})).items()]
+    mine, theirs = (one.model_dump(mode="json", exclude={"seed", "runtime"}) for one in (wanted, today))
+    different = [
+        as_setting(f"{group}.{key}", value)
+        for group, options in mine.items()
+        for key, value in options.items()
+        if theirs[group].get(key) != value
+    ]
+    return [*names, *seeds, *different]
+
+
+def strangers() -> Iterator[str]:
+    """What lies in the user's own folders and is never read, with what to do about it."""
+    for folder in config_folders()[:-1]:
+        for file in sorted(folder.rglob("*")):
+            place = file.relative_to(folder)
+            if file.suffix not in (".yaml", ".yml") or any(part.startswith(".") for part in place.parts):
+                continue
+            if file.suffix == ".yml":
+                yield f"{file} is not read: call it {file.stem}.yaml"
+            elif len(place.parts) == 1 and place.name not in FILES:
+                yield f"{file} is not read: {unknown('file', place.name, FILES)}; or put it into a group's folder"
+            elif len(place.parts) > 1 and place.parts[0] not in FOLDERS:
+                yield f"{file} is not read: {unknown('group', place.parts[0], FOLDERS)}"
+            elif len(place.parts) != (3 if place.parts[0] == "tuned" else 2) and len(place.parts) > 1:
+                wanted = "tuned/DATA/MODEL.yaml" if place.parts[0] == "tuned" else f"{place.parts[0]}/NAME.yaml"
+                yield f"{file} is not read: its place is {wanted}"
+            elif place.parts[0] == "tuned":
+                data, model = place.parts[1], place.stem
+                for group, name in (("data", data), ("model", model)):
+                    if not any(name in names_of_old(group, known) for known in choices(group)):
+                        yield f"{file} is not read: {unknown(group, name, choices(group))}"
+
+
+def tuned_identity(data: str, model: str, budget: str) -> str | None:
+    """The identity of what `tuned/` says today; `None` where such an experiment no longer exists."""
+    try:
+        return validate(_compose(_names(data, model, budget))).config_hash
+    except BadInput:
+        return None
+
+
+def _names(data: str, model: str, budget: str) -> list[str]:
+    return [f"data={data}", f"model={model}", f"budget={budget}"]
+
+
+def _compose(overrides: Sequence[str]) -> dict[str, Any]:
+    """The resolved configuration that `overrides` describe; of two for one setting the later counts."""
+    pairs = _pairs(overrides)
+    names = _defaults() | {key: value for key, value in pairs if key in GROUPS}
+    content = copy.deepcopy(_chosen(tuple(config_folders()), tuple(names.items())))
+    for key, text in pairs:
+        if key not in GROUPS:
+            _assign(content, key, value_of(key, text))
+    _check_modality(content)
+    return _resolve(content)
+
+
+def _pairs(overrides: Sequence[str]) -> list[tuple[str, str]]:
+    """Keys and texts. `seed=3` sets what training depends on; `seed.eval` stays."""
+    pairs = []
+    for key, text in map(split_setting, overrides):
+        pairs += [("seed.init", text), ("seed.data", text)] if key == "seed" else [(key, text)]
+    return pairs
+
+
+def _file_of(place: str, content: Mapping[str, Any]) -> Path | None:
+    """The file that says what stands at `place` in a composed configuration."""
+    group, _, option = place.partition(".")
+    tuned = find(f"tuned/{content['data']['name']}/{content['model']['name']}.yaml")
+    if tuned is not None and option in (read_yaml(tuned).get(group) or {}):
+        return tuned
+    return choices(group)[content[group]["name"]] if group in GROUPS else find("experiment.yaml")
+
+
+def _assign(content: dict[str, Any], key: str, value: Any) -> None:
+    """Set an option that exists. Raises `BadInput` for any other, with the nearest name."""
+    node: Any = content
+    *parents, last = key.split(".")
+    for depth, part in enumerate([*parents, last]):
+        where = ".".join(parents[:depth])
+        if not isinstance(node, dict):
+            raise BadInput(f"{where!r} has no parts: {key!r} does not exist")
+        if part not in node:
+            raise unknown(f"option of {where}" if where else "setting", part, [str(name) for name in node])
+        holder, node = node, node[part]
+    if isinstance(node, Mapping):
+        raise BadInput(
+            f"{key!r} is a group of settings; set one of them: {', '.join(f'{key}.{part}' for part in node)}"
+        )
+    if key in ("data.name", "model.name"):
+        group = key.partition(".")[0]
+        raise BadInput(f"{key} is the name of a file: choose one with {group}=NAME")
+    holder[last] = value
+
+
+class _Defaults(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    data: str
+    model: str
+    budget: str
+
+
+def _experiment() -> dict[str, Any]:
+    file = find("experiment.yaml")
+    assert file is not None, "it is shipped"
+    return read_yaml(file)
+
+
+def _defaults() -> dict[str, str]:
+    """The names that count where a command line gives none."""
+    try:
+        return _Defaults.model_validate(_experiment().get("defaults")).model_dump()
+    except ValidationError as error:
+        raise BadInput(f"{find('experiment.yaml')}: defaults must name data, model and budget") from error
+
+
+@cache
+def _chosen(folders: tuple[Path, ...], names: tuple[tuple[str, str], ...]) -> dict[str, Any]:
+    """What the files say: experiment.yaml, over it the groups, over these what is tuned. Interpolations stand as they
+    are."""
+    content = _experiment() | {group: read_group(group, name) for group, name in names}
+    del content["defaults"]
+    for section in (*Experiment.model_fields, "examples"):
+        if not isinstance(content.get(section), dict):
+            raise BadInput(f"{find('experiment.yaml')}: {section} must be a mapping of options")
+    for section, options in _tuned(folders, dict(names), content).items():
+        content[section] |= options
+    for group, name in names:
+        content[group]["name"] = name
+    return content
+
+
+def _tuned(folders: tuple[Path, ...], names: Mapping[str, str], base: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What `tuned/<data>/<model>.yaml` says, without what the user says otherwise in a folder before its own."""
+    places = [(d, m) for d in names_of_old("data", names["data"]) for m in names_of_old("model", names["model"])]
+    files = ((folder / "tuned" / d / f"{m}.yaml", d, m) for folder in folders for d, m in places)
+    file, data, model = next((found for found in files if os.path.lexists(found[0])), (None, "", ""))
+    if file is None:
+        return {}
+    content = read_yaml(file)
+    content = inherited("tuned", f"{data}/{model}") if "defaults" in content else content
+    behind = folders[folders.index(file.parents[2]) :]
+    found: dict[str, dict[str, Any]] = {}
+    for section, options in content.items():
+        if section not in (*Experiment.model_fields, "examples"):
+            raise BadInput(f"{file}: {unknown('section', section, [*Experiment.model_fields, 'examples'])}")
+        if not isinstance(options or {}, dict):
+            raise BadInput(f"{file}: {section}={shown(options)}: it must be a mapping of options")
+        found[section] = dict(options or {})
+        if section == "examples":
+            continue
+        place = f"{section}/{names[section]}.yaml" if section in names else "experiment.yaml"
+        mine = base[section]
+        if find(place) not in [folder / place for folder in behind]:  # what was tuned is not what the user has
+            theirs = next((read_yaml(folder / place) for folder in behind if (folder / place).is_file()), {})
+            theirs = theirs if section in names else theirs.get(section) or {}
+            same = mine.get("target") == theirs.get("target")
+            kept = [option for option in found[section] if same and mine.get(option) == theirs.get(option)]
+            found[section] = {option: found[section][option] for option in kept}
+        for option in found[section]:
+            if option not in mine:
+                raise BadInput(f"{file}: {unknown(f'option of {section}', option, mine)}")
+    return found
+
+
+def _check_modality(content: Mapping[str, Any]) -> None:
+    """Raises `BadInput` where model and data do not go together; what is malformed, validation says."""
+    data, model = content["data"], content["model"]
+    modality, modalities = data.get("modality"), model.get("modalities")
+    if not isinstance(modalities, list) or not all(one in get_args(Modality) for one in (modality, *modalities)):
+        return
+    if modalities and modality not in modalities:
+        raise BadInput(
+            f"model {model['name']!r} is for {' and '.join(modalities)}, but data {data['name']!r} is {modality}; "
+            "`python -m benchmark list` shows what goes together"
+        )
+
+
+def _resolve(content: dict[str, Any]) -> dict[str, Any]:
+    """Resolve interpolations; `examples` is only the table that the budget picks from."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
+
+    try:
+        resolved: Any = OmegaConf.to_container(OmegaConf.create(content), resolve=True)
+    except InterpolationKeyError as error:
+        data, model, budget = (content[group]["name"] for group in GROUPS)
+        if not str(error.full_key).startswith("budget."):
+            raise BadInput(f"{error.full_key}: {str(error).splitlines()[0]}") from error
+        raise BadInput(
+            f"nothing is tuned for {model} on {data} with budget {budget}: give budget.examples=N (training examples "
+            f"seen), or write configs/tuned/{data}/{model}.yaml"
+        ) from error
+    except (OmegaConfBaseException, RecursionError) as error:
+        raise BadInput(str(error).splitlines()[0]) from error
+    resolved.pop("examples", None)
+    for group in ("data", "model"):
+        resolved[group].pop("before", None)
+    return {str(key): value for key, value in resolved.items()}
