@@ -62,6 +62,21 @@ def test_model(name: str, modality: Any, law: Law) -> None:
     law.check(subject(name, modality))
 
 
+@cache
+def patient_subject(name: str, modality: Any) -> Subject:
+    """The model once more: what is kept of the quick examination is less precise."""
+    return Subject(subject(name, modality).build, modality)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "modality", "law"), walk())
+def test_model_at_length(name: str, modality: Any, law: Law, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With all steps of training, and all draws, whether or not fewer have been enough."""
+    for constant, value in {"EXERCISE_STEPS": (20, 20), "LEARN_STEPS": 60, "LEARNT": 2.0, "DRAWS": (512, 512)}.items():
+        monkeypatch.setattr(laws, constant, value)
+    law.check(patient_subject(name, modality))
+
+
 # The laws ------------------------------------------------------------------------------------------------------------
 
 
