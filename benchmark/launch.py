@@ -27,6 +27,7 @@ from benchmark.record import (
     code_of,
     is_running,
     is_unfinished,
+    name_skipped,
     read_record,
     read_records,
     started_with,
@@ -300,8 +301,11 @@ def _stopped(experiments: Sequence[Experiment]) -> dict[Identity, Path]:
     for root, data in {(experiment.runtime.runs, experiment.data.name) for experiment in experiments}:
         for file in sorted(Path(root, data).glob("*/*/config.yaml")):
             folder = file.parent
-            if is_unfinished(folder) and not is_running(folder):
-                identity = _identity(validate(read_yaml(file)))
-                if started_with(folder) == codes.get(identity):
-                    found[identity] = folder
+            try:
+                if is_unfinished(folder) and not is_running(folder):
+                    identity = _identity(validate(read_yaml(file)))
+                    if started_with(folder) == codes.get(identity):
+                        found[identity] = folder
+            except BadInput as error:  # one damaged run does not stop the others
+                name_skipped(str(error))
     return found

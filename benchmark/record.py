@@ -321,19 +321,19 @@ def begin(folder: Path, config: Mapping[str, Any], targets: Iterable[str] = ()) 
 
     The code is the benchmark's, and that of the classes outside it at the import paths `targets`.
     """
-    _write_begun(folder, {"code": code_identity(targets), "config": config})
+    _write_begun(folder, _Begun(code=code_identity(targets), config=dict(config)))
 
 
 def started_with(folder: Path) -> dict[str, str] | None:
     """The `code_identity` with which the run in `folder` started; `None` where it is unknown, or changed since."""
     begun = _begun(folder)
-    return None if "changed_code" in begun else begun.get("code")
+    return begun.code if begun.changed_code is None else None
 
 
 def check_unchanged(folder: Path, config: Mapping[str, Any]) -> None:
     """Refuse to resume a run whose `config.yaml` would give another result than the one that began."""
-    begun = _begun(folder).get("config", config)
-    if (changed := _first_difference(begun, json.loads(json.dumps(config)))) is not None:
+    begun = _begun(folder).config
+    if begun is not None and (changed := _first_difference(begun, json.loads(json.dumps(config)))) is not None:
         key, was, is_ = changed
         raise BadInput(
             f"{folder / 'config.yaml'} was changed since the run began: {key} was {was!r} and is {is_!r}; only "
@@ -347,8 +347,8 @@ def check_code(folder: Path, targets: Iterable[str], changed_code: bool = False)
     Where that is allowed, its record says so.
     """
     begun, today = _begun(folder), code_identity(targets)
-    began = begun.get("code")
-    if began is None or began == today or "changed_code" in begun:
+    began = begun.code
+    if began is None or began == today or begun.changed_code is not None:
         return
     if not changed_code:
         parts = sorted(name for name in began.keys() | today.keys() if began.get(name) != today.get(name))
@@ -356,23 +356,33 @@ def check_code(folder: Path, targets: Iterable[str], changed_code: bool = False)
             f"{folder} began with other code ({', '.join(parts)} changed since): restore that code, start a new "
             "run, or resume with --changed-code, which its record will say"
         )
-    _write_begun(folder, begun | {"changed_code": today})
+    _write_begun(folder, begun.model_copy(update={"changed_code": today}))
 
 
 def changed_code(folder: Path) -> dict[str, str]:
     """What the record of a run that was resumed with other code says: the code that it began with."""
     begun = _begun(folder)
-    return {CHANGED: json.dumps(begun["code"])} if "changed_code" in begun else {}
+    return {CHANGED: json.dumps(begun.code)} if begun.changed_code is not None else {}
 
 
-def _begun(folder: Path) -> dict[str, Any]:
+class _Begun(BaseModel):
+    """How a run began; runs that began before this was noted have none of it."""
+
+    code: dict[str, str] | None = None
+    config: dict[str, Any] | None = None
+    changed_code: dict[str, str] | None = None  # with which it was resumed
+
+
+def _begun(folder: Path) -> _Begun:
     file = folder / "begun.json"
-    content: dict[str, Any] = json.loads(file.read_bytes()) if file.is_file() else {}
-    return content
+    try:
+        return _Begun.model_validate_json(file.read_bytes()) if file.is_file() else _Begun()
+    except ValidationError as error:
+        raise BadInput(f"{file} is damaged: start a new run") from error
 
 
-def _write_begun(folder: Path, content: Mapping[str, Any]) -> None:
-    write_atomic(folder / "begun.json", json.dumps(content, indent=1) + "\n")
+def _write_begun(folder: Path, begun: _Begun) -> None:
+    write_atomic(folder / "begun.json", begun.model_dump_json(indent=1) + "\n")
 
 
 def _first_difference(old: Any, new: Any, key: str = "") -> tuple[str, Any, Any] | None:
@@ -407,7 +417,10 @@ def note_spent(folder: Path, seconds: float) -> None:
 def spent(folder: Path) -> float:
     """Seconds that all attempts at a run have trained, as far as is known."""
     file = folder / "spent"
-    return float(file.read_text(encoding="utf-8")) if file.is_file() else 0.0
+    try:
+        return float(file.read_bytes()) if file.is_file() else 0.0
+    except ValueError as error:
+        raise BadInput(f"{file} does not say how many seconds the run has trained: correct or remove it") from error
 
 
 def code_identity(targets: Iterable[str] = ()) -> dict[str, str]:

@@ -14,6 +14,7 @@ import secrets
 import sys
 import time
 import warnings
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -126,10 +127,20 @@ def carry_out(
     with records.carrying_on(folder):
         if not records.is_unfinished(folder):
             raise BadInput(f"{folder} is finished: its record is never overwritten; start a new run instead")
+        _check_left_behind(folder)
         records.check_code(folder, experiment.targets, changed_code)
         records.check_unchanged(folder, _decisive(experiment))
         records.set_aside(folder)
         return _Run(experiment, folder, report, errand).carry_out()
+
+
+def _check_left_behind(folder: Path) -> None:
+    """Raises `BadInput` where what an earlier attempt left in a run's folder is damaged."""
+    last = folder / "last.ckpt"
+    if last.is_file() and not zipfile.is_zipfile(last):
+        raise BadInput(f"{last} is damaged: remove it, and the run begins anew")
+    records.spent(folder)
+    _read_curves(folder / "curves.csv")
 
 
 class _Run:
@@ -509,8 +520,11 @@ def _hardware(device: torch.device) -> dict[str, Any]:
 def _read_curves(file: Path) -> list[tuple[int, str, float]]:
     if not file.is_file():
         return []
-    rows = list(csv.reader(file.read_text(encoding="utf-8").splitlines()))[1:]
-    return [(int(examples), name, float(value)) for examples, name, value in rows]
+    try:
+        rows = list(csv.reader(file.read_text(encoding="utf-8").splitlines()))[1:]
+        return [(int(examples), name, float(value)) for examples, name, value in rows]
+    except ValueError as error:
+        raise BadInput(f"{file} does not hold the curves of a run ({error}): remove it, and they begin anew") from error
 
 
 def _write_curves(file: Path, rows: list[tuple[int, str, float]]) -> None:

@@ -624,3 +624,31 @@ def test_an_extractor_is_trained_on_the_users_own_images_and_found_by_its_runs(
     extractor = of_runs("blobs", spec)
     assert extractor.name == f"blobs-v1@{sha256(weights)[:8]}"
     assert load_extractor("blobs", spec).kind == "does not apply"  # the user's folders alone have one
+
+
+# Folders of runs ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("config.yaml", b"\t", "config.yaml is not valid YAML"),
+        ("config.yaml", b"a: 1\n", "is missing"),
+        ("begun.json", b'{"code": ', "begun.json is damaged: start a new run"),
+        ("begun.json", b'{"code": 3}', "begun.json is damaged: start a new run"),
+        ("spent", b"an hour\n", "spent does not say how many seconds"),
+        ("curves.csv", b"examples,name,value\n64,loss,low\n", "curves.csv does not hold the curves of a run"),
+        ("last.ckpt", b"half a checkpoint", "last.ckpt is damaged: remove it"),
+        ("record.json", b"{}", "record.json is no valid record"),
+    ],
+)
+def test_a_damaged_file_of_a_run_is_named_and_stops_no_other_run(
+    own: Path, name: str, content: bytes, words: str
+) -> None:
+    experiment = compose(["model=vae", *QUICK])
+    damaged, other = train.prepare(experiment), train.prepare(experiment)
+    (damaged / name).write_bytes(content)
+    line = refusal(benchmark("run", "--resume", damaged))
+    assert words in line
+    assert (damaged / name).read_bytes() == content
+    assert other in launch._stopped([experiment]).values() or name in ("spent", "curves.csv", "last.ckpt")

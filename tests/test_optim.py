@@ -35,7 +35,7 @@ def advance(optimiser: Optimizer, parameters: list[nn.Parameter], steps: Iterato
         optimiser.step()
 
 
-@pytest.mark.parametrize("shape", [(40, 40), (160, 40), (40, 160), (3, 40, 60)], ids=str)
+@pytest.mark.parametrize("shape", [(1, 40, 40), (2, 160, 40), (2, 40, 160), (3, 40, 60)], ids=str)
 def test_updates_have_the_singular_vectors_of_the_gradient_and_values_in_the_published_band(shape: tuple) -> None:
     """Between 0.5 and 1.5, says the published code; these coefficients give 0.68 to 1.21 from 1/500 of the norm on."""
     torch.manual_seed(0)
@@ -88,10 +88,19 @@ def test_matrices_of_one_shape_are_iterated_in_one_product(monkeypatch: pytest.M
         torch.testing.assert_close(mine, alone, rtol=0, atol=1e-5)
 
 
+def test_a_stack_of_matrices_is_stepped_as_the_matrices_are() -> None:
+    apart = matrices(torch.float64)[:3]
+    stack = nn.Parameter(torch.stack([p.detach() for p in apart]))
+    steps = [step[:3] for step in gradients(3, torch.float64)]
+    advance(Muon(apart, weight_decay=0.3), apart, iter(steps))
+    advance(Muon([stack], weight_decay=0.3), [stack], ([torch.stack(step)] for step in steps))
+    torch.testing.assert_close(stack, torch.stack([p.detach() for p in apart]), rtol=0, atol=1e-12)
+
+
 def test_iterates_in_float32_on_every_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "bfloat16", None)  # whoever asks for it fails
-    assert orthogonalised(torch.randn(3, 4)).dtype == torch.float32
-    assert orthogonalised(torch.randn(3, 4, dtype=torch.float16)).dtype == torch.float16
+    assert orthogonalised(torch.randn(1, 3, 4)).dtype == torch.float32
+    assert orthogonalised(torch.randn(1, 3, 4, dtype=torch.float16)).dtype == torch.float16
 
 
 def test_resumes_from_its_state_as_if_it_had_never_stopped() -> None:

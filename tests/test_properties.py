@@ -251,7 +251,7 @@ def test_a_number_out_of_range_is_refused_before_a_folder_exists(tier: Tier, tmp
         ended_well(done)
         assert not list(tmp_path.iterdir())
 
-    tier.holds(law, 60)
+    tier.holds(law, 40)
 
 
 def value_at(content: dict[str, Any], key: str) -> Any:

@@ -39,6 +39,7 @@ _Number = BeforeValidator(_no_switch)
 Share = Annotated[float, _Number, Field(ge=0, le=1)]
 Count = Annotated[int, _Number, Field(ge=0, lt=2**31)]
 Positive = Annotated[int, _Number, Field(ge=1, lt=2**31)]
+Minutes = Annotated[float, _Number, Field(gt=0, allow_inf_nan=False)]
 Draws = Annotated[int, _Number, Field(ge=2, lt=2**31)]  # with a standard error
 Seed = Annotated[int, _Number, Field(ge=0, lt=2**31)]
 
@@ -117,9 +118,7 @@ class Budget(_Strict):
     """How long a run trains: `examples`, on any machine. The rest only names it and says what it costs."""
 
     name: str
-    minutes: Annotated[
-        float, _Number, Field(gt=0, allow_inf_nan=False)
-    ]  # nominal, of one thread of the reference machine
+    minutes: Minutes  # nominal, of one thread of the reference machine
     examples: Positive
 
 
@@ -169,7 +168,7 @@ class Runtime(_Strict):
     runs: Place
     data_root: Place | None
     inception: Place | None
-    limit_minutes: Annotated[float, _Number, Field(gt=0, allow_inf_nan=False)] | None = None
+    limit_minutes: Minutes | None = None
 
 
 class Experiment(_Strict):

@@ -18,7 +18,7 @@ ITERATIONS = 5
 
 
 def orthogonalised(G: Tensor) -> Tensor:
-    """About U Vᵀ for each matrix `[..., n, m]` of singular value decomposition U S Vᵀ, by Newton-Schulz iterations.
+    """About U Vᵀ for each matrix of `[B, n, m]` with singular value decomposition U S Vᵀ, by Newton-Schulz iterations.
 
     The singular values end between 0.68 and 1.21 where they were above 1/500 of the Frobenius norm, and never above
     1.21. Works in bfloat16 on a GPU, in float32 or better on a CPU, where bfloat16 is often emulated.
@@ -26,12 +26,10 @@ def orthogonalised(G: Tensor) -> Tensor:
     a, b, c = COEFFICIENTS
     X = G.to(torch.promote_types(G.dtype, torch.float32) if G.is_cpu else torch.bfloat16)
     X = X.mT if X.shape[-2] > X.shape[-1] else X  # the smaller Gram matrix
-    shape, X = X.shape, X.reshape(-1, *X.shape[-2:])
     X = X / X.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)  # no singular value is above 1
     for _ in range(ITERATIONS):
         A = X @ X.mT
         X = torch.baddbmm(X, torch.baddbmm(A, A, A, beta=b, alpha=c), X, beta=a)  # a X + (b A + c A²) X
-    X = X.view(shape)
     return (X.mT if G.shape[-2] > G.shape[-1] else X).to(G.dtype)
 
 
@@ -46,11 +44,11 @@ class Muon(Optimizer):
     def __init__(
         self, params: Iterable[Any], lr: float = 0.02, weight_decay: float = 0.0, momentum: float = 0.95
     ) -> None:
-        """Raises `ValueError` where a parameter is not a matrix."""
+        """Parameters are matrices, or stacks of them `[..., n, m]`. Raises `ValueError` where one is not."""
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
         for group in self.param_groups:
             for p in group["params"]:
-                if p.ndim != 2:
+                if p.ndim < 2:
                     raise ValueError(f"Muon is for matrices: a parameter has the shape {list(p.shape)}")
 
     @torch.no_grad()
@@ -60,7 +58,7 @@ class Muon(Optimizer):
             same = defaultdict(list)
             for p in group["params"]:
                 if p.grad is not None:
-                    same[p.shape, p.device, p.dtype].append(p)
+                    same[p.shape[-2:], p.device, p.dtype].append(p)
             for parameters in same.values():
                 self._update(parameters, group["lr"], group["weight_decay"], group["momentum"])
         return loss
@@ -73,10 +71,14 @@ class Muon(Optimizer):
         gradients = [p.grad for p in parameters if p.grad is not None]
         buffers = [self.state[p]["momentum_buffer"] for p in parameters]
         torch._foreach_lerp_(buffers, gradients, 1 - momentum)
-        updates = orthogonalised(torch.stack(torch._foreach_lerp(gradients, buffers, momentum)))
-        rows, columns = parameters[0].shape
+        rows, columns = parameters[0].shape[-2:]
+        looked_ahead = [x.reshape(-1, rows, columns) for x in torch._foreach_lerp(gradients, buffers, momentum)]
+        updates = orthogonalised(torch.cat(looked_ahead)).split([len(x) for x in looked_ahead])
         torch._foreach_mul_(parameters, 1 - lr * weight_decay)
-        torch._foreach_add_(parameters, updates.unbind(), alpha=-lr * math.sqrt(max(1, rows / columns)))
+        scaled = -lr * math.sqrt(max(1, rows / columns))
+        torch._foreach_add_(
+            parameters, [u.view(p.shape) for u, p in zip(updates, parameters, strict=True)], alpha=scaled
+        )
 
 
 class Together(Optimizer):
