@@ -639,7 +639,7 @@ def test_an_extractor_is_trained_on_the_users_own_images_and_found_by_its_runs(
         ("spent", b"an hour\n", "spent does not say how many seconds"),
         ("curves.csv", b"examples,name,value\n64,loss,low\n", "curves.csv does not hold the curves of a run"),
         ("last.ckpt", b"half a checkpoint", "last.ckpt is damaged: remove it"),
-        ("record.json", b"{}", "record.json is no valid record"),
+        ("record.json", b"{}", "record.json is not a valid record"),
     ],
 )
 def test_a_damaged_file_of_a_run_is_named_and_stops_no_other_run(

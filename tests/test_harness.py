@@ -63,11 +63,6 @@ def test_training_that_stopped_ends_as_if_it_never_had(
     assert_trained_alike(resumed(stopped), whole)
 
 
-@ON_THE_FINISHED_RUN
-def test_a_run_that_stopped_ends_as_one_that_never_did(finished_run: Path, tmp_path: Path) -> None:
-    assert_the_same(resumed(train.prepare(experiment(tmp_path, "vae"))), finished_run)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("model", sorted(choices("model")))
 def test_a_run_of_every_model_that_stopped_ends_as_one_that_never_did(model: str, tmp_path: Path) -> None:
@@ -199,7 +194,7 @@ def test_a_configuration_that_was_edited_under_way_is_refused(tmp_path: Path) ->
         train.carry_out(folder, silent)
     assert not (folder / "record.json").exists()
     content["model"]["latent"] -= 1
-    content["runtime"]["threads"] = 2  # how it runs may change
+    content["runtime"]["limit_minutes"] = 90.0  # how it runs may change
     file.write_text(yaml.safe_dump(content))
 
     def reached(progress: Progress) -> None:
@@ -224,6 +219,7 @@ def test_code_that_changed_under_way_is_refused_unless_it_is_said(
     assert "of yesterday" in read_record(folder).environment["changed under way"]
 
 
+@pytest.mark.usefixtures("unscored")
 def test_validation_that_cannot_be_computed_fails_no_run_and_is_no_divergence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -232,10 +228,11 @@ def test_validation_that_cannot_be_computed_fails_no_run_and_is_no_divergence(
 
     absent = {"nll": Score("nats/example", 1, absent=Absence("failed", "singular"))}
     monkeypatch.setattr(train._Run, "_evaluate_on", lambda self, split, *metrics: absent)
-    record = read_record(carry_out(tmp_path, "vae"))
+    folder = carry_out(tmp_path, "vae")
+    record = read_record(folder)
     assert (record.status, record.reason) == ("finished", None)
     assert record.scores["selection"].absent is not None
-    assert record.scores["nll"].value is not None
+    assert (folder / "model.safetensors").is_file()
 
 
 def test_a_run_that_diverges_is_recorded_with_when_and_how(tmp_path: Path) -> None:
@@ -380,13 +377,14 @@ def test_weights_and_biases_that_fail_or_are_missing_do_not_fail_a_run(
         raise tracking.wandb.Error("no")
 
     monkeypatch.setattr(tracking.wandb, "init", refuse)
-    with pytest.warns(UserWarning, match="goes on without it"):
+    with pytest.warns(UserWarning, match="continues without it"):
         assert read_record(carry_out(tmp_path, "vae")).status == "finished"
     monkeypatch.setattr(tracking, "_MISSING", "No module named 'wandb'")
     with pytest.warns(UserWarning, match="is not there"):
         assert read_record(carry_out(tmp_path, "vae")).status == "finished"
 
 
+@pytest.mark.slow
 def test_an_offline_run_shows_its_scores_in_the_terminal_viewer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -272,9 +272,9 @@ def test_publishing_copies_once_and_never_overwrites(finished_run: Path, tmp_pat
         ({"git": None}, "not committed"),
         ({"kind": "trial"}, "evidence for a study"),
         ({"dataset": {"publishable": False, "note": "it differs"}}, "never published: it differs"),
-        ({"seconds": "long"}, "no valid record: seconds"),
-        ({"colour": "red"}, "no valid record: colour"),
-        ({"status": "great"}, "no valid record: status"),
+        ({"seconds": "long"}, "not a valid record: seconds"),
+        ({"colour": "red"}, "not a valid record: colour"),
+        ({"status": "great"}, "not a valid record: status"),
     ],
 )
 def test_what_is_no_evidence_is_not_published(
@@ -291,7 +291,7 @@ def test_a_number_that_is_none_is_no_score(finished_run: Path, tmp_path: Path, n
     content = json.loads((finished_run / "record.json").read_text())
     content["scores"]["nll"]["value"] = "HERE"
     (tmp_path / "record.json").write_text(json.dumps(content).replace('"HERE"', number))
-    with pytest.raises(BadInput, match="no valid record"):
+    with pytest.raises(BadInput, match="not a valid record"):
         read_record(tmp_path)
 
 

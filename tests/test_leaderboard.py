@@ -17,7 +17,7 @@ import pytest
 from builders import NATS_PER_DIM_BIT, TEST, absent, cost, distance, likelihood, record, spent
 from rich.console import Console
 
-from benchmark.config import Training
+from benchmark.config.experiment import Training
 from benchmark.facts import FACTS
 from benchmark.leaderboard.board import boards
 from benchmark.leaderboard.columns import LIKELIHOOD, SAMPLES, quantity
