@@ -62,7 +62,9 @@ def load_suite(name: str, overrides: Sequence[str] = (), trust: Sequence[str] = 
         if override.startswith(("data=", "model=")):
             raise BadInput(f"suite {name!r} names its data and models: drop {override}, or use `run`")
     return [
-        compose([*_names(entry.data, entry.model, suite.budget), *seed, *overrides], trust)
+        compose(
+            [*_names(entry.data, entry.model, suite.budget), *suite.settings, *entry.settings, *seed, *overrides], trust
+        )
         for seed in ([[]] if own_seed else [[f"seed={one}"] for one in suite.seeds])
         for entry in suite.experiments
     ]

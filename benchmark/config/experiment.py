@@ -219,13 +219,15 @@ class Experiment(_Strict):
 class SuiteEntry(_Strict):
     data: str
     model: str
+    settings: tuple[str, ...] = ()
 
 
 class Suite(_Strict):
-    """Every experiment with every seed, under one budget."""
+    """Every experiment with every seed, under one budget. `settings` (`training.validations=5`) are of all of them."""
 
     description: str
     budget: str
+    settings: tuple[str, ...] = ()
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)]
     experiments: Annotated[tuple[SuiteEntry, ...], Field(min_length=1)]
 
