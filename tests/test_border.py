@@ -536,7 +536,9 @@ def test_a_file_whose_values_do_not_fit_is_named(own: Path, place: str, content:
 def test_a_suite_with_an_entry_too_many_is_refused(own: Path) -> None:
     entry = {"data": "digits", "model": "vae", "seeds": 3}
     write(own, suite__mine={"description": "x", "budget": "smoke", "seeds": [0], "experiments": [entry]})
-    assert "unknown option of experiments.0 'seeds' (allowed: data, model, settings)" in refusal(benchmark("suite", "mine"))
+    assert "unknown option of experiments.0 'seeds' (allowed: data, model, settings)" in refusal(
+        benchmark("suite", "mine")
+    )
 
 
 # Whose commit it is -------------------------------------------------------------------------------------------------
