@@ -117,7 +117,7 @@ def test_entropy_stands_among_the_references_in_each_unit():
 # No model gets below it ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("steps", "size"), [(30, 32), pytest.param(100, 64, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("steps", "size"), [(50, 64), pytest.param(100, 64, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("experiment", load_suite("truth"), ids=lambda experiment: experiment.model.name)
 def test_no_model_beats_the_entropy_and_training_approaches_it(experiment, steps, size):
     """The short version of `make truth`: few steps, part of validation."""
