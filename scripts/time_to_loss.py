@@ -23,10 +23,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-from benchmark.bench import loop_seconds
 from benchmark.data.base import data_root
 from benchmark.data.text import TinyShakespeare
 from benchmark.models.transformer.gpt import GPT
+from benchmark.reference import loop_seconds
 from benchmark.spec import DataSpec
 
 LAYERS, HEADS, WIDTH, CONTEXT = 4, 4, 128, 64
