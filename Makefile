@@ -50,11 +50,11 @@ truth: setup ## every model with a likelihood on data whose entropy is known, ju
 list: setup ## models, datasets and suites
 	@$(BIN)/python -m benchmark list
 
-test: setup ## the quick tests: laws, units, records; minutes
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
+test: setup ## the quick tests: laws, units, records; under 6 minutes on two slow cores
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow"
 
 test-all: setup ## every test, the slow ones too
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 lint: setup ## ruff, for style and for faults
 	$(BIN)/ruff check .
@@ -63,7 +63,7 @@ lint: setup ## ruff, for style and for faults
 types: setup ## mypy, strict
 	$(BIN)/mypy
 
-reproduce: setup ## run RECORD=FILE again and say whether it comes back (exit code 0, 3: differs, 4: not comparable)
+reproduce: setup ## run RECORD=FILE again and say whether it is reproduced (exit code 0, 3: differs, 4: not comparable)
 	$(BIN)/python -m benchmark verify $(RECORD)
 
 report: setup ## how reproducible the committed records are, or those of SUITES="digits mnist", as HTML and Markdown

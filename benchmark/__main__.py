@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -33,7 +33,7 @@ RECORDS = Path("leaderboards/records")  # the committed ones
 
 
 class Stopped(Exception):
-    """Somebody pressed Ctrl-C, or sent SIGTERM; the message says how to go on."""
+    """The user pressed Ctrl-C, or something sent SIGTERM; the message says how to resume."""
 
 
 class _Verbs(click.Group):
@@ -44,8 +44,7 @@ class _Verbs(click.Group):
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         if args and args[0] not in self.commands and not args[0].startswith("-"):
-            shown = [name for name, command in self.commands.items() if not command.hidden]
-            raise unknown("verb", args[0], shown)
+            raise unknown("verb", args[0], self.commands)
         return super().resolve_command(ctx, args)
 
 
@@ -113,36 +112,38 @@ def data(name: str, trust: tuple[str, ...]) -> None:
 @cli.command()
 @_SETTINGS
 @click.option("--resume", type=click.Path(path_type=Path), help="Go on with the run in this folder.")
-@click.option("--changed-code", is_flag=True, help="With --resume: go on although the code changed since it began.")
+@click.option(
+    "--changed-code", is_flag=True, help="With --resume: continue although the code changed since the run began."
+)
 @_TRUST
 def run(overrides: tuple[str, ...], resume: Path | None, changed_code: bool, trust: tuple[str, ...]) -> None:
     """Train and score one model: model=vae data=digits budget=quick seed=0 model.latent=16 ...
 
     With --resume only runtime.* may be given, as in runtime.limit_minutes=90.
     """
-    from benchmark.config import compose
+    from benchmark.config import compose, resumed
     from benchmark.launch import Display
 
     if changed_code and resume is None:
         raise BadInput("--changed-code is about a run that resumes: give --resume RUN, or drop it")
-    experiment = None if resume else compose(overrides, trust)
+    experiment = resumed(resume, overrides, trust) if resume else compose(overrides, trust)
     with Display() as display:
+        display.show(experiment.title, {"phase": "importing torch", "examples": 0, "total": 1})
         from benchmark import train
 
-        folder = resume or train.prepare(cast(Any, experiment))
-        title = f"{folder.parent.name} on {folder.parent.parent.name}, {folder.name}"
+        folder = resume or train.prepare(experiment)
         try:
             again = overrides if resume else ()
             train.carry_out(
                 folder,
-                lambda progress: display.show(title, asdict(progress)),
+                lambda progress: display.show(experiment.title, asdict(progress)),
                 trust,
                 overrides=again,
                 changed_code=changed_code,
             )
         except KeyboardInterrupt:
             raise Stopped(
-                f"go on with: python -m benchmark run --resume {quote(str(folder))}{_trusting(trust)}"
+                f"resume with: python -m benchmark run --resume {quote(str(folder))}{_trusting(trust)}"
             ) from None
     sys.exit(_show_runs([folder]))
 
@@ -155,7 +156,7 @@ def run(overrides: tuple[str, ...], resume: Path | None, changed_code: bool, tru
 def suite(name: str, overrides: tuple[str, ...], fresh: bool, trust: tuple[str, ...]) -> None:
     """Run suite NAME; jobs=2 runs so many at a time, other settings apply to every experiment.
 
-    What has a record is skipped, and a run that was stopped goes on where it stopped.
+    Runs that have a record are skipped, and one that was stopped is resumed.
     """
     outcomes = _run_suite(name, overrides, fresh, trust)
     code = _show_runs([outcome.folder for outcome in outcomes if outcome.record is not None and outcome.folder])
@@ -173,7 +174,7 @@ def suite(name: str, overrides: tuple[str, ...], fresh: bool, trust: tuple[str, 
 def truth(overrides: tuple[str, ...], records: Path | None, target: Path | None, trust: tuple[str, ...]) -> None:
     """Run suite `truth`, on data whose entropy is known, and judge what the models report by it.
 
-    model=NAME runs that model, which may be your own, on each dataset of its kind; data=NAME runs one dataset alone.
+    model=NAME runs that model, which may be your own, on each dataset of its kind; data=NAME runs only that dataset.
     """
     from benchmark.console import console
     from benchmark.leaderboard.truth import truth_page, truth_table, verdicts
@@ -218,8 +219,9 @@ def sweep(overrides: tuple[str, ...], trust: tuple[str, ...]) -> None:
                     or seeds: seeds=3 initialisations with as many orders of the data
     name=NAME       of the study; otherwise it follows from all that decides what the study finds
     storage=URL     any storage of Optuna's; by default a journal below runs/
+    continue=STUDY  more trials of a committed study, leaderboards/studies/DATA/NAME.jsonl: its trials count
 
-    The same command goes on with a study that was stopped. Other settings apply to every trial.
+    Repeat the command to continue a study that was stopped. Other settings apply to every trial.
     """
     from benchmark.sweep.command import plan_of
 
@@ -240,8 +242,8 @@ def sweep(overrides: tuple[str, ...], trust: tuple[str, ...]) -> None:
 def confirm(study: Path, overrides: tuple[str, ...], trust: tuple[str, ...]) -> None:
     """Train the best setting of STUDY again on fresh seeds: runs/studies/NAME seeds=5 workers=2 [storage=URL].
 
-    Under the study's budget, and under the standard one beside the tuned setting; on validation alone. Shows by how
-    much the study was too good, says whether the setting beats the tuned one, and writes it to tuned.yaml in the
+    Under the study's budget, and under the standard one beside the tuned setting; on the validation split only. Shows
+    by how much the study was too good, says whether the setting beats the tuned one, and writes it to tuned.yaml in the
     study's folder. Exit code 1: it does not beat the tuned setting.
     """
     from benchmark.leaderboard.sensitivity import confirmation_lines
@@ -263,7 +265,7 @@ def confirm(study: Path, overrides: tuple[str, ...], trust: tuple[str, ...]) -> 
 @cli.command()
 @click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
 @_TRUST
-@click.option("--renew", is_flag=True, help="Score what is outdated alone, into the record of a copy of the run.")
+@click.option("--renew", is_flag=True, help="Score only what is outdated, into the record of a copy of the run.")
 def evaluate(folder: Path, trust: tuple[str, ...], renew: bool) -> None:
     """Score the model in the folder RUN again and print the scores. Its record stays as it is."""
     from benchmark import again
@@ -273,6 +275,39 @@ def evaluate(folder: Path, trust: tuple[str, ...], renew: bool) -> None:
         return
     scores = again.score_again(folder, trust)
     click.echo(json.dumps({name: asdict(score) for name, score in scores.items()}, indent=1))
+
+
+@cli.command()
+@click.option("--records", type=click.Path(path_type=Path), default=RECORDS, show_default=True)
+@_TRUST
+def recount(records: Path, trust: tuple[str, ...]) -> None:
+    """Count the FLOPs of records anew that were counted otherwise than today, into recounted.json beside their folder.
+
+    Boards then show these. Exit code 1: some could not be counted.
+    """
+    from benchmark.facts import COSTS
+    from benchmark.leaderboard.recounted import Recounted, as_json, outdated, read_recounted
+    from benchmark.record import read_records, write_atomic
+
+    problems: list[str] = []
+    version, target = COSTS["flops_per_example"].version, records.parent / "recounted.json"
+    recounted = read_recounted(target)
+    wanted = outdated(read_records(records, problems).values(), recounted, version)
+    for name, record in wanted.items():
+        from benchmark.again import count_again
+
+        try:
+            score = count_again(record, trust)
+        except BadInput as error:
+            problems.append(f"{record.model} on {record.data}: {error}")
+            continue
+        if score.value is None:
+            problems.append(f"{record.model} on {record.data}: {score.absent.reason if score.absent else 'no FLOPs'}")
+            continue
+        recounted[name] = Recounted(flops_per_example=score.value, version=version)
+        click.echo(f"{record.model} on {record.data}: {score.value:,.0f} FLOPs an example")
+    click.echo(write_atomic(target, as_json(recounted)) if wanted else f"every count below {records} is of today")
+    sys.exit(_named(problems))
 
 
 @cli.command()
@@ -313,7 +348,7 @@ def publish(folder: Path, target: Path) -> None:
 @click.option("--against", type=click.Path(path_type=Path), metavar="RUN", help="Run nothing: compare with this run.")
 @_TRUST
 def verify(path: Path, overrides: tuple[str, ...], records: Path, against: Path | None, trust: tuple[str, ...]) -> None:
-    """Run again what RECORD holds, and say whether its scores come back. runtime.* may be given anew.
+    """Repeat the run that RECORD holds, and say whether its scores are reproduced. runtime.* may be given anew.
 
     Exit code 0: they agree, 3: they differ, 4: not comparable.
     """
@@ -425,7 +460,7 @@ def sync(runs: Path) -> None:
 @cli.command()
 @click.argument("files", metavar="RECORD...", nargs=-1, required=True, type=click.Path(path_type=Path))
 def check(files: tuple[Path, ...]) -> None:
-    """Say whether records that somebody hands in are well-formed; nothing that they name is imported."""
+    """Say whether submitted records are well-formed; nothing that they name is imported."""
     from benchmark.facts import COSTS
     from benchmark.metrics import METRICS
     from benchmark.metrics.extractors import PINNED
@@ -491,7 +526,7 @@ def compare_(a: str, b: str, data: str | None, budget: str, metric: str | None, 
     found, current = _published([records], problems)
     try:
         one, two = (side(name, found, current, data, budget) for name in (a, b))
-        result = compare(one, two, metric)
+        result = compare(one, two, metric, problems)
     except NotComparable as reason:
         click.echo(f"not comparable: {reason}", err=True)
         sys.exit(4)
@@ -559,52 +594,33 @@ def bench(cases: tuple[str, ...], rounds: int, reference: Path | None, trust: tu
     sys.exit(int(any(row.verdict.startswith("over") for row in rows)))
 
 
-@cli.command(hidden=True)
-@click.option("--resume", type=click.Path(path_type=Path))
-@_TRUST
-def work(resume: Path | None, trust: tuple[str, ...]) -> None:
-    """Carry out one experiment for `suite`: configuration on standard input, progress as JSON lines on output."""
-    from benchmark import train
-    from benchmark.config import from_container
-
-    sink = sys.stdout
-    sys.stdout = sys.stderr  # nobody else may speak on the channel
-
-    def say(event: dict[str, Any]) -> None:
-        print(json.dumps(event), file=sink, flush=True)
-
-    folder = resume or train.prepare(from_container(json.load(sys.stdin), trust))
-    say({"folder": str(folder)})
-    train.carry_out(folder, lambda progress: say(asdict(progress)), trust)
-
-
 def _run_again(record: Path, experiment: Experiment, trust: tuple[str, ...]) -> Path:
     """The folder of a new run of `experiment`, which is that of `record`."""
-    from benchmark import train
     from benchmark.launch import Display
 
-    folder = train.prepare(experiment)
-    try:
-        with Display() as display:
+    with Display() as display:
+        display.show(experiment.title, {"phase": "importing torch", "examples": 0, "total": 1})
+        from benchmark import train
+
+        folder = train.prepare(experiment)
+        try:
             train.carry_out(folder, lambda progress: display.show(experiment.title, asdict(progress)), trust)
-    except KeyboardInterrupt:
-        first = f"python -m benchmark run --resume {quote(str(folder))}{_trusting(trust)}"
-        then = f"python -m benchmark verify {quote(str(record))} --against {quote(str(folder))}"
-        raise Stopped(f"go on with: {first} && {then}") from None
+        except KeyboardInterrupt:
+            first = f"python -m benchmark run --resume {quote(str(folder))}{_trusting(trust)}"
+            then = f"python -m benchmark verify {quote(str(record))} --against {quote(str(folder))}"
+            raise Stopped(f"resume with: {first} && {then}") from None
     return folder
 
 
 def _trusting(packages: Sequence[str]) -> str:
-    """The options that a command which goes on with a run has to repeat."""
+    """The options that a command which resumes a run has to repeat."""
     return "".join(f" --trust {package}" for package in packages)
 
 
 def _named(problems: Sequence[str]) -> int:
     """Name the files that were skipped; exit code 1 where there are some, since what was made lacks them."""
-    from benchmark.record import name_skipped
-
-    for problem in problems:
-        name_skipped(problem)
+    for problem in dict.fromkeys(problems):
+        click.echo(f"skipped: {problem}", err=True)
     return int(bool(problems))
 
 
@@ -664,7 +680,7 @@ def _run_suite(name: str, overrides: tuple[str, ...], fresh: bool, trust: tuple[
         with Display() as display:
             return run_suite(experiments, int(given.get("jobs", default_jobs())), display, fresh, trust)
     except KeyboardInterrupt:
-        raise Stopped("the same command goes on where it stopped") from None
+        raise Stopped("repeat the command to resume") from None
 
 
 def _of_the_truth(overrides: Sequence[str], trust: Sequence[str]) -> list[Experiment]:
@@ -685,21 +701,28 @@ def _of_the_truth(overrides: Sequence[str], trust: Sequence[str]) -> list[Experi
         known = sorted({entry.data for entry in suite.experiments})
         raise BadInput(f"{' '.join(overrides)}: suite truth has nothing there: it is on {' and '.join(known)}")
     seeds = [[]] if any(other.startswith("seed=") for other in others) else [[f"seed={seed}"] for seed in suite.seeds]
+    own_length = any(other.startswith(("budget", "examples.")) for other in others)
+    lengths = {pair: [] if own_length else _length_of_the_truth(*pair, suite.budget) for pair in pairs}
     return [
-        compose([f"data={data}", f"model={model}", f"budget={suite.budget}", *seed, *others], trust)
+        compose([f"data={data}", f"model={model}", f"budget={suite.budget}", *length, *seed, *others], trust)
         for seed in seeds
-        for data, model in pairs
+        for (data, model), length in lengths.items()
     ]
 
 
-@cli.command("trials", hidden=True)
-def trials_() -> None:
-    """Carry out trials for `sweep`: tasks as JSON lines on standard input, events on output."""
-    from benchmark.launch import serve_trials
+def _length_of_the_truth(data: str, model: str, budget: str) -> list[str]:
+    """The setting that says how long an untuned model trains: on the fewest examples that a model of the suite sees."""
+    from benchmark.config import load_suite, tuned_identity
 
-    sink = sys.stdout
-    sys.stdout = sys.stderr  # nobody else may speak on the channel
-    serve_trials(sys.stdin, lambda event: print(json.dumps(event), file=sink, flush=True))
+    if tuned_identity(data, model, budget) is not None:
+        return []
+    known = [one.budget.examples for one in load_suite("truth") if one.data.name == data]
+    if not known:
+        return []
+    fewest = min(known)
+    said = f"it trains on {fewest:,} examples, or on N with budget.examples=N"
+    click.echo(f"nothing is tuned for {model} on {data}: {said}", err=True)
+    return [f"budget.examples={fewest}"]
 
 
 def _carry_out(plan: Any, workers: int, storage: str | None) -> Any:
@@ -711,7 +734,7 @@ def _carry_out(plan: Any, workers: int, storage: str | None) -> Any:
         with Display() as display:
             summary = sweep(plan, workers, storage, display)
     except KeyboardInterrupt:
-        raise Stopped("the same command goes on where it stopped") from None
+        raise Stopped("repeat the command to resume") from None
     counts = ", ".join(f"{n} {state}" for state, n in sorted(summary.counts.items()) if n)
     click.echo(f"{summary.name}: {counts}")
     return summary
@@ -767,7 +790,7 @@ def _show_runs(folders: list[Path]) -> int:
 
 def main() -> None:
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a locale without these letters is no reason to fail
+        if isinstance(stream, io.TextIOWrapper):  # a locale without these letters should not make it fail
             stream.reconfigure(errors="backslashreplace")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what `kill` and Slurm send stops as Ctrl-C does
     try:
@@ -784,7 +807,7 @@ def main() -> None:
         click.echo(f"error: {where}{error.strerror or error}: make room there, or name another place", err=True)
         sys.exit(2)
     except (Stopped, click.Abort) as stop:
-        from benchmark.launch import STOPPED
+        from benchmark.server import STOPPED
 
         click.echo(f"stopped; {stop}".rstrip("; "), err=True)
         sys.exit(STOPPED)

@@ -8,12 +8,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 from benchmark import record as records
-from benchmark.build import restore
+from benchmark.build import build_data, build_model, restore
+from benchmark.config import from_container
 from benchmark.evaluate import METRICS, Result, draw_samples, evaluate, load_judge, references
 from benchmark.record import Record, read_record
 from benchmark.spec import BadInput, Score
 from benchmark.tracking import save_samples
-from benchmark.train import device_named, extractor_of, final_protocol, outliers
+from benchmark.train import count_flops, device_named, extractor_of, final_protocol, outliers
 
 
 def score_again(folder: Path, trust: tuple[str, ...] = ()) -> dict[str, Score]:
@@ -68,6 +69,13 @@ def renew(folder: Path, trust: tuple[str, ...] = ()) -> Path:
     shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("record.json", "lock", "wandb", "last.ckpt"))
     records.write_record(copy, renewed)
     return copy
+
+
+def count_again(record: Record, trust: tuple[str, ...] = ()) -> Score:
+    """The FLOPs of training on an example as they are counted today, from a record's configuration alone."""
+    experiment = from_container(record.config, trust)
+    data = build_data(experiment.data, experiment.runtime.data_root)
+    return count_flops(experiment, data, build_model(experiment, data.spec))
 
 
 def _evaluate(folder: Path, trust: tuple[str, ...], names: list[str] | None) -> tuple[Result, dict[str, object]]:

@@ -27,7 +27,7 @@ from benchmark.config import Experiment, choices, compose
 from benchmark.console import Heading, Sheet
 from benchmark.loop import Hooks, Loop, Plan, Stream, has_bfloat16, seed_everything
 from benchmark.record import hardware
-from benchmark.reference import Machine
+from benchmark.reference import Machine, loop_seconds
 from benchmark.spec import Batch
 from benchmark.train import device_named, make_plan, make_trainer, quiet_libraries
 
@@ -222,14 +222,6 @@ def as_machine(rows: Sequence[Row]) -> Machine:
         loop_seconds=round(loop_seconds(), 2),
         examples_per_second=rates,
     )
-
-
-def loop_seconds() -> float:
-    """How long ten million additions take in a plain Python loop: the speed of a machine in one number."""
-    total, before = 0, time.perf_counter()
-    for i in range(10_000_000):
-        total += i
-    return time.perf_counter() - before
 
 
 def as_table(rows: Sequence[Row]) -> Sheet:

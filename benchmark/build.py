@@ -109,9 +109,10 @@ def check_options(group: str, cls: type, options: Mapping[str, Any], given: tupl
         if name not in parameters:
             raise unknown(f"option of {group}", name, parameters)
         try:
-            if isinstance(value, bool) and not _takes_switch(hints[name]):
+            hint = hints.get(name, Any)  # a user's own class may say nothing
+            if isinstance(value, bool) and not _takes_switch(hint):
                 raise BadInput(f"{group}.{name}={value}: input should not be true or false")
-            checked[name] = TypeAdapter(hints[name], config=rules).validate_python(value)
+            checked[name] = TypeAdapter(hint, config=rules).validate_python(value)
         except ValidationError as error:
             message = error.errors()[0]["msg"]
             raise BadInput(f"{group}.{name}={shown(value)}: {message[0].lower()}{message[1:]}") from error

@@ -79,7 +79,7 @@ def as_text(content: dict[str, list[dict[str, Any]]], width: int | None = None) 
         promises = ", ".join(row["capabilities"]) or "samples only"
         lines.append(entry(row["name"], f"{row['family']}: {promises}; {', '.join(row['data']) or 'nothing yet'}"))
         lines.append(entry("", row["paper"]))
-    lines.append("\nDatasets (CPU minutes of one thread for each budget)")
+    lines.append("\nDatasets (nominal minutes of each budget, in one thread of the reference machine)")
     for row in content["data"]:
         minutes = ", ".join(f"{name} {value:g}" for name, value in row["minutes"].items())
         lines.append(entry(row["name"], f"{row['modality']}: {minutes}"))

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 GAP = 2  # columns that a column of a table takes beside its cells
-WIDE = 200  # columns where nobody looks: in a pipe or a file
+WIDE = 200  # columns in a pipe or a file
 
 
 def console() -> Console:

@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 
 from benchmark.build import DataModule, GenerativeModel, SplitName, extractor_folders
-from benchmark.metrics import METRICS, anomaly, baselines, by_name, extractors, interpolation, reconstruction
-from benchmark.metrics.cost import COST, parameters, peak_memory
+from benchmark.metrics import METRICS, anomaly, baselines, by_name, cost, extractors, interpolation, reconstruction
 from benchmark.metrics.extractors.base import Extractor
 from benchmark.metrics.memorisation import nearest_in_pixels
 from benchmark.metrics.truth import impossible
@@ -48,18 +47,16 @@ from benchmark.spec import (
 )
 
 __all__ = [
-    "COST",
     "METRICS",
     "Protocol",
     "Result",
     "by_name",
+    "cost",
     "draw_samples",
     "evaluate",
     "keyed_randomness",
     "load_extractor",
     "load_judge",
-    "parameters",
-    "peak_memory",
     "references",
     "selection_metric",
 ]

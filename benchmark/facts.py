@@ -17,6 +17,10 @@ from benchmark.spec import Direction, Modality
 
 FILE = Path(__file__).with_name("facts.yaml")
 
+#: A likelihood that beats the known source of its data by more standard errors than these, and by more than this share
+#: of the source's own score (float32 likelihoods are no better than that), cannot be.
+IMPOSSIBLE_SIGMAS, ROUNDING = 5.0, 1e-4
+
 
 class Fact(BaseModel):
     """One kind of number. `facts.yaml` says what the fields mean."""
@@ -53,3 +57,10 @@ METRICS: Mapping[str, Fact] = _read("metrics")
 COSTS: Mapping[str, Fact] = _read("costs")
 DERIVED: Mapping[str, Fact] = _read("derived")
 FACTS: Mapping[str, Fact] = {**METRICS, **COSTS, **DERIVED}
+
+
+def measure(name: str, unit: str) -> str:
+    """What numbers called `name` are in: their unit, or where they have none the title of what they are."""
+    if unit != "1":
+        return unit
+    return FACTS[name].title if name in FACTS else name

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from queue import SimpleQueue
-from typing import Any, Self, TextIO
+from typing import Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -23,7 +19,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from benchmark.config import Experiment, from_container, read_yaml, validate
+from benchmark.config import Experiment, read_yaml, validate
 from benchmark.record import (
     UNFINISHED,
     Record,
@@ -37,20 +33,11 @@ from benchmark.record import (
     started_with,
 )
 from benchmark.reference import reference_seconds
+from benchmark.server import Children, Event, Task, begin
 from benchmark.spec import BadInput
-
-#: glibc returns large blocks to the system after every step otherwise: up to 28 % of a training's time in page faults.
-MALLOC = {
-    "MALLOC_MMAP_THRESHOLD_": "33554432",
-    "MALLOC_TRIM_THRESHOLD_": "17179869184",
-    "MALLOC_TOP_PAD_": "134217728",
-}
-
-Event = dict[str, Any]  # phase, examples, total, loss, rate (examples a second), left (seconds)
 
 DONE = ("finished", "pruned", "has a record")
 FAILED = ("failed", "diverged", "truncated")
-STOPPED = 130  # exit code of a process that somebody stopped
 
 
 @dataclass
@@ -101,6 +88,12 @@ class Display:
     def plan(self, title: str, kind: str, seconds: float) -> None:
         """One more will run, for so long at most."""
         self._rows[title] = _Row(kind, seconds=seconds)
+
+    def say(self, note: str) -> None:
+        """Say it in the last line until another note takes its place. Without a terminal: once, as a line."""
+        self.note = note
+        if note and not self.console.is_terminal:
+            self.console.print(note, highlight=False, soft_wrap=True)
 
     def begin(self, title: str) -> None:
         """`title` runs from now on; nothing is printed yet."""
@@ -200,6 +193,13 @@ class Outcome:
     problem: str = ""  # why there is no record
 
 
+def import_once(display: Display) -> None:
+    """Have the server import what runs need, which takes some seconds. Raises `BadInput` where it cannot."""
+    display.say("importing torch")
+    begin()
+    display.say("")
+
+
 def default_jobs() -> int:
     """Processes at once: one a core, since one thread each is faster than many threads each; one where a GPU is."""
     return 1 if shutil.which("nvidia-smi") else cores()
@@ -216,10 +216,10 @@ def run_suite(
     fresh: bool = False,
     trust: Sequence[str] = (),
 ) -> list[Outcome]:
-    """Run every experiment that has no record yet, `jobs` at a time, and go on past failures.
+    """Run every experiment that has no record yet, `jobs` at a time, and continue after failures.
 
     Each runs in a process of its own with its share of the cores. Unless `fresh`, a run of the same configuration,
-    seed and code that has finished counts as done, and one that was stopped goes on where it stopped. `trust` lists
+    seed and code that has finished counts as done, and one that was stopped is resumed. `trust` lists
     packages outside the benchmark whose classes the experiments name.
     """
     if jobs < 1:
@@ -227,6 +227,7 @@ def run_suite(
     done, stopped = ({}, {}) if fresh else (_finished(experiments), _stopped(experiments))
     threads = max(1, cores() // jobs)
     display.expect(experiments, jobs)
+    children = Children()
 
     def one(experiment: Experiment) -> Outcome:
         earlier = done.get(_identity(experiment))
@@ -235,37 +236,16 @@ def run_suite(
         display.show(experiment.title, {"phase": "has a record", "examples": 1, "total": 1})
         return Outcome(experiment, earlier, read_record(earlier))
 
-    children = _Children()
+    if any(_identity(experiment) not in done for experiment in experiments):
+        import_once(display)
     pool = ThreadPoolExecutor(jobs)
     try:
         return list(pool.map(one, experiments))
-    except KeyboardInterrupt:  # a terminal tells the children too, `kill` tells this process alone
-        pool.shutdown(wait=False, cancel_futures=True)
+    except KeyboardInterrupt:
         children.stop()
         raise
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-@dataclass
-class _Children:
-    """The processes of a suite, so that they can be told to stop: those too that are just starting."""
-
-    begun: list[subprocess.Popen[str]] = field(default_factory=list)
-    stopping: bool = False
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def add(self, child: subprocess.Popen[str]) -> None:
-        with self.lock:
-            self.begun.append(child)
-            if self.stopping:
-                child.terminate()
-
-    def stop(self) -> None:
-        with self.lock:
-            self.stopping = True
-            for child in self.begun:
-                child.terminate()
 
 
 def _in_process(
@@ -274,133 +254,27 @@ def _in_process(
     threads: int,
     display: Display,
     trust: Sequence[str],
-    children: _Children,
+    children: Children,
 ) -> Outcome:
-    """A child process that takes the experiment on standard input and reports progress as JSON lines on output.
-
-    It is added to `children`.
-    """
+    """Have one of `children` carry out the experiment, or resume the run in the folder `stopped`."""
     content = experiment.container()
     content["runtime"]["threads"] = content["runtime"]["threads"] or threads
-    options = [f"--trust={package}" for package in trust] + ([] if stopped is None else [f"--resume={stopped}"])
-    child = subprocess.Popen(
-        [sys.executable, "-m", "benchmark", "work", *options],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={"OMP_NUM_THREADS": str(threads), **MALLOC, **os.environ},
-    )
-    children.add(child)
-    assert child.stdin is not None
-    assert child.stdout is not None
-    errors: list[str] = []
-    reader = threading.Thread(target=lambda: errors.extend(child.stderr or ()), daemon=True)
-    reader.start()
-    folder: Path | None = None
+    child = children.start(Task(content, tuple(trust), stopped))
+    if child is None:
+        return Outcome(experiment, stopped, None, "stopped")
     phase = "starting" if stopped is None else f"going on with {stopped.name}"
     display.show(experiment.title, {"phase": phase, "examples": 0, "total": experiment.budget.examples})
-    with child:
-        with suppress(BrokenPipeError), child.stdin:  # it may have died before it listened
-            child.stdin.write(json.dumps(content))
-        for line in child.stdout:
-            event = json.loads(line)
-            if "folder" in event:
-                folder = Path(event["folder"])
-            else:
-                display.show(experiment.title, event)
-    reader.join()
-    if folder is not None and (folder / "record.json").is_file():
+    folder: Path | None = None
+    for event in child.events():
+        if "folder" in event:
+            folder = Path(event["folder"])
+        elif "phase" in event:
+            display.show(experiment.title, event)
+    if child.refused is None and folder is not None and (folder / "record.json").is_file():
         return Outcome(experiment, folder, read_record(folder))
-    problem = next((line.strip() for line in reversed(errors) if line.strip()), f"exit code {child.returncode}")
-    phase = "stopped" if child.returncode == STOPPED else f"failed: {problem}"
+    phase = "stopped" if child.stopped else f"failed: {child.problem}"
     display.show(experiment.title, {"phase": phase, "examples": 0, "total": 1})
-    return Outcome(experiment, folder, None, problem)
-
-
-class Worker:
-    """A child process that carries out one trial after another. It ends when it is closed, or when its parent dies."""
-
-    def __init__(self, threads: int, folder: Path) -> None:
-        """Its own libraries stage their files in `folder`."""
-        staging = {f"WANDB_{name}_DIR": str(folder / "wandb") for name in ("DATA", "CACHE", "CONFIG")}
-        self._child = subprocess.Popen(
-            [sys.executable, "-m", "benchmark", "trials"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={"OMP_NUM_THREADS": str(threads), **MALLOC, **staging, **os.environ},
-        )
-        self._errors: list[str] = []
-        self._reader = threading.Thread(target=lambda: self._errors.extend(self._child.stderr or ()), daemon=True)
-        self._reader.start()
-
-    def send(self, message: Event) -> None:
-        """A task, or an answer. A child that is gone hears nothing; `receive` says so."""
-        assert self._child.stdin is not None
-        with suppress(BrokenPipeError):
-            self._child.stdin.write(json.dumps(message) + "\n")
-            self._child.stdin.flush()
-
-    def receive(self) -> Event | None:
-        """What it says next; `None` when it has died."""
-        assert self._child.stdout is not None
-        line = self._child.stdout.readline()
-        return json.loads(line) if line.endswith("\n") else None
-
-    @property
-    def problem(self) -> str:
-        """Why it died, in a line."""
-        self._child.wait()
-        self._reader.join()
-        said = next((line.strip() for line in reversed(self._errors) if line.strip()), "")
-        return said or f"exit code {self._child.returncode}"
-
-    @property
-    def pid(self) -> int:
-        return self._child.pid
-
-    def close(self) -> None:
-        self._child.kill()
-        self._child.wait()
-
-
-def serve_trials(tasks: TextIO, say: Callable[[Event], None]) -> None:
-    """What a `Worker` does: trials from `tasks`, a JSON line each, until it is closed.
-
-    A task has `config`, `folder` and `group`. What is said: progress; `score` and `examples` after each validation,
-    which waits for the line `{"go_on": …}`; and at the end `done`, or `refused` with the reason.
-    """
-    from benchmark import train
-
-    lines: SimpleQueue[str] = SimpleQueue()
-
-    def read() -> None:
-        for line in tasks:
-            lines.put(line)
-        os._exit(0)  # the parent is gone: nobody wants what this process is doing
-
-    threading.Thread(target=read, daemon=True).start()
-
-    def go_on(score: float, examples: int) -> bool:
-        say({"score": score, "examples": examples})
-        return bool(json.loads(lines.get())["go_on"])
-
-    while True:
-        task = json.loads(lines.get())
-        folder = Path(task["folder"])
-        try:
-            experiment = from_container(task["config"], task["trust"])
-            if started_with(folder) != code_identity(experiment.targets):  # what other code began is begun anew
-                (folder / "last.ckpt").unlink(missing_ok=True)
-                train.prepare(experiment, folder)
-            errand = train.Errand("trial", task["group"], go_on)
-            train.carry_out(folder, lambda progress: say(asdict(progress)), experiment.trust, errand)
-        except BadInput as error:
-            say({"refused": str(error)})
-        else:
-            say({"done": True})
+    return Outcome(experiment, folder, None, child.problem)
 
 
 Identity = tuple[str, tuple[tuple[str, int], ...]]
@@ -422,7 +296,7 @@ def _finished(experiments: Sequence[Experiment]) -> dict[Identity, Path]:
 
 
 def _stopped(experiments: Sequence[Experiment]) -> dict[Identity, Path]:
-    """The folders of the runs that today's code began, and that nobody is carrying on."""
+    """The folders of the runs that today's code began, and that no process is carrying on."""
     found, codes = {}, {_identity(one): code_identity(one.targets) for one in experiments}
     for root, data in {(experiment.runtime.runs, experiment.data.name) for experiment in experiments}:
         for file in sorted(Path(root, data).glob("*/*/config.yaml")):

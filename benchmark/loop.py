@@ -1,6 +1,6 @@
 """What happens around each training step: one Lightning callback for schedule, averaging, validation and limits.
 
-Everything is counted in steps of our own (`global_step` advances once an optimiser), everything it needs to go on is
+Everything is counted in steps of our own (`global_step` advances once an optimiser), everything it needs to resume is
 in its state, and a run that was resumed ends as one that never stopped.
 """
 
@@ -21,7 +21,6 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.utils.flop_counter import FlopCounterMode
 
 from benchmark.build import GenerativeModel
 
@@ -84,7 +83,8 @@ class Hooks:
     model has diverged, `None` where it cannot be computed.
 
     `go_on` is told each such score and the number of examples, and says whether the run is worth continuing.
-    `spent` is told the wall time of training over all attempts now and then, `predicted` what training will take.
+    `spent` is told the wall time of training over all attempts now and then, `predicted` what training will take, and
+    `resumed` the number of examples at which a run resumes: what was logged after that comes again.
     """
 
     validate: Callable[[], float | None]
@@ -96,6 +96,7 @@ class Hooks:
     go_on: Callable[[float, int], bool] = lambda score, examples: True
     spent: Callable[[float], None] = lambda seconds: None
     predicted: Callable[[float], str] = lambda seconds: ""
+    resumed: Callable[[int], None] = lambda examples: None
 
 
 class Loop(Callback):
@@ -111,7 +112,6 @@ class Loop(Callback):
         self.ended = False
         self.stale = 0  # validations since the best
         self.best = math.inf
-        self.flops_per_example: float | None = None
         self.cpu_seconds = 0.0
         self.wall_seconds = 0.0
         self.training_seconds = 0.0  # without validation
@@ -144,6 +144,7 @@ class Loop(Callback):
             for mine, saved in zip(self._average, self._restored["average"], strict=True):
                 mine.copy_(saved)
             set_random_state(self._restored["random"])
+            self.hooks.resumed(self.examples)
         else:
             self.hooks.validate()  # where training starts: what diverges may end worse
         trainer.should_stop = self.ended
@@ -161,9 +162,6 @@ class Loop(Callback):
                 group["lr"] = group.setdefault("peak_lr", group["lr"]) * factor
         self._watching = (self.step + 1) % self.log_every == 0 or self.step == 0
         self._step_started = time.perf_counter()
-        if self.flops_per_example is None:
-            self._counter = FlopCounterMode(display=False)
-            self._counter.__enter__()
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Clips by the global norm. The Trainer would refuse fused optimisers in bfloat16, and manual optimisation."""
@@ -179,9 +177,6 @@ class Loop(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if self.flops_per_example is None:
-            self._counter.__exit__(None, None, None)
-            self.flops_per_example = self._counter.get_total_flops() / self.plan.batch_size
         self.step += 1
         self.update_average()
         if self._watching:
@@ -298,7 +293,7 @@ class Loop(Callback):
 
 _COUNTERS = (
     *("step", "status", "reason", "ended", "stale", "best"),
-    *("flops_per_example", "cpu_seconds", "wall_seconds", "training_seconds"),
+    *("cpu_seconds", "wall_seconds", "training_seconds"),
 )
 
 

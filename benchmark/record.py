@@ -25,7 +25,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, 
 
 from benchmark.config import identity, name_today
 from benchmark.identity import version_1
-from benchmark.spec import BadInput, Score
+from benchmark.spec import BadInput, Modality, Score
 from benchmark.traces import traces
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class _Seeds(BaseModel):
 class _DataConfig(BaseModel):
     name: str
     target: str
-    modality: str
+    modality: Modality
 
 
 class _ModelConfig(BaseModel):
@@ -249,6 +249,8 @@ def read_record(path: Path, as_stored: bool = False) -> Record:
     Raises `BadInput` when it is missing or malformed.
     """
     file = path / "record.json" if path.is_dir() else path
+    if file.is_symlink() and not file.exists():
+        raise BadInput(f"{file} is a link to nothing: remove it, or put back what it names")
     if not file.is_file():
         raise BadInput(f"no record at {file}: give a run's folder that holds record.json (an unfinished run has none)")
     try:
@@ -260,7 +262,7 @@ def read_record(path: Path, as_stored: bool = False) -> Record:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "the file"
         message = first["msg"].removeprefix("Value error, ")
-        raise BadInput(f"{file} is no valid record: {place}: {message}") from error
+        raise BadInput(f"{file} is not a valid record: {place}: {message}") from error
 
 
 _NOT_RECORDS = {"wandb", "artifacts", "attempts", "begun.json"}  # below a run's folder
@@ -279,7 +281,7 @@ def _under_todays_names(record: Record) -> Record:
 def read_records(folder: Path, problems: list[str] | None = None) -> dict[Path, Record]:
     """Every record below `folder`, published (`<seed>-<hash>-<run>.json`) or of local runs (`record.json`).
 
-    What is no record is skipped and named: in `problems`, a line each, or on standard error where none are given.
+    What is not a record is skipped and named: in `problems`, a line each, or on standard error where none are given.
     """
     found = {}
     for file in record_files(folder):
@@ -572,7 +574,7 @@ def code_hash() -> str:
     return _object("tree", _entries({"benchmark": _tree(_PACKAGE, without=inside), "configs": _tree(configs)})).hex()
 
 
-#: What is no code: leftovers of the interpreter, of the system and of editors.
+#: What is not code: leftovers of the interpreter, of the system and of editors.
 _LEFTOVERS = re.compile(r"__pycache__|wandb|\..*|.*\.pyc|.*~|.*\.(swp|orig|rej)")
 
 

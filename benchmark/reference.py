@@ -6,6 +6,7 @@ setting in one thread under the harness. `python -m benchmark bench --reference 
 
 from __future__ import annotations
 
+import time
 from functools import cache
 from pathlib import Path
 from typing import Annotated
@@ -68,6 +69,14 @@ def comparison(experiment: Experiment, seconds: float) -> str:
     factor = seconds / reference_seconds(experiment)
     how = f"{factor:.1f} times slower than" if factor >= 1.1 else f"{1 / factor:.1f} times faster than"
     return f"{how if not 0.9 < factor < 1.1 else 'as fast as'} the reference: about {in_words(seconds)}"
+
+
+def loop_seconds() -> float:
+    """How long ten million additions take in a plain Python loop: the speed of a machine in one number."""
+    total, before = 0, time.perf_counter()
+    for i in range(10_000_000):
+        total += i
+    return time.perf_counter() - before
 
 
 def in_words(seconds: float) -> str:

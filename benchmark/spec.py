@@ -27,7 +27,7 @@ Positive = Annotated[float, Gt(0)]
 
 
 class BadInput(Exception):
-    """What the user gave is not acceptable. One line: what was given, what is allowed, what to do."""
+    """Invalid input. One line: what was given, what is allowed, what to do."""
 
     def __init__(self, message: str) -> None:
         super().__init__(one_line(message))
@@ -64,7 +64,7 @@ class DataSpec:
     levels: int
     modality: Modality
     classes: int | None = None
-    contiguous: bool = False  # text: row b of each training batch goes on where row b of the batch before it ended
+    contiguous: bool = False  # text: row b of each training batch continues row b of the batch before it
 
     @property
     def dims(self) -> int:

@@ -101,7 +101,7 @@ def _unpack(file: Path) -> str:
         with gzip.open(file) as stream:
             content = stream.read(_MOST_BYTES + 1)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise BadInput(f"{file} is no gzip file: {error}") from error
+        raise BadInput(f"{file} is not a gzip file: {error}") from error
     if len(content) > _MOST_BYTES:
         raise BadInput(f"{file} unpacks to more than {_MOST_BYTES:,} bytes: thin its curves to {POINTS} points each")
     return content.decode("utf-8", errors="replace")
@@ -113,7 +113,7 @@ def _unpack(file: Path) -> str:
 def read_picture(file: Path) -> tuple[bytes, tuple[str, ...]] | None:
     """A PNG written anew from its pixels, and the moment that each of its rows shows; `None` where none was kept.
 
-    Raises `BadInput` where it is no PNG, or a huge one.
+    Raises `BadInput` where it is not a PNG, or a huge one.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -129,7 +129,7 @@ def read_picture(file: Path) -> tuple[bytes, tuple[str, ...]] | None:
             moments = str(image.info.get("moments", ""))
             return _png(image), tuple(moments.split("\n")) if moments else ()
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise BadInput(f"{file} is no picture: {error}") from error
+        raise BadInput(f"{file} is not a picture: {error}") from error
 
 
 def read_text(file: Path) -> str | None:

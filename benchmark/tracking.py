@@ -50,7 +50,7 @@ class Tracker:
     ) -> None:
         self._run: Any = None
         if _MISSING:
-            warnings.warn(f"Weights & Biases is not there ({_MISSING}): the run goes on without it", stacklevel=2)
+            warnings.warn(f"Weights & Biases is not there ({_MISSING}): the run continues without it", stacklevel=2)
             return
         for variable in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):
             os.environ.setdefault(variable, str(folder.resolve() / "wandb"))  # else they land in the home folder
@@ -110,7 +110,7 @@ class Tracker:
         try:
             call()
         except _FAILURES as error:
-            warnings.warn(f"Weights & Biases failed ({error}): the run goes on without it", stacklevel=3)
+            warnings.warn(f"Weights & Biases failed ({error}): the run continues without it", stacklevel=3)
             self._run = None
 
 
@@ -121,7 +121,7 @@ def offline_runs(runs: Path) -> list[Path]:
 
 
 def ask_server() -> None:
-    """Raise `BadInput` where W&B's server does not answer: its own programs go on trying, in silence."""
+    """Raise `BadInput` where W&B's server does not answer: its own programs keep trying, silently."""
     address = wandb.setup().settings.base_url
     try:
         with urlopen(address, timeout=ANSWERS):

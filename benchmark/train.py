@@ -1,6 +1,6 @@
 """An experiment becomes a checkpoint and a record: trained, watched, scored, logged.
 
-A run's folder holds `config.yaml`, `last.ckpt` (to go on from), `model.safetensors` (the weights that validation
+A run's folder holds `config.yaml`, `last.ckpt` (to resume from), `model.safetensors` (the weights that validation
 chose), `curves.csv`, `samples/`, `wandb/`, `likelihoods.npz` and, when all is done, `record.json`.
 """
 
@@ -25,23 +25,30 @@ import yaml
 from pytorch_lightning import Trainer
 
 from benchmark import record as records
-from benchmark.build import DataModule, build_data, build_model, check_model, load_weights, save_weights
-from benchmark.config import Experiment, experiment_again, load_data, read_yaml
+from benchmark.build import (
+    DataModule,
+    GenerativeModel,
+    build_data,
+    build_model,
+    check_model,
+    load_weights,
+    save_weights,
+)
+from benchmark.config import Experiment, load_data, resumed
 from benchmark.evaluate import (
-    COST,
     Protocol,
     Result,
     by_name,
+    cost,
     draw_samples,
     evaluate,
     keyed_randomness,
     load_extractor,
     load_judge,
-    parameters,
-    peak_memory,
     references,
     selection_metric,
 )
+from benchmark.facts import COSTS
 from benchmark.loop import Hooks, Loop, Plan, Progress, Stream, has_bfloat16, seed_everything
 from benchmark.record import Record
 from benchmark.reference import comparison
@@ -59,7 +66,7 @@ OF_SAMPLES = ("precision", "recall", "class_histogram")
 
 @dataclass(frozen=True)
 class Errand:
-    """What a run is for. A trial belongs to a study: it sees the validation split alone, and may be pruned."""
+    """What a run is for. A trial belongs to a study: it sees only the validation split, and may be pruned."""
 
     kind: records.Kind = "run"
     group: str | None = None  # in Weights & Biases; `None`: runs of one model under one budget
@@ -114,10 +121,7 @@ def carry_out(
     as if it had never stopped. `overrides` (`runtime.limit_minutes=90`) may change how it runs, not what it computes.
     Where the code has changed since it began, it is refused, unless `changed_code` allows it.
     """
-    if not (folder / "config.yaml").is_file():
-        raise BadInput(f"{folder} holds no config.yaml: give the folder of a run, runs/<data>/<model>/<id>")
-    content = read_yaml(folder / "config.yaml")
-    experiment = experiment_again(content, content.get("runtime") or {}, overrides, trust)
+    experiment = resumed(folder, overrides, trust)
     if errand.kind == "trial" and experiment.evaluation.split != "validation":
         raise BadInput(f"{folder}: a trial never sees the test split: set evaluation.split=validation")
     with records.carrying_on(folder):
@@ -173,6 +177,7 @@ class _Run:
         self.data = build_data(experiment.data, experiment.runtime.data_root)
         self.dataset = self.data.describe()
         self.model = build_model(experiment, self.data.spec)
+        self.flops_per_example = count_flops(experiment, self.data, self.model)
         self.device = device_named(experiment.runtime.device)
         self.extractor = extractor_of(experiment, self.data)
         self.judge = load_judge(experiment.data.name, self.data.spec)
@@ -216,6 +221,7 @@ class _Run:
                 report=self.report,
                 spent=lambda seconds: records.note_spent(self.folder, seconds),
                 predicted=lambda seconds: comparison(experiment, seconds),
+                resumed=self._forget_after,
             ),
             records.spent(self.folder),
         )
@@ -289,6 +295,10 @@ class _Run:
         if self.tracker is not None:
             self.tracker.samples(file, examples)
 
+    def _forget_after(self, examples: int) -> None:
+        """Drop what an attempt that failed logged after its last checkpoint."""
+        self.curves = [row for row in self.curves if row[0] <= examples]
+
     def _log(self, values: Mapping[str, float], examples: int) -> None:
         self.curves += [(examples, name, value) for name, value in values.items()]
         if self.tracker is not None:
@@ -326,7 +336,7 @@ class _Run:
         return selection_metric(self.model) if given == "auto" else given
 
     def _selection(self, loop: Loop) -> dict[str, Score]:
-        """The validation score that chose the checkpoint: it has seen the choice, so it is no result."""
+        """The validation score that chose the checkpoint: it has seen the choice, so it is not a result."""
         metric = self._selection_metric
         protocol = {"split": "validation", "metric": metric}
         if math.isinf(loop.best):
@@ -343,16 +353,15 @@ class _Run:
                 self.stability["generalisation_gap"] = loop.best - score.value
 
     def _training_cost(self, loop: Loop) -> dict[str, Score]:
-        assert loop.flops_per_example is not None
         values = {
-            "parameters": parameters(self.model),
-            "flops_per_example": loop.flops_per_example,
+            "parameters": cost.parameters(self.model),
             "examples_per_second": loop.examples / loop.training_seconds,
-            "peak_memory": peak_memory(),
+            "peak_memory": cost.peak_memory(),
             "wall_seconds": loop.wall_seconds,
             "cpu_minutes": loop.cpu_seconds / 60,
         }
-        return {name: Score(COST[name], 1, float(value)) for name, value in values.items()}
+        scores = {name: cost.score(name, value) for name, value in values.items()}
+        return scores | {"flops_per_example": self.flops_per_example}
 
     def _sampling_cost(self, result: Result) -> dict[str, Score]:
         seconds = result.sampling_seconds
@@ -364,7 +373,7 @@ class _Run:
         sampler = self.model.sampler
         how = {"how": {"sampler": sampler.name, "evaluations": sampler.evaluations}}
         values = {"sampling_seconds": seconds, "sampling_evaluations": 1000 * sampler.evaluations}
-        return {name: Score(COST[name], 1, float(value), protocol=how) for name, value in values.items()}
+        return {name: cost.score(name, value, how) for name, value in values.items()}
 
     # The end ---------------------------------------------------------------------------------------------------------
 
@@ -372,7 +381,7 @@ class _Run:
         experiment, device = self.experiment, device_named(self.experiment.runtime.device)
         _write_curves(self.folder / "curves.csv", self.curves)
         if self.tracker is not None:
-            self.tracker.summary(self.scores, experiment.evaluation.split, COST, self.stability)
+            self.tracker.summary(self.scores, experiment.evaluation.split, COSTS, self.stability)
             self.tracker.finish(exit_code=0 if status in ("finished", "pruned") else 1)
         record = Record(
             schema=records.SCHEMA,
@@ -404,6 +413,16 @@ class _Run:
             (self.folder / "last.ckpt").unlink(missing_ok=True)  # there are many of them, and none is resumed
         self.report(Progress(status, experiment.budget.examples, experiment.budget.examples))
         return record
+
+
+def count_flops(experiment: Experiment, data: DataModule, model: GenerativeModel) -> Score:
+    """What training `model` on an example costs, from a batch of the experiment; nothing else changes by it."""
+    batch = next(data.batches(experiment.seed.data, experiment.training.batch_size))
+    try:
+        return cost.score("flops_per_example", cost.flops_per_example(model, batch))
+    except (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as error:
+        first = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}".removesuffix(": ")  # as in a user's model
+        return cost.absent("flops_per_example", f"a training step cannot be counted: {first}")
 
 
 def make_trainer(experiment: Experiment, device: torch.device, loop: Loop, folder: Path) -> Trainer:

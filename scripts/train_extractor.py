@@ -11,7 +11,7 @@ and the same for images of your own, whose class the configuration in `BENCHMARK
 
     python scripts/train_extractor.py data=mine --trust my_data
 
-It learns from the training split alone, which needs labels, and writes <data>-v1.safetensors (a judge:
+It learns only from the training split, which needs labels, and writes <data>-v1.safetensors (a judge:
 <data>-judge-v1.safetensors), with its options inside: for data of your own into the folder `extractors` beside the
 configuration, where runs find it, else to benchmark/metrics/extractors, and then the line that it prints last belongs
 into `PINNED` there. A file that is there is never replaced: raise `version`.

@@ -1,4 +1,4 @@
-"""Fixtures that every test may use."""
+"""Fixtures that every test may use. Imports no torch: the process that only hands tests out to workers needs none."""
 
 from __future__ import annotations
 
@@ -6,17 +6,31 @@ import os
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
-import torch
 
 from benchmark.data import download
 from benchmark.data.base import DataModule
 from benchmark.data.download import Remote
+from benchmark.reference import loop_seconds
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
-torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
+
+_loops: list[float] = []  # seconds
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Measures the machine before several processes share it."""
+    if session.config.getoption("numprocesses", None):
+        _loops.append(loop_seconds())
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    for seconds in _loops:
+        terminalreporter.write_line(f"on a machine that does ten million additions in a Python loop in {seconds:.2f} s")
 
 
 def _data_root() -> Path:
@@ -52,3 +66,23 @@ def stored(data_root: str) -> Callable[[type[DataModule]], DataModule]:
                 pytest.skip(f"the files of {cls.__name__} are not in {data_root}: set BENCHMARK_DATA")
 
     return read
+
+
+@pytest.fixture
+def unscored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs are their training alone: scoring and counting FLOPs take longer, and change nothing of it."""
+    from benchmark import train
+    from benchmark.spec import Score
+
+    monkeypatch.setattr(train._Run, "_score", lambda self, loop: None)
+    monkeypatch.setattr(train, "count_flops", lambda *_: Score("1", 1, 1.0))
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a short, finished run of a VAE on digits, for all who read it: copy it to change it."""
+    from runs import carry_out
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WANDB_MODE", "disabled")
+        return carry_out(tmp_path_factory.mktemp("finished"), "vae")

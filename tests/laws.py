@@ -48,9 +48,12 @@ logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.ERRO
 
 Build = Callable[[DataSpec], GenerativeModel]
 
-EXERCISE_STEPS = 20  # within which every parameter must have received a gradient
-LEARN_STEPS = 60  # enough to move a distribution over 81 examples away from where it started
+EXERCISE_STEPS = (8, 20)  # at least, and those within which every parameter must have received a gradient
+LEARN_STEPS = 40  # at most; enough to move a distribution over 81 examples away from where it started
+LEARNT = 0.5  # of the way from the uniform distribution to the source: enough to end earlier
 DRILL_STEPS = 600  # at most; a drill ends as soon as its goal is reached
+DRAWS = (32, 512)  # of a bound for each example: so many at a time, so many at most
+ALLOWANCE = 0.02  # below which more draws would not make the judgement of a bound sharper
 P_VALUE = 1e-4  # below which samples and probabilities disagree
 SIGMAS = 4.5  # standard errors that a Monte-Carlo comparison is allowed
 
@@ -166,12 +169,22 @@ class _StopWhen(Callback):
             trainer.should_stop = self.reached
 
 
+def trainable(model: GenerativeModel) -> dict[str, Tensor]:
+    """The parameters that the class does not declare frozen, by name."""
+    return {name: p for name, p in model.named_parameters() if not name.startswith(tuple(model.frozen))}
+
+
 class GradientWitness(Callback):
-    """Notes, at each step of each optimiser, which of its parameters had a gradient."""
+    """Notes, at each step of each optimiser, which of its parameters had a gradient; ends once all have had one."""
 
     def __init__(self) -> None:
         self.nonzero: set[int] = set()
         self.not_finite: set[int] = set()
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        assert isinstance(pl_module, GenerativeModel)
+        reached = all(id(parameter) in self.nonzero for parameter in trainable(pl_module).values())
+        trainer.should_stop = reached and trainer.fit_loop.batch_idx + 1 >= EXERCISE_STEPS[0]
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
         for parameter in (p for group in optimizer.param_groups for p in group["params"] if p.grad is not None):
@@ -214,7 +227,7 @@ class Subject:
     def exercised(self) -> tuple[Any, GradientWitness]:
         """The model after a few steps on the ordinary spec, and who had a gradient."""
         spec, witness = self.universe.ordinary, GradientWitness()
-        model = train(self.fresh(spec), lambda step: noise(spec, step), EXERCISE_STEPS, witness)
+        model = train(self.fresh(spec), lambda step: noise(spec, step), EXERCISE_STEPS[1], witness)
         return model, witness
 
     @cached_property
@@ -224,7 +237,27 @@ class Subject:
     @cached_property
     def learned(self) -> Any:
         """The model after a brief training on the source."""
-        return train(self.fresh(self.universe.enumerable), self.source.batch, LEARN_STEPS)
+        model, source = self.fresh(self.universe.enumerable), self.source
+        if not isinstance(model, (Likelihood, LikelihoodBound, TokenLikelihood)):
+            return train(model, source.batch, LEARN_STEPS)
+
+        def cost(model: Any) -> float:
+            return -float((source.p * log_likelihood(model, source.x)).sum())
+
+        uniform = math.log(len(source.x))
+        goal = uniform + LEARNT * (source.entropy - uniform)
+        return train(model, source.batch, LEARN_STEPS, _StopWhen(lambda model: cost(model) < goal))
+
+    @cached_property
+    def elbo(self) -> Tensor:
+        """Independent draws of the learned model's bound of every example, `[K, N]` nats: enough to judge it."""
+        few, most = DRAWS
+        with seeded(4), torch.no_grad():
+            draws = until_precise(
+                lambda: elbo_draws(self.learned, self.source.x, few), lambda x: sum(excess(x)), ALLOWANCE, most
+            )
+        assert draws.isfinite().all(), "elbo is not finite"
+        return draws
 
     def drill(self, spec: DataSpec, done: Callable[[Any], bool]) -> bool:
         """Trains a fresh model on one batch of prototypes; whether it satisfied `done` in time."""
@@ -255,14 +288,39 @@ def draw(model: Any, n: int, seed: int = 0) -> Tensor:
 
 
 def elbo_draws(model: Any, x: Tensor, draws: int) -> Tensor:
-    """Independent draws of the bound `[draws, N]` in double precision; 16 at a time, in one batch."""
-    chunks = x.repeat(draws, *[1] * (x.ndim - 1)).split(16 * len(x))
-    return torch.cat([model.elbo(chunk) for chunk in chunks]).view(draws, len(x)).double()
+    """Independent draws of the bound `[draws, N]` in double precision."""
+    return _draws(model.elbo, x, draws)
 
 
 def importance_draws(model: Any, x: Tensor, importance_samples: int, draws: int) -> Tensor:
     """Independent draws of the tightened bound `[draws, N]` in double precision."""
-    return torch.stack([model.importance_bound(x, importance_samples) for _ in range(draws)]).double()
+    return _draws(lambda chunk: model.importance_bound(chunk, importance_samples), x, draws)
+
+
+def _draws(bound: Callable[[Tensor], Tensor], x: Tensor, draws: int) -> Tensor:
+    """16 at a time, in one batch."""
+    values = []
+    for chunk in x.repeat(draws, *[1] * (x.ndim - 1)).split(16 * len(x)):
+        values.append(bound(chunk))
+        assert values[-1].shape == (len(chunk),), f"a bound has shape {tuple(values[-1].shape)}, not ({len(chunk)},)"
+    return torch.cat(values).view(draws, len(x)).double()
+
+
+def until_precise(draw: Callable[[], Tensor], error: Callable[[Tensor], float], goal: float, most: int) -> Tensor:
+    """Draws `[K, N]`, as many as bring `error` down to `goal`, `most` at most. Only their precision is looked at."""
+    draws = draw()
+    while len(draws) < most and error(draws) > goal:
+        draws = torch.cat([draws, draw()])
+    return draws
+
+
+def excess(elbo: Tensor) -> tuple[float, float]:
+    """By how much Σₓ exp E[elbo(x)] is too large when E is the mean of K draws `[K, N]`: the bias, and what noise adds.
+
+    exp of a mean is too large by about sd²/2K (relative).
+    """
+    q, variance = elbo.mean(0).exp(), elbo.var(0) / len(elbo)  # [N], the variance that of the mean
+    return float((q * (variance / 2).expm1()).sum()), SIGMAS * float((q**2 * variance).sum().sqrt())
 
 
 def weighted_mean(draws: Tensor, p: Tensor) -> tuple[float, float]:
@@ -309,12 +367,12 @@ def assert_builds(subject: Subject) -> None:
 def assert_trains_every_parameter(subject: Subject) -> None:
     """Within a few steps each parameter that is not declared frozen is stepped by an optimiser, with a gradient."""
     model, witness = subject.exercised
-    trainable = {name: p for name, p in model.named_parameters() if not name.startswith(tuple(model.frozen))}
-    assert trainable, "nothing to train"
-    not_finite = [name for name, p in trainable.items() if id(p) in witness.not_finite]
+    parameters = trainable(model)
+    assert parameters, "nothing to train"
+    not_finite = [name for name, p in parameters.items() if id(p) in witness.not_finite]
     assert not not_finite, f"gradient not finite: {', '.join(not_finite)}"
-    untrained = [name for name, p in trainable.items() if id(p) not in witness.nonzero]
-    assert not untrained, f"no gradient reached an optimiser in {EXERCISE_STEPS} steps: {', '.join(untrained)}"
+    untrained = [name for name, p in parameters.items() if id(p) not in witness.nonzero]
+    assert not untrained, f"no gradient reached an optimiser in {EXERCISE_STEPS[1]} steps: {', '.join(untrained)}"
 
 
 def assert_samples(subject: Subject) -> None:
@@ -375,30 +433,19 @@ def assert_normalised(subject: Subject) -> None:
 
 def assert_samples_follow_likelihood(subject: Subject) -> None:
     """The frequencies of samples are the probabilities, before and after training."""
-    for model in (subject.fresh(subject.universe.enumerable), subject.learned):
+    for model, n in ((subject.fresh(subject.universe.enumerable), 500), (subject.learned, 3000)):
         p = log_likelihood(model, subject.source.x).exp()
-        assert_frequencies_agree(draw(model, 4000), p, subject.universe.enumerable)
+        assert_frequencies_agree(draw(model, n), p, subject.universe.enumerable)
 
 
 # Bounds --------------------------------------------------------------------------------------------------------------
 
 
 def assert_is_a_bound(subject: Subject) -> None:
-    """Σₓ exp E[elbo(x)] ≤ 1, and the source costs at least its entropy.
-
-    exp of a mean of K draws is too large by about sd²/2K (relative): that, and the noise, is what is allowed.
-    """
-    model, source, draws = subject.learned, subject.source, 512
-    with seeded(4), torch.no_grad():
-        elbo = elbo_draws(model, source.x, draws)  # [K, N]
-    assert elbo.shape == (draws, len(source.x)), f"elbo has shape {tuple(elbo.shape[1:])}, expected ({len(source.x)},)"
-    assert elbo.isfinite().all(), "elbo is not finite"
-    q = elbo.mean(0).exp()  # [N]
-    variance = elbo.var(0) / draws  # [N] of the mean
-    bias = float((q * (variance / 2).expm1()).sum())
-    error = float((q**2 * variance).sum().sqrt())
-    allowance = bias + SIGMAS * error + 1e-4
-    total = float(q.sum())
+    """Σₓ exp E[elbo(x)] ≤ 1, and the source costs at least its entropy; the noise of the draws is allowed for."""
+    elbo, source = subject.elbo, subject.source
+    allowance = sum(excess(elbo)) + 1e-4
+    total = float(elbo.mean(0).exp().sum())
     assert total <= 1 + allowance, f"exp of the bound sums to {total:.4g}, expected at most 1 + {allowance:.2g}"
     assert allowance < 0.5, f"the draws of the bound are too noisy to judge it (allowance {allowance:.2g})"
     nll, stderr = weighted_mean(-elbo, source.p)
@@ -411,7 +458,8 @@ def assert_importance_bound_tightens(subject: Subject) -> None:
     with seeded(5), torch.no_grad():
         elbo, elbo_error = weighted_mean(elbo_draws(model, source.x, 256), source.p)
         bounds = [
-            weighted_mean(importance_draws(model, source.x, k, 4096 // (16 * k) + 32), source.p) for k in (1, 8, 64)
+            weighted_mean(importance_draws(model, source.x, k, draws), source.p)
+            for k, draws in ((1, 256), (8, 32), (64, 16))
         ]
     (one, one_error), *_ = bounds
     allowed = SIGMAS * math.hypot(elbo_error, one_error) + 1e-4
@@ -424,11 +472,16 @@ def assert_importance_bound_tightens(subject: Subject) -> None:
 def assert_samples_follow_importance_bound(subject: Subject) -> None:
     """With many importance samples the bound is the likelihood: it sums to one, and samples follow it."""
     model, source = subject.learned, subject.source
+
+    def error(log_p: Tensor) -> float:
+        totals = log_p.exp().sum(1)  # [K]
+        return float(totals.std()) / math.sqrt(len(totals))
+
     with seeded(6), torch.no_grad():
-        log_p = importance_draws(model, source.x, 1024, 4).logsumexp(0) - math.log(4)  # [N]
-    total = float(log_p.exp().sum())
-    assert abs(total - 1) < 0.05, f"importance-weighted probabilities sum to {total:.4g}, expected 1"
-    assert_frequencies_agree(draw(model, 2000), log_p.exp(), subject.universe.enumerable)
+        draws = until_precise(lambda: importance_draws(model, source.x, 256, 4), error, 0.005, 16)  # [K, N]
+    p = draws.exp().mean(0)  # [N]
+    assert abs(p.sum() - 1) < 0.05, f"importance-weighted probabilities sum to {float(p.sum()):.4g}, expected 1"
+    assert_frequencies_agree(draw(model, 2000), p, subject.universe.enumerable)
 
 
 def assert_solver_is_fine_enough(subject: Subject) -> None:
@@ -578,9 +631,9 @@ def assert_interpolates(subject: Subject) -> None:
     step = (path[:, 1:] - path[:, :-1]).abs().double().mean()
     ends = (path[:, -1] - path[:, 0]).abs().double().mean()
     assert step < 0.8 * ends, f"neighbours on a path differ by {step:.3g} levels, its ends by {ends:.3g}"
-    samples = draw(subject.learned, 3000)
+    samples = draw(subject.learned, 2000)
     with seeded(9), torch.no_grad():
-        path = subject.learned.interpolate(1000, 3)
+        path = subject.learned.interpolate(700, 3)
     for name, points in zip(("first", "middle", "last"), path.unbind(1), strict=True):
         p_value = same_source(points, samples, subject.universe.enumerable)
         assert p_value > P_VALUE, f"the {name} points of paths are no samples (p = {p_value:.1e})"

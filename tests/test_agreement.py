@@ -30,7 +30,7 @@ from torchmetrics.functional.text import perplexity
 from torchmetrics.image.fid import FrechetInceptionDistance
 from toys import Independent, Markov
 
-from benchmark.data.base import Card, InMemory, Split
+from benchmark.data.base import SPLITS, Card, InMemory, Split
 from benchmark.data.images import Digits
 from benchmark.evaluate import Protocol, draw_samples, evaluate, load_extractor
 from benchmark.metrics import by_name
@@ -198,12 +198,12 @@ def test_inception_path_agrees_with_the_library_on_weights_from_a_file(digits, i
 
 
 class Stream(InMemory):
-    """One stream in the place of a split."""
+    """One stream in the place of every split."""
 
     card = Card("stream", "random tokens", "none needed", "none")
 
     def __init__(self, stream: Tensor, spec: DataSpec) -> None:
-        super().__init__(spec, {"test": Split(stream, characters=len(stream), bytes=len(stream))})
+        super().__init__(spec, dict.fromkeys(SPLITS, Split(stream, characters=len(stream), bytes=len(stream))))
 
     def batch(self, seed: int, step: int, batch_size: int) -> Batch:
         return Batch(self.split("test").x[None])

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from builders import NATS_PER_DIM_BIT, TEST, distance, likelihood, record, shown
 from click.testing import CliRunner
 from scipy import stats
-from test_leaderboard import NATS_PER_DIM_BIT, distance, likelihood, record
 
 from benchmark.__main__ import cli
-from benchmark.leaderboard.compare import Comparison, NotComparable, Side, compare, side
+from benchmark.facts import METRICS
+from benchmark.leaderboard.compare import Comparison, NotComparable, Side, compare, comparison_table, side
 from benchmark.leaderboard.rows import Run
 from benchmark.record import write_per_example, write_record
 from benchmark.spec import BadInput, Score
@@ -170,6 +171,29 @@ def test_names_and_paths(tmp_path):
         side("vae", records, current, "digit", "standard")
     with pytest.raises(BadInput, match="unknown budget with records on digits 'standart'; did you mean 'standard'"):
         side("vae", records, current, "digits", "standart")
+
+
+def metric_of(name: str) -> Any:
+    """What makes the scores of a record that has this metric alone, in its unit and at its version."""
+    fact = METRICS[name]
+    return lambda value: {name: Score(fact.unit, fact.version, value, 0.01, 180, TEST)}
+
+
+OF_IMAGES = [name for name, fact in METRICS.items() if "image" in fact.modalities and name != "importance_bound"]
+
+
+@pytest.mark.parametrize("name", OF_IMAGES)  # boards show an importance-weighted bound in bits, where lower is better
+def test_which_direction_is_better_follows_from_the_metric(name):
+    fact = METRICS[name]
+    more, less = (scored(values, who, metric_of(name)) for values, who in (([0.9, 0.8], "a"), ([0.1, 0.2], "b")))
+    found = compare(more, less, name)
+    assert found.improvement == (1.0 if fact.better == "higher" else 0.0)
+    assert found.by_seed.better == found.improvement
+    text = shown(comparison_table(found), 160)
+    said = {"higher": "higher is better", "lower": "lower is better", "neither": "neither high nor low is better"}
+    assert f"{fact.title} on digits, {said[fact.better]}" in text
+    assert ("A lower" if fact.better == "neither" else "A better") in text
+    assert f"{0.85:.{fact.digits}f}" in text
 
 
 def test_the_verb_prints_one_table_and_its_exit_code_says_whether_it_could(tmp_path):

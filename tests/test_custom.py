@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import sys
 from functools import cache, partial
 from pathlib import Path
@@ -13,18 +12,21 @@ from typing import Any
 
 import pytest
 import yaml
+from commands import benchmark
 from laws import LAWS, Law, Subject
+from runs import FEW_DRAWS
 from test_configs import MODEL_KEYS, assert_options_are_the_signature, class_of
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 EXAMPLE = REPOSITORY / "examples" / "custom_model"
 CONFIG = EXAMPLE / "configs" / "model" / "nade.yaml"
-SHORT = ["budget=smoke", "budget.examples=640", "training.validations=1", "runtime.threads=1", "runtime.device=cpu"]
+SHORT = ["budget=smoke", "budget.examples=640", "training.validations=1", *FEW_DRAWS, "runtime.threads=1"]
 
 
 @pytest.fixture(autouse=True)
 def installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(EXAMPLE)
+    monkeypatch.setenv("BENCHMARK_CONFIGS", str(EXAMPLE / "configs"))
 
 
 def configuration() -> dict[str, Any]:
@@ -54,16 +56,6 @@ def test_the_example_lists_every_option() -> None:
     assert_options_are_the_signature(configuration(), MODEL_KEYS, "spec")
 
 
-def benchmark(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    own = {
-        "PYTHONPATH": os.pathsep.join([str(EXAMPLE), str(REPOSITORY)]),
-        "BENCHMARK_CONFIGS": str(EXAMPLE / "configs"),
-    }
-    command = [sys.executable, "-m", "benchmark", *arguments]
-    environment = {**os.environ, "WANDB_MODE": "disabled", "COLUMNS": "160", **own}
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment)
-
-
 def test_from_a_configuration_to_the_board_and_to_a_record_that_can_be_handed_in(tmp_path: Path) -> None:
     assert "autoregressive: Likelihood; digits" in benchmark("list", cwd=tmp_path).stdout
     refused = benchmark("run", "model=nade", *SHORT, cwd=tmp_path)
@@ -72,9 +64,10 @@ def test_from_a_configuration_to_the_board_and_to_a_record_that_can_be_handed_in
     done = benchmark("run", "model=nade", *SHORT, "--trust", "my_models", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     (record,) = tmp_path.glob("runs/digits/nade/*/record.json")
-    assert json.loads(record.read_text())["environment"]["my_models"].startswith("source ")
+    assert len(json.loads(record.read_text())["sources"]["my_models"]) == 64
 
-    places = ["--records", str(REPOSITORY / "leaderboards" / "records"), "--records", "runs", "--to", "board"]
+    ours = shutil.copytree(REPOSITORY / "leaderboards" / "records" / "digits", tmp_path / "ours" / "records" / "digits")
+    places = ["--records", str(ours.parent), "--records", "runs", "--to", "board"]
     shown = benchmark("leaderboard", *places, cwd=tmp_path)
     assert shown.returncode == 0, shown.stderr
     board = (tmp_path / "board" / "digits.md").read_text()
@@ -100,13 +93,10 @@ def test_a_suite_takes_models_that_it_may_trust(tmp_path: Path) -> None:
     }
     (configs / "suite" / "mine.yaml").write_text(yaml.safe_dump(suite))
     own = {"PYTHONPATH": os.pathsep.join([str(EXAMPLE), str(REPOSITORY)]), "BENCHMARK_CONFIGS": str(configs)}
-    environment = {**os.environ, "WANDB_MODE": "disabled", **own}
-    command = [sys.executable, "-m", "benchmark", "suite", "mine", "jobs=1", *SHORT[1:]]
-    refused = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    command = ["suite", "mine", "jobs=1", *SHORT[1:]]
+    refused = benchmark(*command, cwd=tmp_path, **own)
     assert refused.returncode == 2
     assert "add --trust my_models" in refused.stderr
-    done = subprocess.run(
-        [*command, "--trust", "my_models"], capture_output=True, text=True, cwd=tmp_path, env=environment
-    )
+    done = benchmark(*command, "--trust", "my_models", cwd=tmp_path, **own)
     assert done.returncode == 0, done.stderr
     assert len(list(tmp_path.glob("runs/digits/nade/*/record.json"))) == 1

@@ -8,22 +8,21 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import benchmark
 from pydantic import ValidationError
+from runs import carry_out
 from wandb_stub import KEY, Stub, running
 
-from benchmark import tracking, train
-from benchmark.config import choices, compose, load_data
+from benchmark import tracking
+from benchmark.config import choices, load_data
 from benchmark.dashboard import Dashboard, as_json, read_dashboard, workspaces
 from benchmark.spec import BadInput
-
-SHORT = ["budget=smoke", "budget.minutes=9", "training.batch_size=16", "training.validations=2", "runtime.device=cpu"]
-SHORT += ["evaluation.importance_samples=2", "evaluation.elbo_draws=2", "evaluation.sample_draws=2"]
-SHORT += ["evaluation.validation_examples=64", "evaluation.stride=128", "runtime.threads=1"]
 
 LOG = """
 import sys
@@ -58,9 +57,8 @@ def test_every_name_that_is_charted_is_one_that_runs_log(tmp_path: Path, monkeyp
     run, configs = _Run(), []
     monkeypatch.setattr(tracking.wandb, "init", lambda **given: configs.append(given["config"]) or run)
     monkeypatch.delenv("WANDB_MODE", raising=False)
-    for model, data in (("vae", "digits"), ("sngan", "digits"), ("gpt", "pydocs")):
-        names = [f"model={model}", f"data={data}", "budget.examples=160", f"runtime.runs={tmp_path}"]
-        train.carry_out(train.prepare(compose([*names, *SHORT])), lambda progress: None)
+    for model, options in {"vae": [], "sngan": [], "gpt": ["model.layers=1", "model.width=32"]}.items():
+        carry_out(tmp_path, model, *options)
     dashboard = read_dashboard()
     assert dashboard.names <= run.names, dashboard.names - run.names
     for view in dashboard.views:  # and every group is a setting that runs carry
@@ -95,7 +93,18 @@ def test_a_definition_with_a_typo_is_refused() -> None:
         Dashboard.model_validate({"views": [], "sections": [{"name": "x", "pannels": []}]})
 
 
-def benchmark(cwd: Path, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+@pytest.fixture
+def nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """In this process nobody is logged in to W&B, and what it has read of its settings is forgotten."""
+    for name in (name for name in os.environ if name.startswith("WANDB_")):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    tracking.wandb.teardown()
+    yield
+    tracking.wandb.teardown()
+
+
+def in_a_process(cwd: Path, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
     own = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
     own |= {"HOME": str(cwd), "PYTHONPATH": str(Path(__file__).resolve().parent.parent)}
     return subprocess.run(
@@ -107,9 +116,10 @@ def account(stub: Stub) -> dict[str, str]:
     return {"WANDB_BASE_URL": stub.url, "WANDB_API_KEY": KEY}
 
 
+@pytest.mark.usefixtures("nobody")
 @pytest.mark.parametrize("entity", [(), ("--entity", "")], ids=["none", "empty"])
 def test_without_an_account_the_views_are_written_down(entity: tuple[str, ...], tmp_path: Path) -> None:
-    done = benchmark(tmp_path, "-m", "benchmark", "dashboard", *entity)
+    done = benchmark("dashboard", *entity, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "nothing was sent" in done.stdout
     assert "--entity NAME" in done.stdout
@@ -122,7 +132,7 @@ def test_without_an_account_the_views_are_written_down(entity: tuple[str, ...], 
 def test_saving_again_replaces_the_views(tmp_path: Path) -> None:
     with running() as stub:
         for _ in range(2):
-            done = benchmark(tmp_path, "-m", "benchmark", "dashboard", "--entity", "me", **account(stub))
+            done = in_a_process(tmp_path, "-m", "benchmark", "dashboard", "--entity", "me", **account(stub))
             assert done.returncode == 0, done.stderr
         names = {view["displayName"] for view in stub.views.values()}
         assert len(names) == len(stub.views) == 3 + len(choices("data"))
@@ -135,7 +145,7 @@ def test_saving_again_replaces_the_views(tmp_path: Path) -> None:
 def test_who_is_not_known_there_is_told_so_in_one_line(tmp_path: Path) -> None:
     with running() as stub:
         stub.knows_the_key = False
-        done = benchmark(tmp_path, "-m", "benchmark", "dashboard", "--entity", "me", **account(stub))
+        done = in_a_process(tmp_path, "-m", "benchmark", "dashboard", "--entity", "me", **account(stub))
     assert done.returncode == 2
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert "wandb login" in line
@@ -143,23 +153,25 @@ def test_who_is_not_known_there_is_told_so_in_one_line(tmp_path: Path) -> None:
     assert stub.views == {}
 
 
+@pytest.mark.usefixtures("nobody")
 @pytest.mark.parametrize("verb", [("dashboard", "--entity", "me"), ("sync",)], ids=lambda verb: verb[0])
 def test_a_server_that_does_not_answer_is_named_at_once(verb: tuple[str, ...], tmp_path: Path) -> None:
     (tmp_path / "runs/wandb/offline-run-1-0a1b2c3d").mkdir(parents=True)
     (tmp_path / "runs/wandb/offline-run-1-0a1b2c3d/run-0a1b2c3d.wandb").touch()
     with running() as stub:
         gone = account(stub)
-    done = benchmark(tmp_path, "-m", "benchmark", *verb, **gone)
+    done = benchmark(*verb, cwd=tmp_path, **gone)
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: W&B does not answer at {gone['WANDB_BASE_URL']}: ")
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.usefixtures("nobody")
 def test_a_server_that_fails_is_named_at_once(tmp_path: Path) -> None:
     with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:  # answers 501 to whatever is asked
         threading.Thread(target=server.serve_forever, daemon=True).start()
         address = f"http://127.0.0.1:{server.server_port}"
-        done = benchmark(tmp_path, "-m", "benchmark", "dashboard", "--entity", "me", WANDB_BASE_URL=address)
+        done = benchmark("dashboard", "--entity", "me", cwd=tmp_path, WANDB_BASE_URL=address)
         server.shutdown()
     assert done.returncode == 2
     assert f"error: W&B does not answer at {address}: HTTP Error 501" in done.stderr
@@ -176,12 +188,13 @@ def assert_run_arrived(stub: Stub, run_id: str) -> None:
     assert stub.unknown == []
 
 
+@pytest.mark.usefixtures("nobody")
 def test_offline_runs_are_uploaded_once(tmp_path: Path) -> None:
-    logged = benchmark(tmp_path, "-c", LOG, "runs/digits/vae/0a1b2c3d")
+    logged = in_a_process(tmp_path, "-c", LOG, "runs/digits/vae/0a1b2c3d")
     assert logged.returncode == 0, logged.stderr
     assert len(tracking.offline_runs(tmp_path / "runs")) == 1
     with running() as stub:
-        done = benchmark(tmp_path, "-m", "benchmark", "sync", **account(stub))
+        done = benchmark("sync", cwd=tmp_path, WANDB_MODE="offline", **account(stub))
         assert (done.returncode, done.stdout) == (0, "1 uploaded\n"), done.stderr
         assert_run_arrived(stub, "0a1b2c3d")
     assert tracking.offline_runs(tmp_path / "runs") == []
@@ -192,7 +205,7 @@ def test_offline_runs_are_uploaded_once(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_run_that_is_logged_online_arrives(tmp_path: Path) -> None:
     with running() as stub:
-        logged = benchmark(tmp_path, "-c", LOG, "runs/digits/vae/1a1b2c3d", WANDB_MODE="online", **account(stub))
+        logged = in_a_process(tmp_path, "-c", LOG, "runs/digits/vae/1a1b2c3d", WANDB_MODE="online", **account(stub))
         assert logged.returncode == 0, logged.stderr
         assert_run_arrived(stub, "1a1b2c3d")
     assert tracking.offline_runs(tmp_path / "runs") == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -34,8 +35,8 @@ DOORS: dict[str, tuple[str, ...]] = {
     "dashboard": ("spec", "config"),  # charts what `tracking` logs, by name; a user's own definition comes first
     "loop": ("spec", "build"),
     "watch": (),
-    "train": ("spec", "config", "reference", "build", "loop", "evaluate", "record", "tracking", "watch"),
-    "again": ("spec", "build", "evaluate", "record", "tracking", "train"),
+    "train": ("spec", "facts", "config", "reference", "build", "loop", "evaluate", "record", "tracking", "watch"),
+    "again": ("spec", "config", "build", "evaluate", "record", "tracking", "train"),
     "bench": ("spec", "config", "reference", "console", "build", "loop", "record", "train"),
     "traces": ("spec",),
     "record": ("spec", "identity", "config", "traces"),
@@ -43,8 +44,10 @@ DOORS: dict[str, tuple[str, ...]] = {
     "leaderboard": ("spec", "facts", "console", "record", "traces", "sweep"),
     # a configuration is data, and has a hash
     "report": ("spec", "facts", "console", "config", "record", "traces", "leaderboard"),
-    "sweep": ("spec", "identity", "config", "record", "launch"),  # trials train in processes of `launch`
-    "launch": ("spec", "config", "reference", "train", "record"),
+    "server": ("spec", "config", "record", "preload", "train"),  # its children alone import the last two
+    "preload": ("data", "models", "record", "train"),
+    "launch": ("spec", "config", "reference", "record", "server"),
+    "sweep": ("spec", "facts", "identity", "config", "record", "launch", "server"),
 }
 HALL = "__main__"  # the command line goes through every door
 WITHOUT_TORCH = (
@@ -53,10 +56,12 @@ WITHOUT_TORCH = (
     "config",
     "console",
     "facts",
+    "launch",
     "record",
     "traces",
     "leaderboard",
     "report",
+    "server",
     "spec",
     "sweep",
     "watch",
@@ -133,12 +138,31 @@ def without_torch() -> list[str]:
     return [module for module in modules(REPOSITORY) if module and room_of(module) in WITHOUT_TORCH]
 
 
-@pytest.mark.parametrize("module", without_torch())
-def test_imports_no_torch(module: str) -> None:
-    """In a process of its own: not even through somebody else's package."""
-    program = f"import sys, {PACKAGE}.{module}; sys.exit('torch' in sys.modules)"
-    result = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr or f"importing {PACKAGE}.{module} imports torch"
+IMPORT = f"""
+import importlib, sys
+for module in sys.argv[1:]:
+    importlib.import_module("{PACKAGE}." + module)
+    if "torch" in sys.modules:
+        sys.exit("importing {PACKAGE}." + module + " imports torch")
+"""
+
+
+def test_what_needs_no_torch_imports_none() -> None:
+    """In a process of their own, one after another: not even through somebody else's package."""
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORT, *without_torch()], cwd=REPOSITORY, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_first_that_imports_torch_is_named(tmp_path: Path) -> None:
+    """Planted where Python looks first."""
+    plant(tmp_path, {"spec.py": "", "train.py": "import torch\n"})
+    (tmp_path / "torch.py").touch()
+    environment = {**os.environ, "PYTHONPATH": ""}
+    command = [sys.executable, "-c", IMPORT, "spec", "train", "build"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.stderr == f"importing {PACKAGE}.train imports torch\n"
 
 
 # The checker can convict ---------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from typing import Any
 import laws
 import pytest
 import torch
-from test_harness import carry_out
+from runs import carry_out
 from torch import Tensor
 from torch.distributions import Normal
 
@@ -175,7 +175,9 @@ def test_twice_the_evaluations_change_the_likelihood_of_digits_by_less_than_its_
     scores = []
     for likelihood_steps in (net.likelihood_steps, 2 * net.likelihood_steps):
         net.likelihood_steps = likelihood_steps
-        result = evaluate(net, data, Protocol("test", 0, elbo_draws=2), Absence("not run", "none"), ["bits_per_dim"])
+        result = evaluate(
+            net, data, Protocol("test", 0, elbo_draws=2, examples=60), Absence("not run", "none"), ["bits_per_dim"]
+        )
         scores.append(result.scores["bits_per_dim"])
     usual, finer = scores
     assert usual.protocol["how"] == {
@@ -192,6 +194,7 @@ def test_twice_the_evaluations_change_the_likelihood_of_digits_by_less_than_its_
     assert abs(usual.value - finer.value) < usual.stderr
 
 
+@pytest.mark.usefixtures("unscored")
 def test_the_checkpoint_is_chosen_by_the_score_that_the_configuration_names(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,16 +1,17 @@
-"""What is special to the GPT: rotary positions, the pixel above, cached sampling, and two optimisers as one."""
+"""What is special to the GPT: rotary positions, the pixel above, cached sampling, and which optimiser has what."""
 
 from __future__ import annotations
 
-import copy
 import time
 
 import pytest
 import torch
 from torch import nn
-from torch.optim import SGD, Adam, AdamW, Muon
+from torch.optim import AdamW
 
-from benchmark.models.transformer.gpt import GPT, Together, rotary_table, rotate
+from benchmark.models.transformer import gpt
+from benchmark.models.transformer.gpt import GPT, rotary_table, rotate
+from benchmark.nn.optim import Muon, Together
 from benchmark.spec import BadInput, DataSpec
 
 SPECS = [DataSpec((10,), 7, "text"), DataSpec((1, 4, 3), 5, "image"), DataSpec((3, 3, 2), 4, "image")]
@@ -66,12 +67,43 @@ def test_scores_a_prefix_as_the_whole_does_and_refuses_more_than_its_context() -
 
 def test_rotary_products_depend_on_distance_alone() -> None:
     table = rotary_table(12, 8)
-    q, k = torch.randn(2, 1, 1, 1, 8).expand(2, 1, 1, 12, 8)
-    products = rotate(q, table)[0, 0] @ rotate(k, table)[0, 0].T  # [T, T]
+    q, k = torch.randn(2, 1, 1, 1, 8).expand(2, 1, 12, 1, 8)
+    products = rotate(q, table)[0, :, 0] @ rotate(k, table)[0, :, 0].T  # [T, T]
     for distance in range(-11, 12):
         diagonal = products.diagonal(distance)
         torch.testing.assert_close(diagonal, diagonal[:1].expand_as(diagonal))
     assert products.diagonal(0)[0] != pytest.approx(products.diagonal(3)[0].item(), rel=1e-3)
+
+
+@pytest.mark.parametrize("rows", [1, 20, 10_000], ids=lambda rows: f"{rows} rows at a time")
+@pytest.mark.parametrize("spec", SPECS, ids=str)
+def test_gradients_written_out_are_those_of_torch(spec: DataSpec, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is computed at a time: one example, a few with a smaller rest, or all."""
+    net = model(spec)
+    x = torch.randint(spec.levels, (5, *spec.shape))
+    monkeypatch.setattr(gpt, "ROWS", rows)
+    found = []
+    for written_out in (True, False):
+        monkeypatch.setattr(gpt, "written_out", lambda x, answer=written_out: answer)
+        net.zero_grad()
+        loss = net.log_prob(x).double().sum()
+        loss.backward()
+        found.append([loss.detach(), *(p.grad for p in net.parameters())])
+    for ours, torchs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, torchs, rtol=1e-5, atol=1e-5)  # the loss is computed in float32
+    assert all(gradient.abs().max() > 0.1 for gradient in found[0])
+
+
+def test_trains_and_samples_in_bfloat16_close_to_float32() -> None:
+    net = model(SPECS[0]).float()
+    x = torch.randint(7, (5, 10))
+    exact = net.token_log_prob(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = net.token_log_prob(x)
+        rounded.sum().backward()
+        assert net.sample(3).shape == (3, 10)
+    torch.testing.assert_close(rounded, exact, rtol=0, atol=0.15)
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
 
 
 def test_refuses_a_width_that_heads_do_not_divide() -> None:
@@ -90,37 +122,6 @@ def test_every_parameter_has_one_optimiser_and_matrices_of_blocks_have_muon() ->
     assert len(owned) == len({id(p) for p in owned}) == len(list(net.parameters()))
     inside = {id(p) for block in net.blocks for p in block.parameters()}
     assert {id(p) for group in muon.param_groups for p in group["params"]} == inside
-
-
-def step(net: nn.Module, *optimisers: torch.optim.Optimizer) -> None:
-    for optimiser in optimisers:
-        optimiser.zero_grad()
-    net(torch.ones(3, 4)).square().sum().backward()
-    for optimiser in optimisers:
-        optimiser.step()
-
-
-def test_together_steps_as_its_parts_do_apart_through_schedules_and_checkpoints() -> None:
-    torch.manual_seed(0)
-    net = nn.Sequential(nn.Linear(4, 5), nn.Linear(5, 2))
-    twin = copy.deepcopy(net)
-
-    def parts(net: nn.Sequential) -> list[torch.optim.Optimizer]:
-        return [SGD(net[0].parameters(), lr=1e-2, momentum=0.9), Adam(net[1].parameters(), lr=1e-2)]
-
-    together, apart = Together(*parts(net)), parts(twin)
-    for _ in range(3):
-        step(net, together)
-        step(twin, *apart)
-    resumed = Together(*parts(net))
-    resumed.load_state_dict(copy.deepcopy(together.state_dict()))
-    for group in [*resumed.param_groups, *(group for part in apart for group in part.param_groups)]:
-        group["lr"] /= 2
-    for _ in range(3):
-        step(net, resumed)
-        step(twin, *apart)
-    for ours, theirs in zip(net.parameters(), twin.parameters(), strict=True):
-        assert torch.equal(ours, theirs)
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from builders import record
 
-from benchmark.config import Rename, compose, experiment, identity, name_today, tuned_identity
+from benchmark.config import Rename, compose, composition, experiment, identity, name_today, tuned_identity
 from benchmark.leaderboard.rows import select
 from benchmark.record import Record, read_record, read_records, write_record
 from benchmark.sweep.studies import read_studies
@@ -123,3 +123,18 @@ def test_a_renamed_configuration_takes_its_records_with_it(tmp_path: Path, monke
     assert (found.model, found.config["model"]["name"], found.config_hash) == ("conv_vae", "conv_vae", identity(BASE))
     assert found.identity == identity(changed("model", name="conv_vae")) != identity(BASE)
     assert (stored.model, stored.hash_by_its_rule) == ("vae", stored.config_hash)
+
+
+def test_a_renamed_configuration_takes_a_users_tuned_settings_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "tuned" / "digits" / "old_vae.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text("examples: {quick: 777}\nmodel: {latent: 5}\n")
+    monkeypatch.setenv("BENCHMARK_CONFIGS", str(tmp_path))
+    monkeypatch.setattr(experiment, "renames", lambda: (Rename(group="model", old="old_vae", new="vae"),))
+    composition._chosen.cache_clear()
+    composed = compose(["data=digits", "model=vae", "budget=quick"])
+    assert (composed.budget.examples, composed.model.options["latent"]) == (777, 5)
+    assert not list(composition.strangers())
+    composition._chosen.cache_clear()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,12 +14,24 @@ import time
 from pathlib import Path
 
 import pytest
+from commands import benchmark
 from rich.console import Console
 
-from benchmark.catalogue import catalogue
+from benchmark import catalogue
 from benchmark.config import choices, compose, load_suite
-from benchmark.launch import Display, run_suite
-from benchmark.record import carrying_on, is_running, publish, read_record, read_records, write_record
+from benchmark.launch import Display
+from benchmark.record import (
+    carrying_on,
+    code_hash,
+    is_running,
+    is_unfinished,
+    publish,
+    read_record,
+    read_records,
+    write_record,
+)
+from benchmark.reference import reference_seconds
+from benchmark.server import Child, Task, begin
 from benchmark.spec import BadInput
 
 SUITE = """\
@@ -29,6 +42,7 @@ experiments:
   - {data: digits, model: vae}
   - {data: digits, model: broken}
 """
+ONE = SUITE.replace("  - {data: digits, model: broken}\n", "")
 BROKEN = """\
 name: broken
 target: benchmark.models.vae.vae.VAE
@@ -85,28 +99,57 @@ def test_a_suite_that_is_none_is_refused_in_one_line(own_configs: Path, right: s
 
 def test_a_configuration_of_ones_own_that_is_none_is_named_by_the_list(own_configs: Path) -> None:
     (own_configs / "model" / "broken.yaml").write_text("name: broken\nlatent: 4\n")
-    with pytest.raises(BadInput, match=r"broken.yaml: target=.*: field required"):
-        catalogue()
+    (line,) = catalogue.read()[1]
+    assert re.search(r"broken.yaml: target is missing", line)
 
 
+SHORT = ("jobs=2", "budget.examples=64", "training.validations=1", "evaluation.importance_samples=2")
+
+
+@pytest.mark.xdist_group("server")
 def test_a_suite_goes_on_past_failures_and_skips_what_is_done(own_configs: Path, tmp_path: Path) -> None:
-    settings = ["jobs=2", "budget.examples=64", "training.validations=1", "evaluation.importance_samples=2"]
-    command = [sys.executable, "-m", "benchmark", "suite", "short", *settings]
-    environment = {**os.environ, "WANDB_MODE": "disabled"}
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    done = benchmark("suite", "short", *SHORT, cwd=tmp_path)
     assert done.returncode == 1
+    assert done.stderr.startswith("importing torch\n")
     assert "failed: broken on digits" in done.stderr
     assert "likelihood 'bernoulli' needs 2 levels" in done.stderr
     assert "Traceback" not in done.stderr
-    (record,) = tmp_path.glob("runs/digits/vae/*/record.json")
-    for shown in (record, record.parent / "samples" / "final.png", tmp_path / "runs" / "board" / "digits.md"):
+    (file,) = tmp_path.glob("runs/digits/vae/*/record.json")
+    for shown in (file, file.parent / "samples" / "final.png", tmp_path / "runs" / "board" / "digits.md"):
         assert shown.is_file()
         assert str(shown.relative_to(tmp_path)) in done.stdout
-    assert read_record(record).hardware["threads"] == max(1, len(os.sched_getaffinity(0)) // 2)
+    record = read_record(file)
+    assert record.hardware["threads"] == max(1, len(os.sched_getaffinity(0)) // 2)
+    assert record.code_hash == code_hash()
 
-    again = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
-    assert "has a record" in again.stderr
-    assert list(tmp_path.glob("runs/digits/vae/*/record.json")) == [record]
+    (own_configs / "suite" / "one.yaml").write_text(ONE)
+    again = benchmark("suite", "one", *SHORT, cwd=tmp_path)
+    assert again.returncode == 0
+    assert again.stderr.startswith("vae on digits, smoke, seed 0: 100 % has a record\n"), "nothing is imported for it"
+    assert list(tmp_path.glob("runs/digits/vae/*/record.json")) == [file]
+
+
+@pytest.mark.xdist_group("server")
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere each child imports for itself")
+def test_children_are_forked_from_one_server_with_one_thread(tmp_path: Path) -> None:
+    """And one that is killed leaves a run that resumes."""
+    begin()
+    runs = [f"runtime.runs={tmp_path}", "runtime.threads=1", "budget.examples=100000", "training.validations=50"]
+    task = Task(compose(["model=vae", *runs]).container())
+    servers, folders = set(), set()
+    for child in (Child(task), Child(task)):
+        for event in child.events():
+            if event.get("phase") == "training":
+                status = Path("/proc", str(child.pid), "status").read_text()
+                servers.add(next(line.split()[1] for line in status.splitlines() if line.startswith("PPid")))
+                os.kill(child.pid, signal.SIGKILL)
+            elif "folder" in event:
+                folders.add(Path(event["folder"]))
+        assert child.problem.startswith("killed by SIGKILL")
+    (server,) = servers
+    assert len(list(Path("/proc", server, "task").iterdir())) == 1
+    assert len(folders) == 2
+    assert all(is_unfinished(folder) and not is_running(folder) for folder in folders)
 
 
 def test_progress_without_a_terminal_is_a_line_with_loss_throughput_and_time_left() -> None:
@@ -151,56 +194,33 @@ def test_a_suite_is_one_table_of_what_runs_is_done_failed_and_waits(monkeypatch:
         clock += 20
     last = out.getvalue().split("vae on digits, quick, seed 2")[-1]
     # a VAE took 60 s, and 40 + 60 s of them are left; the GAN may take what its budget allows; two at a time
-    left = round((40 + 60 + experiments[-1].budget.minutes * 60) / 2)
+    left = round((40 + 60 + reference_seconds(experiments[-1])) / 2)
     assert f"1 done, 1 running, 1 failed, 2 waiting; about {left // 60}:{left % 60:02d} left" in last
     assert "failed: no memory" in last
     assert "and 2 more" in last
     assert "vae on digits, quick, seed 0" not in last  # what is done makes room for what is not
 
 
-def test_a_suite_that_is_told_to_end_tells_its_children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`kill` and Slurm tell one process, where Ctrl-C tells all that a terminal has."""
-    child = tmp_path / "child"  # in place of Python, which would train
-    told, began = tmp_path / "told", tmp_path / "began"
-    child.write_text(f"#!/bin/sh\ntrap 'touch {told}; kill $!; exit 130' TERM\ntouch {began}\nsleep 60 & wait\n")
-    child.chmod(0o755)
-    monkeypatch.setattr("benchmark.launch.sys.executable", str(child))
-    experiments = [compose(["model=vae", f"seed={seed}", f"runtime.runs={tmp_path / 'runs'}"]) for seed in range(3)]
+@pytest.mark.xdist_group("server")
+def test_a_suite_that_was_stopped_goes_on_where_it_stopped(own_configs: Path, tmp_path: Path) -> None:
+    (own_configs / "suite" / "one.yaml").write_text(ONE)
+    long = ("jobs=1", "runtime.threads=1", "budget.examples=20000", "training.validations=10", *SHORT[3:])
 
     def stop() -> None:
-        while not began.exists():
+        while not list(tmp_path.glob("runs/digits/vae/*/last.ckpt")):
             time.sleep(0.01)
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
 
-    out = io.StringIO()
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
-    try:
-        threading.Thread(target=stop, daemon=True).start()
-        with Display(Console(file=out, width=200)) as display, pytest.raises(KeyboardInterrupt):
-            run_suite(experiments, 1, display)
-    finally:
-        signal.signal(signal.SIGINT, before)
-    assert told.exists()
-    assert "stopped" in out.getvalue()
-    assert "failed:" not in out.getvalue()
-
-
-@pytest.mark.slow
-def test_a_suite_that_was_killed_goes_on_where_it_stopped(own_configs: Path, tmp_path: Path) -> None:
-    (own_configs / "suite" / "one.yaml").write_text(SUITE.replace("  - {data: digits, model: broken}\n", ""))
-    settings = ["jobs=1", "budget.examples=60000", "training.validations=10", "evaluation.importance_samples=2"]
-    command = [sys.executable, "-m", "benchmark", "suite", "one", *settings]
-    environment = {**os.environ, "WANDB_MODE": "disabled"}
-    suite = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, start_new_session=True)
-    while not list(tmp_path.glob("runs/digits/vae/*/last.ckpt")):
-        assert suite.poll() is None
-        time.sleep(0.02)
-    os.killpg(suite.pid, signal.SIGKILL)
-    suite.communicate()
+    threading.Thread(target=stop, daemon=True).start()
+    stopped = benchmark("suite", "one", *long, cwd=tmp_path)
+    assert stopped.returncode == 130
+    assert stopped.stderr.splitlines()[-1] == "stopped; repeat the command to resume"
+    assert "0 % stopped" in stopped.stderr
+    assert "failed" not in stopped.stderr.replace("0 failed", "")
     (folder,) = tmp_path.glob("runs/digits/vae/*")
     assert not (folder / "record.json").exists()
-
-    again = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=True)
+    again = benchmark("suite", "one", *long, cwd=tmp_path)
+    assert again.returncode == 0
     assert f"going on with {folder.name}" in again.stderr
     assert [file.parent for file in tmp_path.glob("runs/digits/vae/*/record.json")] == [folder]
 
@@ -217,31 +237,21 @@ def test_a_run_belongs_to_one_process(tmp_path: Path) -> None:
     assert not is_running(tmp_path)
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("finished")
-    settings = ["model=vae", "budget.examples=64", "training.validations=1", "evaluation.importance_samples=2"]
-    environment = {**os.environ, "WANDB_MODE": "disabled"}
-    subprocess.run([sys.executable, "-m", "benchmark", "run", *settings], cwd=folder, env=environment, check=True)
-    (record,) = folder.glob("runs/digits/vae/*/record.json")
-    return record.parent
-
-
-def variant(finished: Path, folder: Path, **changes: object) -> Path:
+def variant(finished_run: Path, folder: Path, **changes: object) -> Path:
     """The finished run once more, with `changes` at the top of its record."""
     run = folder / "0a1b2c3d"
     run.mkdir()
-    content = json.loads((finished / "record.json").read_text()) | changes
+    content = json.loads((finished_run / "record.json").read_text()) | changes
     (run / "record.json").write_text(json.dumps(content))
-    (run / "likelihoods.npz").write_bytes((finished / "likelihoods.npz").read_bytes())
+    (run / "likelihoods.npz").write_bytes((finished_run / "likelihoods.npz").read_bytes())
     return run
 
 
 CLEAN = {"code_hash": "c0de", "git": {"commit": "abc", "dirty": False}}
 
 
-def test_publishing_copies_once_and_never_overwrites(finished: Path, tmp_path: Path) -> None:
-    run = variant(finished, tmp_path, **CLEAN)
+def test_publishing_copies_once_and_never_overwrites(finished_run: Path, tmp_path: Path) -> None:
+    run = variant(finished_run, tmp_path, **CLEAN)
     files = publish(run, tmp_path / "records")
     stem = f"0-{read_record(run).config_hash[:8]}-0a1b2c3d"
     assert [file.relative_to(tmp_path / "records").as_posix() for file in files] == [
@@ -262,31 +272,31 @@ def test_publishing_copies_once_and_never_overwrites(finished: Path, tmp_path: P
         ({"git": None}, "no commit is known"),
         ({"kind": "trial"}, "evidence for a study"),
         ({"dataset": {"publishable": False, "note": "it differs"}}, "never published: it differs"),
-        ({"seconds": "long"}, "no valid record: seconds"),
-        ({"colour": "red"}, "no valid record: colour"),
-        ({"status": "great"}, "no valid record: status"),
+        ({"seconds": "long"}, "not a valid record: seconds"),
+        ({"colour": "red"}, "not a valid record: colour"),
+        ({"status": "great"}, "not a valid record: status"),
     ],
 )
 def test_what_is_no_evidence_is_not_published(
-    finished: Path, tmp_path: Path, changes: dict[str, object], words: str
+    finished_run: Path, tmp_path: Path, changes: dict[str, object], words: str
 ) -> None:
-    run = variant(finished, tmp_path, **{**CLEAN, **changes})
+    run = variant(finished_run, tmp_path, **{**CLEAN, **changes})
     with pytest.raises(BadInput, match=words):
         publish(run, tmp_path / "records")
     assert not (tmp_path / "records").exists()
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "null"])
-def test_a_number_that_is_none_is_no_score(finished: Path, tmp_path: Path, number: str) -> None:
-    content = json.loads((finished / "record.json").read_text())
+def test_a_number_that_is_none_is_no_score(finished_run: Path, tmp_path: Path, number: str) -> None:
+    content = json.loads((finished_run / "record.json").read_text())
     content["scores"]["nll"]["value"] = "HERE"
     (tmp_path / "record.json").write_text(json.dumps(content).replace('"HERE"', number))
-    with pytest.raises(BadInput, match="no valid record"):
+    with pytest.raises(BadInput, match="not a valid record"):
         read_record(tmp_path)
 
 
-def test_a_record_is_written_whole_or_not_at_all(finished: Path, tmp_path: Path) -> None:
-    record = read_record(finished)
+def test_a_record_is_written_whole_or_not_at_all(finished_run: Path, tmp_path: Path) -> None:
+    record = read_record(finished_run)
     write_record(tmp_path, record)
     assert read_record(tmp_path) == record
     with pytest.raises(FileExistsError):

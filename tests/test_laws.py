@@ -50,7 +50,7 @@ def walk() -> list[Any]:
         for modality in modalities:
             label = name if len(modalities) == 1 else f"{name}-{modality}"
             cases += [
-                pytest.param(name, modality, law, id=f"{label}-{law.name}")
+                pytest.param(name, modality, law, id=f"{label}-{law.name}", marks=pytest.mark.xdist_group(label))
                 for law in LAWS
                 if law.binds(class_of(name), modality)
             ]
@@ -60,6 +60,21 @@ def walk() -> list[Any]:
 @pytest.mark.parametrize(("name", "modality", "law"), walk())
 def test_model(name: str, modality: Any, law: Law) -> None:
     law.check(subject(name, modality))
+
+
+@cache
+def patient_subject(name: str, modality: Any) -> Subject:
+    """The model once more: what is kept of the quick examination is less precise."""
+    return Subject(subject(name, modality).build, modality)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "modality", "law"), walk())
+def test_model_at_length(name: str, modality: Any, law: Law, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With all steps of training, and all draws, whether or not fewer have been enough."""
+    for constant, value in {"EXERCISE_STEPS": (20, 20), "LEARN_STEPS": 60, "LEARNT": 2.0, "DRAWS": (512, 512)}.items():
+        monkeypatch.setattr(laws, constant, value)
+    law.check(patient_subject(name, modality))
 
 
 # The laws ------------------------------------------------------------------------------------------------------------
@@ -127,7 +142,8 @@ def test_law_acquits(kind: type[toys.Toy], modality: Any, law: Law) -> None:
     ],
     ids=lambda value: value.__name__.removeprefix("assert_") if callable(value) else "",
 )
-def test_law_convicts(kind: type[toys.Toy], law: Any, words: str) -> None:
+def test_law_convicts(kind: type[toys.Toy], law: Any, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(laws, "DRILL_STEPS", 100)  # a drill that cannot succeed takes them all
     with pytest.raises(AssertionError, match=words):
         law(toy(kind, "text"))
 

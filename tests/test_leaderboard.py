@@ -11,14 +11,16 @@ import sys
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from builders import NATS_PER_DIM_BIT, TEST, absent, cost, distance, likelihood, record, spent
 from rich.console import Console
 
+from benchmark.config.experiment import Training
+from benchmark.facts import FACTS
 from benchmark.leaderboard.board import boards
-from benchmark.leaderboard.columns import quantity
+from benchmark.leaderboard.columns import LIKELIHOOD, SAMPLES, quantity
 from benchmark.leaderboard.markdown import code, escape, link
 from benchmark.leaderboard.published import read_published
 from benchmark.leaderboard.recounted import read_recounted, recount
@@ -177,6 +179,13 @@ def test_divergence_counts_and_cannot_be_repeated_away() -> None:
     assert "diverged (loss is not finite at step 9)" in text
 
 
+def test_a_bound_in_nats_never_stands_in_a_column_of_bits() -> None:
+    bound = {"importance_bound": Score("nats/example", 1, -87.5, 0.8, 180, TEST | {"how": {"likelihood": "bound"}})}
+    assert tables(page(record(likelihood(2.0, "bound") | bound)), "Likelihood")[0][0][6] == "≤ 1.972"
+    only_bits = {"bits_per_dim": likelihood(2.0)["bits_per_dim"]}
+    assert tables(page(record(only_bits | bound)), "Likelihood")[0][0][6] == "—"
+
+
 def test_a_model_that_only_diverged_is_a_row_without_a_number() -> None:
     text = page(record(), record({}, model="gan", status="diverged", reason="loss", dataset={}))
     assert tables(text, "Likelihood")[0][1][:4] == ["", "gan", "family", "—"]
@@ -194,6 +203,8 @@ def test_a_truncated_run_is_ranked_nowhere_and_listed_with_its_share_of_examples
     text = page(record(likelihood(1.0), status="truncated", reason="4 CPU minutes were over", seed=1), record())
     assert tables(text, "Likelihood")[0][0][-1] == "1 of 2"
     assert "truncated (4 CPU minutes were over)" in text, "an old record does not say its share"
+    text = page(record(likelihood(1.0), schema=2, status="truncated", reason="the limit was reached", share=0.37))
+    assert "truncated at 37 % of its examples (the limit was reached)" in text
 
 
 def test_what_cannot_be_right_is_ranked_nowhere_and_has_a_section_of_its_own() -> None:
@@ -275,8 +286,19 @@ def test_budgets_do_not_mix() -> None:
         record(), record(likelihood(2.5), budget="quick", minutes=0.7), record(likelihood(1.0), seed=1, minutes=9)
     )
     assert [rows[0][0] for rows in tables(text, "Likelihood")] == ["1", "1"]
-    assert re.findall(r"## Budget (\w+): nominally ([\d.]+)", text) == [("standard", "9"), ("quick", "0.7")]
+    assert re.findall(r"## Budget (\w+): .*about ([\d.]+) minutes", text) == [("standard", "9"), ("quick", "0.7")]
     assert tables(text, "Likelihood")[0][0][-1] == "2", "what a budget costs nominally makes no other budget of it"
+
+
+def test_a_budget_is_a_number_of_examples() -> None:
+    def planned(examples: int) -> dict[str, Any]:
+        return record().config | {"budget": {"minutes": 4.0, "examples": examples}}
+
+    title = "## Budget standard: {} training examples a run, about 4 minutes of one thread of the reference machine"
+    text = page(record(config=planned(118_000)), record(config=planned(118_000), seed=1))
+    assert title.format("118,000") in text
+    text = page(record(config=planned(118_000)), record(config=planned(1_500_000), seed=1))
+    assert title.format("118,000 to 1,500,000") in text
 
 
 def test_one_seed_without_a_standard_error_may_be_anywhere() -> None:
@@ -302,7 +324,7 @@ def test_times_stand_apart_in_a_table_for_each_hardware() -> None:
 
 def test_old_counts_of_flops_are_replaced_by_newer_ones_or_left_out(tmp_path: Path) -> None:
     old = record(likelihood(1.9) | {"flops_per_example": Score("FLOP/example", 1, 5e6)})
-    assert "vae, training FLOPs: left out, since it is version 1 and 2 counts" in page(old)
+    assert "vae, training FLOPs: left out: of version 1, and only version 2 counts" in page(old)
     file = tmp_path / "recounted.json"
     assert read_recounted(file) == {}
     file.write_text(json.dumps({"c" * 64: {"flops_per_example": 3e6, "version": 2}}))
@@ -313,6 +335,13 @@ def test_old_counts_of_flops_are_replaced_by_newer_ones_or_left_out(tmp_path: Pa
     file.write_text('{"a": {"flops_per_example": -1, "version": 2}}')
     with pytest.raises(BadInput, match="flops_per_example: Input should be greater than 0"):
         read_recounted(file)
+
+
+def test_lower_is_better_in_all_that_ranks_or_selects() -> None:
+    """Pages and figures say so, and studies count on it."""
+    selects = [name for name in get_args(Training.model_fields["selection"].annotation) if name != "auto"]
+    names = [column.metric for column in (*LIKELIHOOD.values(), SAMPLES[0])]
+    assert {FACTS[name].better for name in (*names, *selects)} == {"lower"}
 
 
 def test_data_with_other_fingerprints_do_not_mix() -> None:
@@ -326,7 +355,7 @@ def test_an_old_version_leaves_the_ranking() -> None:
     text = page(record(likelihood(1.0), model="old"), record(newer, model="new"))
     (rows,) = tables(text, "Likelihood")
     assert [row[1] for row in rows if row[0]] == ["new"]
-    assert "old, bits/dim: left out, since it is version 1 and 2 counts" in text
+    assert "old, bits/dim: left out: of version 1, and only version 2 counts" in text
 
 
 def test_references_stand_below_without_a_rank() -> None:
@@ -426,7 +455,7 @@ def test_markup_from_records_is_inert() -> None:
     widths = {
         len(re.findall(r"(?<!\\)\|", line)) for line in text.splitlines() if "&lt;script" in line and line[0] == "|"
     }
-    assert widths == {13, 8}  # the likelihood table's and the records' own, no cell more
+    assert widths == {12, 8}  # the likelihood table's and the records' own, no cell more
 
 
 def test_escapes() -> None:
@@ -520,7 +549,7 @@ def test_the_closing_table_fits_and_says_everything() -> None:
     )
     (line,) = [line for line in text.splitlines() if "gated_pixelcnn" in line]
     assert all(part in line for part in ("12", "finished", "≤ 2.008 ± 0.019", "≤ 1.972", "12.34 ± 0.10", "259k"))
-    assert "sngan, seed 0: diverged: [red]loss[/red] is inf" in text
+    assert "sngan, seed 0: diverged ([red]loss[/red] is inf)" in text
     assert re.search(r"histogram +2.967 ± 0.015", text)
     assert "…" not in text
     assert max(map(len, text.splitlines())) <= 100
@@ -539,12 +568,13 @@ def test_a_narrow_terminal_keeps_names_and_the_first_figure(width: int) -> None:
     assert max(map(len, lines)) <= width
     (line,) = [line for line in lines if "gated_pixelcnn" in line]
     assert all(part in line for part in ("12", "finished", "≤ 2.008 ± 0.019"))
-    assert "pixel histogram"[:5] not in line
+    assert "…" not in text
     flat = " ".join(text.split())
     assert "truncated at 37 % of its examples" in flat
     assert "wrong, seed 0: impossible: bits_per_dim beats the source" in flat
-    assert ("too narrow for: " in flat) == (width < 100)
-    assert ("12.34 ± 0.10" in text) == (width >= 100)
+    assert ("too narrow for: " in flat) == (width < 200)
+    assert ("12.34 ± 0.10" in text) == (width >= 80)
+    assert text.index("gated_pixelcnn") < text.index("a_model_wit"), "what did not finish is not ahead of what did"
 
 
 def test_one_table_for_each_dataset_best_first() -> None:

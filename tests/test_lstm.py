@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from test_harness import SHORT, carry_out, silent
+from runs import carry_out, experiment, resumed
 
 from benchmark import train
-from benchmark.config import compose
 from benchmark.data.text import PyDocs
 from benchmark.evaluate import Protocol, evaluate
 from benchmark.models.autoregressive.lstm import LSTM
@@ -114,22 +113,14 @@ def test_the_state_survives_a_file() -> None:
     assert torch.equal(net.training_step(second, 1)["loss"], again.training_step(second, 1)["loss"])
 
 
+@pytest.mark.usefixtures("unscored")
 def test_a_run_in_order_that_was_stopped_ends_as_one_that_never_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WANDB_MODE", "disabled")
     more = ["data.order=contiguous", "model.width=32"]
     whole = carry_out(tmp_path, "lstm", *more)
-    names = ["data=pydocs", "model=lstm", f"runtime.runs={tmp_path}", "runtime.threads=1", "runtime.device=cpu"]
-    stopped = train.prepare(compose([*names, *SHORT, "data.context=64", *more]))
-
-    def stop_after_the_first_checkpoint(progress: Any) -> None:
-        if (stopped / "last.ckpt").is_file():
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        train.carry_out(stopped, stop_after_the_first_checkpoint)
-    train.carry_out(stopped, silent)
+    stopped = resumed(train.prepare(experiment(tmp_path, "lstm", *more)))
     assert (stopped / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
 
 

@@ -135,7 +135,7 @@ def assert_draws_do_not_depend_on_batches() -> None:
 
 def assert_validation_sees_the_average() -> None:
     """Inside `averaged` the model has the moving average of its weights; afterwards its own again."""
-    plan = Plan(640, 16, 0.0, 0.0, 0.0, ema_decay=0.9, validations=1, patience=0, cpu_seconds=60)
+    plan = Plan(640, 16, 0.0, 0.0, 0.0, ema_decay=0.9, validations=1, patience=0)
     loop = Loop(plan, cast(Any, None))
     loop._parameters, loop._average = [torch.ones(3)], [torch.zeros(3)]
     with loop.averaged():

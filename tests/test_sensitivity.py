@@ -107,7 +107,7 @@ def study(n: int = 128, score: Any = truth, seed: int = 0, **changes: Any) -> St
 # Importances ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 def test_importances_of_a_known_function(seed: int) -> None:
     found = {importance.name: importance for importance in importances(study(seed=seed))}
     assert found["model.learning_rate"].share > 0.6

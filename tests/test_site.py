@@ -71,7 +71,8 @@ def results() -> dict[str, Record]:
     found["digits/sngan/3"] = record({}, model="sngan", seed=3, status="diverged", reason="loss is nan at step 9")
     for model, family in FAMILIES.items():
         for path in [path for path in found if f"/{model}/" in path]:
-            config = found[path].config | {"model": {"target": f"benchmark.models.{family}.{model}.Model"}}
+            target = f"benchmark.models.{family}.{model}.Model"
+            config = found[path].config | {"model": {"name": model, "target": target}}
             found[path] = found[path].model_copy(update={"config": config})
     for model, nats in (("gpt", 1.68), ("lstm", 1.70)):
         score = Score("nats/token", 1, nats, 0.01, 1000, {"split": "test", "context": 128})
@@ -93,7 +94,8 @@ def hostile() -> Record:
         reason=f"</li><script>alert(1)</script>{HOSTILE}",
         status="truncated",
         config=honest.config
-        | {"budget": {"minutes": 0.5}, "model": {"target": f"own.models.{HOSTILE}.m.Model", "option": HOSTILE}},
+        | {"budget": {"minutes": 0.5, "examples": 1000}}
+        | {"model": {"name": "stranger", "target": f"own.models.{HOSTILE}.m.Model", "option": HOSTILE}},
         git={"commit": "$(touch /tmp/x)`<b>`", "dirty": True},
         dataset=honest.dataset
         | {"source": f"javascript:alert(1) {HOSTILE}", "licence": 'https://a.example/"onmouseover="alert(1)'}

@@ -17,11 +17,13 @@ from typing import Any
 
 import optuna
 import pytest
+from commands import benchmark
 from rich.console import Console
 
 from benchmark.config import choices, compose
 from benchmark.launch import Display
 from benchmark.record import Record, read_record, read_records, write_record
+from benchmark.server import Task
 from benchmark.spec import BadInput, Score
 from benchmark.sweep import search, space
 from benchmark.sweep.command import confirming, plan_of
@@ -125,55 +127,53 @@ def test_a_study_is_named_by_what_decides_what_it_finds(tmp_path: Path) -> None:
     assert Plan(one.base, narrow, space.search(narrow, one.base), one.settings, 4).title != name
 
 
-# The engine, with workers that do not train --------------------------------------------------------------------------
+# The engine, with children that do not train -------------------------------------------------------------------------
 
 
 class Fake:
-    """Stands for a worker process: says a score at each of two validations, then leaves a record."""
+    """Stands for `server.Child`: says a score at each of two validations, and leaves a record."""
 
-    deaths: list[int]  # trials over which a worker dies, once each
+    deaths: list[int]  # trials over which a child dies, once each
     carried: list[tuple[str, int]]  # what was carried out, with the seed
 
-    def __init__(self, threads: int, folder: Path) -> None:
-        self.script: list[Any] = []
-        self.problem = "killed"
+    def __init__(self, task: Task) -> None:
+        assert task.folder is not None
+        assert task.study == task.folder.parent.name
+        self.folder, self.config = task.folder, task.config
+        self.refused: str | None = None
+        self.problem = ""
+        self.going_on = True
 
-    def send(self, message: dict[str, Any]) -> None:
-        if "go_on" in message:
-            if not message["go_on"]:
-                self.script = [self._finish("pruned")]
-            return
-        self.folder, self.config = Path(message["folder"]), message["config"]
-        number = int(self.folder.name.rpartition("-")[2])
-        if number in Fake.deaths:
-            Fake.deaths.remove(number)
-            self.script = [None]
+    @property
+    def number(self) -> int:
+        return int(self.folder.name.rpartition("-")[2])
+
+    def events(self) -> Iterator[dict[str, Any]]:
+        if self.number in Fake.deaths:
+            Fake.deaths.remove(self.number)
+            self.problem = "killed by SIGKILL"
             return
         latent = self.config["model"]["latent"]
-        self.value = abs(latent - 20.0) + self.config["model"]["learning_rate"]
+        value = abs(latent - 20.0) + self.config["model"]["learning_rate"]
         examples = self.config["budget"]["examples"]
-        self.script = [
-            {"phase": "training", "examples": 0, "total": 1},
-            {"score": self.value + 1, "examples": examples // 2},
-            {"score": self.value, "examples": examples},
-            self._finish("diverged" if latent > 50 else "finished"),
-        ]
+        yield {"folder": str(self.folder)}
+        yield {"phase": "training", "examples": 0, "total": 1}
+        for done in (examples // 2, examples):
+            if self.going_on:
+                yield {"score": value + 1 - done // examples, "examples": done}
+        self.finish("diverged" if latent > 50 and self.going_on else "finished" if self.going_on else "pruned", value)
+        yield {"done": True}
 
-    def _finish(self, status: str) -> Any:
-        def finish() -> dict[str, bool]:
-            Fake.carried.append((self.folder.name, self.config["seed"]["init"]))
-            scores = {"selection": Score("nats", 1, self.value, protocol={"metric": "nll"})}
-            record = record_of(self.config, status, {} if status == "diverged" else scores, {"initial": 60.0})
-            write_record(self.folder, record)
-            return {"done": True}
+    def finish(self, status: str, value: float) -> None:
+        Fake.carried.append((self.folder.name, self.config["seed"]["init"]))
+        scores = {"selection": Score("nats", 1, value, protocol={"metric": "nll"})}
+        record = record_of(dict(self.config), status, {} if status == "diverged" else scores, {"initial": 60.0})
+        write_record(self.folder, record)
 
-        return finish
+    def answer(self, go_on: bool) -> None:
+        self.going_on = go_on
 
-    def receive(self) -> Any:
-        step = self.script.pop(0)
-        return step() if callable(step) else step
-
-    def close(self) -> None:
+    def stop(self) -> None:
         pass
 
 
@@ -204,7 +204,8 @@ def record_of(config: dict[str, Any], status: Any, scores: dict[str, Score], sta
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> type[Fake]:
     Fake.deaths, Fake.carried = [], []
-    monkeypatch.setattr(search, "Worker", Fake)
+    monkeypatch.setattr("benchmark.server.Child", Fake)
+    monkeypatch.setattr(search, "import_once", lambda display: None)
     return Fake
 
 
@@ -257,8 +258,8 @@ def test_what_diverged_counts_as_having_learnt_nothing(tmp_path: Path, fake: typ
 def test_where_no_trial_learns_there_is_no_best(
     tmp_path: Path, fake: type[Fake], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    finish = Fake._finish
-    monkeypatch.setattr(Fake, "_finish", lambda self, status: finish(self, "diverged"))
+    finish = Fake.finish
+    monkeypatch.setattr(Fake, "finish", lambda self, status, value: finish(self, "diverged", value))
     one = plan(tmp_path, trials=3)
     summary = run(one)
     assert summary.counts == {"complete": 4, "diverged": 4}
@@ -274,7 +275,7 @@ def test_trials_that_fall_behind_are_pruned(tmp_path: Path, fake: type[Fake]) ->
     assert summary.counts["pruned"] == len(pruned) > 0
 
 
-def test_a_worker_that_dies_is_replaced_and_its_trial_goes_on(tmp_path: Path, fake: type[Fake]) -> None:
+def test_a_child_that_dies_is_replaced_and_its_trial_goes_on(tmp_path: Path, fake: type[Fake]) -> None:
     fake.deaths = [1, 3]
     one = plan(tmp_path, trials=4)
     assert run(one).counts["complete"] == 5
@@ -282,27 +283,25 @@ def test_a_worker_that_dies_is_replaced_and_its_trial_goes_on(tmp_path: Path, fa
     assert [trial.state.name for trial in study_of(one).get_trials()] == ["COMPLETE"] * 5
 
 
-def test_a_worker_that_always_dies_fails_the_trial(tmp_path: Path, fake: type[Fake]) -> None:
+def test_a_trial_whose_children_always_die_fails(tmp_path: Path, fake: type[Fake]) -> None:
     fake.deaths = [1] * search.ATTEMPTS
     one = plan(tmp_path, trials=2)
     assert run(one).counts == {"complete": 2, "fail": 1, "diverged": 0}
     (failed,) = [trial for trial in collect(one.folder).trials if trial.status == "refused"]
     assert failed.number == 1
-    assert failed.reason == f"its worker died {search.ATTEMPTS} times: killed"
+    assert failed.reason == f"its process died {search.ATTEMPTS} times: killed by SIGKILL"
 
 
 def test_a_setting_that_cannot_be_is_counted_as_refused(
     tmp_path: Path, fake: type[Fake], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    send = Fake.send
+    events = Fake.events
 
-    def refuse(self: Fake, message: dict[str, Any]) -> None:
-        if message.get("folder", "").endswith("-0001"):
-            self.script = [{"refused": "width=7 is odd"}]
-        else:
-            send(self, message)
+    def refuse(self: Fake) -> Iterator[dict[str, Any]]:
+        self.refused = "width=7 is odd" if self.number == 1 else None
+        return iter(()) if self.refused else events(self)
 
-    monkeypatch.setattr(Fake, "send", refuse)
+    monkeypatch.setattr(Fake, "events", refuse)
     one = plan(tmp_path, trials=2)
     assert run(one).counts == {"complete": 2, "fail": 1, "diverged": 0}
     assert [trial.reason for trial in collect(one.folder).trials if trial.status == "refused"] == ["width=7 is odd"]
@@ -311,10 +310,11 @@ def test_a_setting_that_cannot_be_is_counted_as_refused(
 def test_a_study_ends_at_once_where_what_it_starts_from_cannot_be(
     tmp_path: Path, fake: type[Fake], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(self: Fake, message: dict[str, Any]) -> None:
-        self.script = [{"refused": "model.depth='abc' is no number"}]
+    def refuse(self: Fake) -> Iterator[dict[str, Any]]:
+        self.refused = "model.depth='abc' is no number"
+        return iter(())
 
-    monkeypatch.setattr(Fake, "send", refuse)
+    monkeypatch.setattr(Fake, "events", refuse)
     one = plan(tmp_path, trials=9)
     with pytest.raises(BadInput, match=r"model\.depth='abc'"):
         run(one, workers=2)
@@ -410,7 +410,7 @@ def test_a_study_is_published_as_lines(tmp_path: Path, fake: type[Fake]) -> None
     with pytest.raises(BadInput, match="never cut short"):
         publish_study(one.folder, tmp_path / "published")
     file.write_text("\n".join([*lines[:3], lines[3].replace('"status":"', '"status":"x')]) + "\n")
-    with pytest.raises(BadInput, match=r"line 4, is no study's: status"):
+    with pytest.raises(BadInput, match=r"line 4, is not a line of a study: status"):
         read_study(file)
 
 
@@ -472,10 +472,10 @@ def test_a_best_setting_is_confirmed_on_fresh_seeds(tmp_path: Path, fake: type[F
         (["seed=3"], "seed is what the study varies"),
         (["design=seeds", "seed.init=3"], "seed.init is what the study varies"),
         (["design=seeds", "seeds=1"], "crosses nothing"),
-        (["design=learning_rate", "model.learning_rate=fast"], "is no rate"),
+        (["design=learning_rate", "model.learning_rate=fast"], "is not a rate"),
         (["data=digit"], "did you mean 'digits'"),
-        (["trials"], "'trials' is no setting"),
-        (["model"], "'model' is no setting"),
+        (["trials"], "'trials' is not a setting"),
+        (["model"], "'model' is not a setting"),
         (["trial=3"], "did you mean 'trials'"),
         (["name=.."], "cannot name a folder"),
     ],
@@ -486,7 +486,7 @@ def test_what_is_wrong_with_a_sweep_is_said_in_one_line(settings: list[str], wor
     assert len(str(refused.value).splitlines()) == 1
 
 
-# The command, with workers that train --------------------------------------------------------------------------------
+# The command, with children that train -------------------------------------------------------------------------------
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 ENVIRONMENT = {**os.environ, "WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
@@ -496,9 +496,10 @@ def command(*more: str) -> list[str]:
     return [sys.executable, "-m", "benchmark", "sweep", "model=vae", "data=digits", *more]
 
 
+@pytest.mark.xdist_group("server")
 def test_a_sweep_from_the_command_line(tmp_path: Path) -> None:
     settings = ["trials=2", "workers=1", "name=short", *TINY]
-    done = subprocess.run(command(*settings), capture_output=True, text=True, cwd=tmp_path, env=ENVIRONMENT)
+    done = benchmark("sweep", "model=vae", "data=digits", *settings, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "short: 3 complete" in done.stdout
     assert "Warning" not in done.stderr
@@ -518,8 +519,8 @@ LONG = ["budget.examples=6000", "budget.minutes=10", "training.validations=30"]
 
 
 @pytest.mark.slow
-def test_killed_workers_and_killed_sweeps_lose_nothing(tmp_path: Path) -> None:
-    """kill -9 of a worker in mid-trial, of the whole sweep, and Ctrl-C: every trial is there once, unharmed."""
+def test_killed_trials_and_killed_sweeps_lose_nothing(tmp_path: Path) -> None:
+    """kill -9 of a child in mid-trial, of the whole sweep, and Ctrl-C: every trial is there once, unharmed."""
     settings = ["trials=3", "workers=2", "name=killed", *LONG]
 
     def start() -> subprocess.Popen[str]:
@@ -537,8 +538,8 @@ def test_killed_workers_and_killed_sweeps_lose_nothing(tmp_path: Path) -> None:
 
     first = start()
     seen = wait_for_checkpoint(set())
-    worker = children(first.pid)[0]
-    os.kill(worker, signal.SIGKILL)
+    (server,) = (child for child in children(first.pid) if children(child))
+    os.kill(children(server)[0], signal.SIGKILL)
     seen |= wait_for_checkpoint(seen)
     os.kill(first.pid, signal.SIGKILL)
     first.wait()

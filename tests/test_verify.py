@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from builders import cost, distance, likelihood, record
 from click.testing import CliRunner, Result
+from runs import FEW_DRAWS
 
 from benchmark import train
 from benchmark.__main__ import cli, main
@@ -25,14 +26,8 @@ from benchmark.record import Record, publish, read_record
 from benchmark.report.verify import OF_THE_MACHINE, OF_THE_MODEL, Judgement, judge
 from benchmark.spec import Absence, BadInput, Score
 
-SHORT = [
-    "model=vae",
-    "budget=smoke",
-    "budget.examples=640",
-    "training.validations=2",
-    "evaluation.importance_samples=2",
-]
-SHORT += ["evaluation.elbo_draws=2", "evaluation.sample_draws=2", "budget.minutes=9", "runtime.device=cpu"]
+SHORT = ["model=vae", "budget=smoke", "budget.examples=640", "training.validations=2", *FEW_DRAWS, "runtime.device=cpu"]
+pytestmark = pytest.mark.xdist_group("verify")  # which share three runs
 
 
 # The judgement, on records made by hand -------------------------------------------------------------------------------

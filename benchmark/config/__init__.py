@@ -4,7 +4,16 @@
 Neither torch nor a model is imported.
 """
 
-from benchmark.config.composition import compose, experiment_again, load_suite, overrides_of, tuned_identity
+from benchmark.config.composition import (
+    compose,
+    default_names,
+    experiment_again,
+    load_suite,
+    overrides_of,
+    resumed,
+    strangers,
+    tuned_identity,
+)
 from benchmark.config.experiment import (
     DataConfig,
     Experiment,
@@ -20,7 +29,7 @@ from benchmark.config.experiment import (
     read_suite,
     validate,
 )
-from benchmark.config.files import choices, config_folders, find, read_group, read_yaml, strangers
+from benchmark.config.files import choices, config_folders, find, read_group, read_yaml
 from benchmark.config.settings import as_setting, distinct, value_of
 
 __all__ = [
@@ -33,6 +42,7 @@ __all__ = [
     "compose",
     "config_folders",
     "consent",
+    "default_names",
     "distinct",
     "experiment_again",
     "family_of",
@@ -47,6 +57,7 @@ __all__ = [
     "read_group",
     "read_suite",
     "read_yaml",
+    "resumed",
     "strangers",
     "tuned_identity",
     "validate",

@@ -7,7 +7,8 @@ Neither torch nor a model is imported.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, get_args
@@ -19,10 +20,21 @@ from benchmark.config.experiment import (
     Malformed,
     Runtime,
     from_container,
+    names_of_old,
     read_suite,
     validate,
 )
-from benchmark.config.files import GROUPS, choices, config_folders, find, inherited, read_group, read_yaml
+from benchmark.config.files import (
+    FILES,
+    FOLDERS,
+    GROUPS,
+    choices,
+    config_folders,
+    find,
+    inherited,
+    read_group,
+    read_yaml,
+)
 from benchmark.config.settings import as_setting, split_setting, value_of
 from benchmark.spec import BadInput, Modality, shown, unknown
 
@@ -50,7 +62,9 @@ def load_suite(name: str, overrides: Sequence[str] = (), trust: Sequence[str] = 
         if override.startswith(("data=", "model=")):
             raise BadInput(f"suite {name!r} names its data and models: drop {override}, or use `run`")
     return [
-        compose([*_names(entry.data, entry.model, suite.budget), *seed, *overrides], trust)
+        compose(
+            [*_names(entry.data, entry.model, suite.budget), *suite.settings, *entry.settings, *seed, *overrides], trust
+        )
         for seed in ([[]] if own_seed else [[f"seed={one}"] for one in suite.seeds])
         for entry in suite.experiments
     ]
@@ -74,6 +88,15 @@ def experiment_again(
     return from_container({**content, "runtime": settings}, trust)
 
 
+def resumed(folder: Path, overrides: Sequence[str] = (), trust: Sequence[str] = ()) -> Experiment:
+    """The experiment of the run in `folder`, to be carried out; `overrides` (`runtime.threads=2`) as above."""
+    file = folder / "config.yaml"
+    if not file.is_file():
+        raise BadInput(f"{folder} holds no config.yaml: give the folder of a run, runs/<data>/<model>/<id>")
+    content = read_yaml(file)
+    return experiment_again(content, content.get("runtime") or {}, overrides, trust)
+
+
 def overrides_of(content: Mapping[str, Any]) -> list[str]:
     """What `compose` needs to give the experiment that a record holds, with the configurations of today.
 
@@ -81,6 +104,9 @@ def overrides_of(content: Mapping[str, Any]) -> list[str]:
     """
     wanted = validate(content)
     names = _names(wanted.data.name, wanted.model.name, wanted.budget.name)
+    if wanted.budget.name not in choices("budget"):  # such as a study's: it has no file
+        budget = wanted.budget.model_dump(mode="json")
+        names[2:] = ["budget=quick", *(as_setting(f"budget.{key}", value) for key, value in budget.items())]
     try:
         today = validate(_compose(names))
     except BadInput:  # nothing is tuned for it
@@ -99,6 +125,29 @@ def overrides_of(content: Mapping[str, Any]) -> list[str]:
     return [*names, *seeds, *different]
 
 
+def strangers() -> Iterator[str]:
+    """What lies in the user's own folders and is never read, with what to do about it."""
+    for folder in config_folders()[:-1]:
+        for file in sorted(folder.rglob("*")):
+            place = file.relative_to(folder)
+            if file.suffix not in (".yaml", ".yml") or any(part.startswith(".") for part in place.parts):
+                continue
+            if file.suffix == ".yml":
+                yield f"{file} is not read: call it {file.stem}.yaml"
+            elif len(place.parts) == 1 and place.name not in FILES:
+                yield f"{file} is not read: {unknown('file', place.name, FILES)}; or put it into a group's folder"
+            elif len(place.parts) > 1 and place.parts[0] not in FOLDERS:
+                yield f"{file} is not read: {unknown('group', place.parts[0], FOLDERS)}"
+            elif len(place.parts) != (3 if place.parts[0] == "tuned" else 2) and len(place.parts) > 1:
+                wanted = "tuned/DATA/MODEL.yaml" if place.parts[0] == "tuned" else f"{place.parts[0]}/NAME.yaml"
+                yield f"{file} is not read: its place is {wanted}"
+            elif place.parts[0] == "tuned":
+                data, model = place.parts[1], place.stem
+                for group, name in (("data", data), ("model", model)):
+                    if not any(name in names_of_old(group, known) for known in choices(group)):
+                        yield f"{file} is not read: {unknown(group, name, choices(group))}"
+
+
 def tuned_identity(data: str, model: str, budget: str) -> str | None:
     """The identity of what `tuned/` says today; `None` where such an experiment no longer exists."""
     try:
@@ -114,7 +163,7 @@ def _names(data: str, model: str, budget: str) -> list[str]:
 def _compose(overrides: Sequence[str]) -> dict[str, Any]:
     """The resolved configuration that `overrides` describe; of two for one setting the later counts."""
     pairs = _pairs(overrides)
-    names = _defaults() | {key: value for key, value in pairs if key in GROUPS}
+    names = default_names() | {key: value for key, value in pairs if key in GROUPS}
     content = copy.deepcopy(_chosen(tuple(config_folders()), tuple(names.items())))
     for key, text in pairs:
         if key not in GROUPS:
@@ -175,7 +224,7 @@ def _experiment() -> dict[str, Any]:
     return read_yaml(file)
 
 
-def _defaults() -> dict[str, str]:
+def default_names() -> dict[str, str]:
     """The names that count where a command line gives none."""
     try:
         return _Defaults.model_validate(_experiment().get("defaults")).model_dump()
@@ -201,8 +250,9 @@ def _chosen(folders: tuple[Path, ...], names: tuple[tuple[str, str], ...]) -> di
 
 def _tuned(folders: tuple[Path, ...], names: Mapping[str, str], base: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """What `tuned/<data>/<model>.yaml` says, without what the user says otherwise in a folder before its own."""
-    data, model = names["data"], names["model"]
-    file = find(f"tuned/{data}/{model}.yaml")
+    places = [(d, m) for d in names_of_old("data", names["data"]) for m in names_of_old("model", names["model"])]
+    files = ((folder / "tuned" / d / f"{m}.yaml", d, m) for folder in folders for d, m in places)
+    file, data, model = next((found for found in files if os.path.lexists(found[0])), (None, "", ""))
     if file is None:
         return {}
     content = read_yaml(file)

@@ -218,13 +218,15 @@ class Experiment(_Strict):
 class SuiteEntry(_Strict):
     data: str
     model: str
+    settings: tuple[str, ...] = ()
 
 
 class Suite(_Strict):
-    """Every experiment with every seed, under one budget."""
+    """Every experiment with every seed, under one budget. `settings` (`training.validations=5`) are of all of them."""
 
     description: str
     budget: str
+    settings: tuple[str, ...] = ()
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)]
     experiments: Annotated[tuple[SuiteEntry, ...], Field(min_length=1)]
 
@@ -404,3 +406,12 @@ def name_today(group: str, name: str, made: datetime) -> str:
         if (rename.group, rename.old) == (group, name) and (rename.until is None or made < rename.until):
             name = rename.new
     return name
+
+
+def names_of_old(group: str, name: str) -> tuple[str, ...]:
+    """The name of a configuration, and those that it had before and that nothing else has taken since."""
+    found = [name]
+    for rename in reversed(renames()):
+        if rename.group == group and rename.new in found and rename.until is None:
+            found.append(rename.old)
+    return tuple(found)

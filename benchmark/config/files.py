@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,29 +46,6 @@ def choices(group: str) -> dict[str, Path]:
             if not file.name.startswith("."):  # what an editor keeps beside the file
                 found.setdefault(file.stem, file)
     return dict(sorted(found.items()))
-
-
-def strangers() -> Iterator[str]:
-    """What lies in the user's own folders and is never read, with what to do about it."""
-    for folder in config_folders()[:-1]:
-        for file in sorted(folder.rglob("*")):
-            place = file.relative_to(folder)
-            if file.suffix not in (".yaml", ".yml") or any(part.startswith(".") for part in place.parts):
-                continue
-            if file.suffix == ".yml":
-                yield f"{file} is not read: call it {file.stem}.yaml"
-            elif len(place.parts) == 1 and place.name not in FILES:
-                yield f"{file} is not read: {unknown('file', place.name, FILES)}; or put it into a group's folder"
-            elif len(place.parts) > 1 and place.parts[0] not in FOLDERS:
-                yield f"{file} is not read: {unknown('group', place.parts[0], FOLDERS)}"
-            elif len(place.parts) != (3 if place.parts[0] == "tuned" else 2) and len(place.parts) > 1:
-                wanted = "tuned/DATA/MODEL.yaml" if place.parts[0] == "tuned" else f"{place.parts[0]}/NAME.yaml"
-                yield f"{file} is not read: its place is {wanted}"
-            elif place.parts[0] == "tuned":
-                data, model = place.parts[1], place.stem
-                for group, name in (("data", data), ("model", model)):
-                    if name not in choices(group):
-                        yield f"{file} is not read: {unknown(group, name, choices(group))}"
 
 
 def read_group(group: str, name: str) -> dict[str, Any]:

@@ -62,8 +62,8 @@ class DataModule(ABC):
         """For the record: name, source, licence, fingerprint (SHA-256) and size of each split."""
 
     def decode(self, tokens: Tensor) -> str:
-        """The text of tokens `[T]`. Raises `TypeError` where the data is no text."""
-        raise TypeError(f"{type(self).__name__} is no text")
+        """The text of tokens `[T]`. Raises `TypeError` where the data is not text."""
+        raise TypeError(f"{type(self).__name__} is not text")
 
     def truth(self, name: SplitName) -> dict[str, Tensor]:
         """Log-probabilities in nats `[N]` of a split's examples (text: tokens) where their source is known, else none.
@@ -88,7 +88,7 @@ class Card:
     source: str
     licence: str
     citation: str
-    publishable: bool = True  # whether records on it may be compared with somebody else's
+    publishable: bool = True  # whether records on it may be compared with those of others
     note: str = ""  # what else a reader of a score must know
 
 

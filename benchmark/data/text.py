@@ -24,7 +24,7 @@ ORDERS: tuple[Order, ...] = get_args(Order)
 class Text(InMemory):
     """Text under a fixed, sorted vocabulary. `context` is the length T of a training window.
 
-    Windows lie at random places, or in contiguous `order`: row b of each batch goes on where row b of the batch before
+    Windows lie at random places, or in contiguous `order`: row b of each batch continues row b of the batch before
     it ended, round and round the stream, and rows start at equal distances.
     """
 

@@ -181,7 +181,7 @@ class _Board:
 
     def _budget(self, budget: str) -> list[str]:
         rows = self._under(budget)
-        parts = [f"## Budget {escape(budget_title(budget, max(row.minutes for row in rows)))}"]
+        parts = [f"## Budget {escape(budget_title(rows))}"]
         parts += self._tables("Likelihood", rows, self.likelihood, self.beside, COST)
         parts += self._more("More on the same models", rows, self.likelihood, MORE_ON_LIKELIHOOD)
         if self.samples:

@@ -36,7 +36,7 @@ from benchmark.sweep.studies import Starts, Study
 
 _GENERATED = "<!-- Generated from records by `python -m benchmark leaderboard`: never edited by hand. -->"
 LEAD = (
-    "What the boards say to somebody who has to choose, on each dataset under its largest budget. Where intervals "
+    "What the boards say if you have to choose, on each dataset under its largest budget. Where intervals "
     "overlap, places are shared: two models in a shared first place cannot be told apart, so let cost, speed or what "
     "else they can do decide. All of it is measured on small data with little training: who wins elsewhere may differ, "
     "and the same commands tell."
@@ -342,7 +342,7 @@ def _facts(judge: Judge, data: str, ranking: Ranking) -> Iterator[str]:
         front = [costs[point] for point in pareto_front(list(costs))]
         if front:
             shown = listed([f"{e.row.name} ({quantity(_cost(judge, e, column) or 0)})" for e in front], "or")
-            yield f"{data}: by {column.fact.about}, no other is both cheaper and better than {shown}"
+            yield f"{data}: no model beats {shown} in both {ranking.column.title} and {column.fact.about}"
 
 
 def _point(entry: Ranked, cost: float) -> tuple[float, float]:

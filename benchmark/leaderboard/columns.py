@@ -66,8 +66,10 @@ def column(name: str) -> Column:
 def _bound_in_bits(record: Record) -> Score | None:
     """The importance-weighted bound as bits per dimension; one dimension is the ratio of nats to bits."""
     bound, nats, bits = (record.scores.get(name) for name in ("importance_bound", "nll", "bits_per_dim"))
-    if bound is None or bound.value is None or not nats or not bits or not nats.value or not bits.value:
+    if bound is None or bound.value is None:
         return bound
+    if not nats or not bits or not nats.value or not bits.value:
+        return None
     nats_per_bit = nats.value / bits.value  # dims · ln 2
     stderr = None if bound.stderr is None else bound.stderr / nats_per_bit
     return replace(bound, unit=bits.unit, value=-bound.value / nats_per_bit, stderr=stderr)
@@ -122,7 +124,10 @@ COST_OF_MACHINE = tuple(map(column, ("cpu_minutes", "examples_per_second", "samp
 
 
 def share_done(record: Record) -> float | None:
-    """The share of its examples that training saw, where the record says it: all of them in a run that finished."""
+    """The share of its examples that training saw, where the record says it, or its reason if it is an old one: all of
+    them in a run that finished."""
+    if record.share is not None:
+        return record.share
     if record.reason is not None and (found := _SHARE.search(record.reason)) is not None:
         seen, planned = (int(number.replace(",", "")) for number in found.groups())
         return seen / planned if planned else None
@@ -131,8 +136,8 @@ def share_done(record: Record) -> float | None:
 
 def examples_seen(record: Record) -> float | None:
     """How many examples training saw; `None` where the record does not say."""
-    planned, share = record.config["budget"].get("examples"), share_done(record)
-    return None if planned is None or share is None else planned * share
+    share = share_done(record)
+    return None if share is None else float(record.config["budget"]["examples"]) * share
 
 
 def modality(record: Record) -> str:

@@ -83,7 +83,7 @@ def side(name: str, records: dict[Path, Record], current: Current, data: str | N
         return Side(f"{record.model} ({record.config_hash[:8]}, seed {record.seed['init']})", (Run(path, record),))
     if data is None:
         raise BadInput(
-            f"{name!r} is no file or folder; for the model of that name say on which data, as in --data digits"
+            f"{name!r} is neither a file nor a folder; if it is a model, say on which data, as in --data digits"
         )
     if data not in (known := {record.data for record in records.values()}):
         raise unknown("data with records", data, known)
@@ -254,7 +254,7 @@ def _remarks(found: Comparison) -> Sequence[str]:
         if run.record.status != "finished"
     ]
     if found.by_example is None:
-        lines.append("no pairs of examples: the metric is no mean over examples, or a record has none beside it")
+        lines.append("no pairs of examples: the metric is not a mean over examples, or a record has none beside it")
     for letter, side in (("A", found.a), ("B", found.b)):
         score = found.column.score(side.runs[0].record)
         if score is not None and mark(score.protocol.get("how", {})) == "≤ ":

@@ -1,4 +1,4 @@
-"""Markdown from strings that somebody else wrote: a name or a reason can break neither a table nor the page."""
+"""Markdown from strings that others wrote: a name or a reason can break neither a table nor the page."""
 
 from __future__ import annotations
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,6 +39,22 @@ def read_recounted(file: Path) -> dict[str, Recounted]:
 def recount(records: Mapping[Path, Record], recounted: Mapping[str, Recounted]) -> dict[Path, Record]:
     """The records with the newer counts in place of older ones."""
     return {path: _recount(record, recounted.get(record.config_hash)) for path, record in records.items()}
+
+
+def outdated(records: Iterable[Record], recounted: Mapping[str, Recounted], version: int) -> dict[str, Record]:
+    """The records whose count is older than `version`, and has not been made again: one for each configuration."""
+    found = {}
+    for record in records:
+        then, today = record.scores.get("flops_per_example"), recounted.get(record.config_hash)
+        if then is not None and max(then.version, today.version if today else 0) < version:
+            found[record.config_hash] = record
+    return found
+
+
+def as_json(recounted: Mapping[str, Recounted]) -> str:
+    """What `read_recounted` reads."""
+    content = {name: one.model_dump() for name, one in sorted(recounted.items())}
+    return json.dumps(content, indent=1) + "\n"
 
 
 def _recount(record: Record, today: Recounted | None) -> Record:

@@ -15,7 +15,7 @@ from zipfile import BadZipFile
 
 from pydantic import TypeAdapter, ValidationError
 
-from benchmark.facts import COSTS, METRICS
+from benchmark.facts import COSTS, IMPOSSIBLE_SIGMAS, METRICS, ROUNDING
 from benchmark.leaderboard.columns import Column
 from benchmark.leaderboard.statistics import Interval, pooled_stderr, rank_ranges
 from benchmark.record import Record, per_example_file
@@ -32,8 +32,6 @@ _REFERENCES: TypeAdapter[dict[str, dict[str, Score]]] = TypeAdapter(dict[str, di
 
 #: More near copies than held-out images have by this much, and by so many standard errors, are memorised.
 MEMORISED, MEMORISED_SIGMAS = 0.05, 3.0
-#: What beats a known source by more standard errors than these, and by more than rounding, cannot be.
-IMPOSSIBLE_SIGMAS, ROUNDING = 5.0, 1e-4
 
 
 @dataclass(frozen=True)
@@ -58,17 +56,22 @@ class Run:
 
     @property
     def seed(self) -> tuple[int, int]:
-        """What training depends on; another `seed.eval` is no other training."""
+        """What training depends on; another `seed.eval` is the same training."""
         return self.record.seed["init"], self.record.seed["data"]
 
     @property
     def identity(self) -> str:
-        """Of the configuration: runs that share it, and differ in their seeds alone, make a row."""
+        """Of the configuration: runs that share it, and differ only in their seeds, make a row."""
         return self.record.identity
 
     @property
     def budget(self) -> str:
         return self.record.budget
+
+    @property
+    def planned(self) -> int:
+        """How many training examples the budget is."""
+        return int(self.record.config["budget"]["examples"])
 
     @property
     def minutes(self) -> float:
@@ -115,7 +118,9 @@ class Run:
         try:
             return _REFERENCES.validate_python(self.record.dataset.get("references", {}))
         except ValidationError as error:
-            raise BadInput(f"{self.path} is no valid record: dataset.references: {error.errors()[0]['msg']}") from error
+            raise BadInput(
+                f"{self.path} is not a valid record: dataset.references: {error.errors()[0]['msg']}"
+            ) from error
 
 
 def _beats_the_source(scores: Mapping[str, Score], source: Mapping[str, Score]) -> str | None:
@@ -198,9 +203,9 @@ def select(records: Mapping[Path, Record], current: Current | None) -> tuple[lis
     """The rows of a board, and what stands below it.
 
     A row is one configuration that counts, as a rule the tuned one, with all its seeds at the newest code that has
-    them. The first record of a seed counts, so that nobody can try a seed until it is lucky; only a run that failed, by
-    no fault of its model, may be repeated. `current=None` takes every configuration as it is, one row each: for local
-    runs.
+    them. The first record of a seed counts, so that no one can repeat a seed until it is lucky; only a run that failed
+    through no fault of its model may be repeated. `current=None` takes every configuration as it is, one row each: for
+    local runs.
     """
     groups: dict[tuple[Any, ...], list[Run]] = defaultdict(list)
     superseded: list[Superseded] = []

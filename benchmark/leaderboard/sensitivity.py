@@ -56,7 +56,7 @@ in `configs/sweep/`, each with a training seed of its own, so that what is seen 
 - **Learning-rate sensitivity** (Wortsman and others 2023): all learning rates times one factor from 0.03 to 32; the
   mean of the score, capped at that before training, less the best. The **good window** is where the mean over seeds
   has lost at most {EPSILON:.0%} of what there is to learn (the way from knowing nothing to the best), in decades;
-  `≥` where it goes on beyond what was tried. Knowing nothing is the uniform distribution where a likelihood judges,
+  `≥` where it extends beyond what was tried. Knowing nothing is the uniform distribution where a likelihood judges,
   since some models begin far below it and others above; before training, where samples are judged.
 - **Best of n** is the expected validation score of the best of n settings (Dodge and others 2019).
 """
@@ -203,7 +203,7 @@ def _room(rates: LearningRates | None) -> list[Entry]:
 
 
 def decades(rates: LearningRates) -> str:
-    """The width of the good window, with `≥` where it may go on beyond what was tried."""
+    """The width of the good window, with `≥` where it may extend beyond what was tried."""
     return f"{'≥ ' if any(rates.open_ends) else ''}{rates.decades:.1f}"
 
 
@@ -308,8 +308,8 @@ def _facts(study: Study, model: Sensitivity) -> list[str]:
     counts = {status: sum(trial.status == status for trial in study.proposed) for status in _STATUSES}
     shown = ", ".join(f"{n} {status}" for status, n in counts.items() if n)
     lines = [
-        f"{len(study.proposed)} settings ({escape(header.sampler)}): {shown}; at most {budget['examples']:,} examples "
-        f"and {budget['minutes']:g} CPU minutes each"
+        f"{len(study.proposed)} settings ({escape(header.sampler)}): {shown}; "
+        f"at most {budget['examples']:,} examples each"
     ]
     if len(trials) >= 2:
         values = [trial.value for trial in trials if trial.value is not None]

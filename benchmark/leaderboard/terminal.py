@@ -31,7 +31,8 @@ _COST = [*COST[:2], *(column for column in COST_OF_MACHINE if column.fact.better
 
 
 def runs_table(records: Mapping[Path, Record]) -> list[Sheet]:
-    """One table for each dataset and budget, a row a run, the lowest likelihood first; baselines below, dim.
+    """One table for each dataset and budget, a row a run, the best likelihood first, what has none that counts last;
+    baselines below, dim.
 
     `±` is one standard error over test examples.
     """
@@ -56,7 +57,8 @@ def _table(data: str, budget: str, runs: Sequence[Run]) -> Sheet:
 
     def likelihood(run: Run) -> tuple[bool, float, str, tuple[int, int]]:
         value = value_of(main.score(run.record))
-        return value is None or run.impossible is not None, value or 0.0, run.record.model, run.seed
+        counts = value is not None and run.impossible is None and run.record.status == "finished"
+        return not counts, main.sign * (value or 0.0), run.record.model, run.seed
 
     for run in sorted(runs, key=likelihood):
         record = run.record

@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from benchmark.facts import measure
 from benchmark.leaderboard.columns import COST_OF_MACHINE, Column, mark, number, share_done, value_of
 from benchmark.leaderboard.published import Published
 from benchmark.leaderboard.rows import Cell, Judge, Ranking, Row, Run
@@ -24,8 +25,13 @@ def marked(row: Row) -> str:
     return row.name + ("‡" if row.memorises else "")
 
 
-def budget_title(name: str, minutes: float) -> str:
-    return f"{name}: nominally {minutes:g} CPU minutes of training a run on the reference machine"
+def budget_title(rows: Sequence[Row]) -> str:
+    """Of rows under one budget: `standard: 118,000 to 1,500,000 examples a run, about 4 minutes of one thread …`."""
+    examples = sorted({run.planned for row in rows for run in row.runs})
+    shown = " to ".join(f"{n:,}" for n in dict.fromkeys((examples[0], examples[-1])))
+    minutes = max(row.minutes for row in rows)
+    nominal = f"about {minutes:g} {'minute' if minutes == 1 else 'minutes'} of one thread of the reference machine"
+    return f"{rows[0].budget}: {shown} training examples a run, {nominal}"
 
 
 def ended(record: Record) -> str:
@@ -56,7 +62,7 @@ def seed(run: Run) -> str:
 
 
 def unit(group: Published) -> str:
-    return group.metric if group.unit == "1" else group.unit
+    return measure(group.metric, group.unit)
 
 
 def machine(hardware: Mapping[str, Any]) -> str:
@@ -128,7 +134,7 @@ def outdated(judge: Judge, rows: Sequence[Row], column: Column) -> list[str]:
             by_version[old].append(row.name)
     newest = judge.versions[column.metric]
     return [
-        f"{listed(names)}, {column.title}: left out, since it is version {old} and {newest} counts"
+        f"{listed(names)}, {column.title}: left out: of version {old}, and only version {newest} counts"
         for old, names in sorted(by_version.items())
     ]
 

@@ -1,21 +1,26 @@
-"""What a model costs. Names and units are fixed here; who measures the times is the harness."""
+"""What a model costs, in the units of `benchmark.facts`; who measures the times is the harness."""
 
 from __future__ import annotations
 
+import copy
 import resource
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any
 
 import torch
+from pytorch_lightning import LightningModule
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.optim import Optimizer
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmark.facts import COSTS
-from benchmark.spec import Score
+from benchmark.spec import Absence, Batch, Score
 
-COST: Mapping[str, str] = {name: fact.unit for name, fact in COSTS.items()}  # name -> unit
+CYCLE = 6  # steps of one network that may go with one of another
 
 
 def score(name: str, value: float, protocol: Mapping[str, Any] = MappingProxyType({})) -> Score:
@@ -24,17 +29,76 @@ def score(name: str, value: float, protocol: Mapping[str, Any] = MappingProxyTyp
     return Score(fact.unit, fact.version, float(value), protocol=dict(protocol))
 
 
+def absent(name: str, reason: str) -> Score:
+    """The cost called `name`, which could not be measured."""
+    fact = COSTS[name]
+    return Score(fact.unit, fact.version, absent=Absence("failed", reason))
+
+
 def parameters(module: nn.Module) -> int:
     """Numbers that gradients train. Frozen parts and moving averages do not count."""
     return sum(p.numel() for p in module.parameters() if p.requires_grad)
 
 
-def flops(fn: Callable[[], Any]) -> int:
-    """Floating-point operations of one call of `fn`, backward passes included: matrix products, convolutions and
-    attention, two for each multiply-add; elementwise work is not counted."""
-    with FlopCounterMode(display=False) as counter:
-        fn()
-    return int(counter.get_total_flops())
+def flops_per_example(model: LightningModule, batch: Batch) -> float:
+    """Floating-point operations of training on an example: forward and backward passes, without the optimiser.
+
+    Matrix products, convolutions and attention, two for each multiply-add; elementwise work is not counted. It is
+    counted on a copy, on `meta` (shapes alone) where the model allows: parameters, running statistics and random states
+    stay as they are. Where a model steps its optimisers itself, and one of them at every k-th step alone, k <= `CYCLE`,
+    the mean of k steps counts. Raises whatever a training step of the model raises.
+    """
+    try:
+        counts = _counts(copy.deepcopy(model).to("meta"), batch, "meta")
+    except (RuntimeError, TypeError, ValueError):  # it reads values, or an operation has no rule for shapes
+        counts = _counts(copy.deepcopy(model).cpu(), batch, "cpu")
+    period = next(k for k in range(1, len(counts) + 1) if counts[k:] == counts[:-k])
+    return sum(counts[:period]) / period / len(batch.x)
+
+
+def _counts(model: LightningModule, batch: Batch, device: str) -> list[int]:
+    """Operations of each of a few training steps of `model`, whose gradients and statistics change."""
+    model.train()
+    batch = Batch(batch.x.to(device), None if batch.condition is None else batch.condition.to(device))
+    if not model.automatic_optimization:
+        made: Any = model.configure_optimizers()
+        idle = [_Idle(one) for one in (made if isinstance(made, Sequence) else [made])]
+        given = idle if len(idle) > 1 else idle[0]
+        vars(model).update(optimizers=lambda: given, manual_backward=lambda loss, **_: loss.backward())
+    counts = []
+    for step in range(1 if model.automatic_optimization else CYCLE):
+        with torch.random.fork_rng(devices=[]), _unfused(), FlopCounterMode(display=False) as counter:
+            outputs: Any = model.training_step(batch, step)
+            if model.automatic_optimization:
+                outputs["loss"].backward()
+        counts.append(int(counter.get_total_flops()))
+    return counts
+
+
+@contextmanager
+def _unfused() -> Iterator[None]:
+    """Inside, each operation is computed in one way on every device: fused kernels hide products, or repeat some."""
+    mkldnn: Any = torch.backends.mkldnn
+    fast = mkldnn.enabled
+    mkldnn.enabled = False  # its `flags` would also set what warns without a GPU of Intel's
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        mkldnn.enabled = fast
+
+
+class _Idle:
+    """An optimiser that takes no step."""
+
+    def __init__(self, optimiser: Optimizer) -> None:
+        self.optimiser = optimiser
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.optimiser, name)
+
+    def step(self, *_: Any, **__: Any) -> None:
+        pass
 
 
 def peak_memory() -> int:

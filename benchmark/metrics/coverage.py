@@ -26,7 +26,7 @@ DENSITY_PROTOCOL: Mapping[str, Any] = {
 
 def precision(evidence: Evidence) -> Estimate:
     """Share of samples within the manifold of real images: the union of balls that reach to each image's k-th
-    neighbour (Kynkäänniemi and others 2019, eq. 2). The standard error is over draws of samples alone."""
+    neighbour (Kynkäänniemi and others 2019, eq. 2). The standard error is over draws of samples only."""
     return _precision_and_recall(samples_of(evidence))[0]
 
 

@@ -1,7 +1,7 @@
 """What samples are good for: a classifier that learns from them, examined on real images.
 
 The classifier is kernel ridge regression onto the classes (Rifkin, Yeo and Poggio 2003), which has no randomness and
-takes a second: what differs between models is their samples alone.
+takes a second: models differ only in their samples.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PROTOCOL: Mapping[str, Any] = {
 
 
 def downstream_accuracy(evidence: Evidence) -> Estimate:
-    """Accuracy on held-out images of a classifier trained on samples alone (Ravuri and Vinyals 2019).
+    """Accuracy on held-out images of a classifier trained only on samples (Ravuri and Vinyals 2019).
 
     The error is binomial over held-out images and, by a jackknife, over draws.
     """

@@ -1,4 +1,4 @@
-"""How much of an image comes back from its code. The numbers are torchmetrics'."""
+"""How well an image is reconstructed from its code. The numbers are torchmetrics'."""
 
 from __future__ import annotations
 

@@ -12,12 +12,10 @@ import math
 import torch
 from torch import Tensor
 
+from benchmark.facts import IMPOSSIBLE_SIGMAS, ROUNDING
 from benchmark.metrics.text import block_means
 from benchmark.metrics.units import bits_per, scaled
 from benchmark.spec import DataSpec, Estimate
-
-SIGMAS = 5.0  # standard errors of the paired difference that luck does not explain
-ROUNDING = 1e-4  # share of the source's own score: float32 likelihoods are no better than that
 
 
 def impossible(ours: Tensor, source: Tensor, spec: DataSpec, promise: str) -> str | None:
@@ -25,8 +23,8 @@ def impossible(ours: Tensor, source: Tensor, spec: DataSpec, promise: str) -> st
     `[N]` nats an example (text: a token, in the order of the stream); `None` where they can.
 
     `promise` is the method that gave them. Neighbouring tokens are not independent, so blocks of them are what counts.
-    The threshold is that quantile of Student's t which `SIGMAS` is of the normal distribution: few examples convict
-    nobody.
+    The threshold is that quantile of Student's t which `IMPOSSIBLE_SIGMAS` is of the normal distribution: few examples
+    convict no one.
     """
     from scipy.special import ndtr, stdtrit
 
@@ -36,7 +34,10 @@ def impossible(ours: Tensor, source: Tensor, spec: DataSpec, promise: str) -> st
     if terms is None or n < 2 or not torch.isfinite(difference).all():
         return None
     gain, stderr = difference.mean().item(), terms.std().item() / math.sqrt(n)
-    if gain <= float(stdtrit(n - 1, ndtr(SIGMAS))) * stderr or gain <= ROUNDING * source.double().mean().abs().item():
+    if (
+        gain <= float(stdtrit(n - 1, ndtr(IMPOSSIBLE_SIGMAS))) * stderr
+        or gain <= ROUNDING * source.double().mean().abs().item()
+    ):
         return None
     reported, best = (_in_unit(x, spec) for x in (ours, source))
     name = "nats_per_token" if spec.modality == "text" else "bits_per_dim"

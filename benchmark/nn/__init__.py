@@ -1,1 +1,1 @@
-"""Blocks that three models or more share."""
+"""Blocks that three models or more share, and optimisers that torch lacks."""

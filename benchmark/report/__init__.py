@@ -1,1 +1,1 @@
-"""Records to judgements: whether they are well-formed, whether they come back, and the report that says so."""
+"""Records to judgements: whether they are well-formed, whether they are reproduced, and the report that says so."""

@@ -1,4 +1,4 @@
-"""Whether a record that somebody hands in is well-formed. It is read as data: nothing that it names is imported.
+"""Whether a record that is handed in is well-formed. It is read as data: nothing that it names is imported.
 
 A record that passes is consistent with itself and with today's metrics. Whether its numbers are true, only running it
 again can say (`benchmark.report.verify`).
@@ -74,7 +74,7 @@ def problems(file: Path, known: Known) -> list[str]:
     file = file / "record.json" if file.is_dir() else file
     beside = sorted({file, per_example_file(file), *file.parent.glob(f"{glob.escape(file.stem)}*")})
     if links := [str(one) for one in beside if one.is_symlink()]:  # to whatever this machine would show of itself
-        return [f"{', '.join(links)}: a link is no evidence: hand in the file itself"]
+        return [f"{', '.join(links)}: a link is not evidence: submit the file itself"]
     if file.is_file() and file.stat().st_size > MOST_BYTES:
         return [f"{file} has {file.stat().st_size:,} bytes: at most {MOST_BYTES:,} are allowed"]
     try:
@@ -129,8 +129,8 @@ def _identity(file: Path, record: Record) -> Iterator[str]:
             yield f"{key} is {said}, but the configuration that the record holds says {is_}"
     for target in (experiment.data.target, experiment.model.target):
         package = target.split(".")[0]
-        if package != "benchmark" and package not in record.environment:
-            yield f"environment does not say which {package} defined {target}: run it with this version"
+        if package not in ("benchmark", *record.sources, *record.environment):
+            yield f"its sources do not say which {package} defined {target}: run it with this version"
     stem = f"{record.seed.get('init')}-{record.config_hash[:8]}-"
     if file.name != "record.json" and not (file.stem.startswith(stem) and _NAME.fullmatch(file.stem)):
         yield f"the file is called {file.name}: it must be {stem}RUN.json, as `publish` calls it"
@@ -178,7 +178,7 @@ def _score(name: str, score: Score, record: Record, known: Known) -> Iterator[st
         if not 1 <= score.version <= newest:
             yield f"{name} has version {score.version}, must be {newest}"
     else:
-        yield f"{name} is no metric of this version"
+        yield f"{name} is not a metric of this version"
     limits = METRICS.get(name) or known.costs.get(name)
     low, high = (-math.inf, math.inf) if limits is None else (limits.low, limits.high)
     if score.value is not None and not low - _ROUNDING <= score.value <= high + _ROUNDING:

@@ -92,7 +92,7 @@ def _markdown_cell(cell: Cell) -> str:
 
 
 def as_html(page: Page, home: str | None = None) -> str:
-    """The page as one file that asks nobody for anything: no script, no font, no picture from elsewhere.
+    """The page as one self-contained file: no script, no font, no picture from elsewhere.
 
     `home` is the page of the boards, to which it leads back where it stands among them.
     """

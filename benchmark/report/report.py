@@ -80,7 +80,7 @@ class _Report:
             Section("Deviations and negative results", self._deviations()),
         ]
         lead = (
-            "What was run, with what, and what came of running it again. Made from records alone: the same records "
+            "What was run, with what, and whether repeated runs agree. Made from records only: the same records "
             "give the same page."
         )
         return Page(title, lead, sections)

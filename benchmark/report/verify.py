@@ -1,4 +1,4 @@
-"""Whether a record comes back: a re-run beside it, score by score.
+"""Whether a record is reproduced: a re-run beside it, score by score.
 
 What is expected of one more run follows from the spread over seeds of the same configuration: the record and the other
 seeds predict the re-run, and the re-run and the other seeds predict the record, within its standard error at least (so
@@ -102,7 +102,7 @@ def check_again(record: Record) -> str | None:
     if record.kind != "run":
         return f"a {record.kind} belongs to a study, which runs it again: verify a run"
     if record.status == "failed":
-        return f"the run failed ({record.reason}): it has no scores that could come back"
+        return f"the run failed ({record.reason}): it has no scores to reproduce"
     validate(record.config)
     if (found := record.hash_by_its_rule) != record.config_hash:
         return f"config_hash is {record.config_hash[:8]}, but the configuration that it holds has {found[:8]}"
@@ -215,7 +215,7 @@ def _judge(name: str, recorded: Score, again: Score | None, seeds: Sequence[Scor
         expected = back = error
     if expected is None or back is None:
         return ScoreVerdict(name, recorded.value, again.value, None, "no three seeds that differ, no standard error")
-    explained = error is not None and again.value in error  # seeds that happen to be close together convict nobody
+    explained = error is not None and again.value in error  # seeds that happen to be close together convict no one
     inside = again.value in expected and (recorded.value in back or explained)
     expects = f"{'is' if inside else 'is not what is'} expected of {recorded.value:.6g}, by {expected.basis}"
     why = f"{again.value:.6g} {expects}"

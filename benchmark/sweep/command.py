@@ -6,13 +6,14 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from benchmark.config import Experiment, choices, from_container
+from benchmark.config import Experiment, choices, default_names, from_container, identity, overrides_of
 from benchmark.launch import default_jobs
 from benchmark.spec import BadInput, unknown
 from benchmark.sweep import space
 from benchmark.sweep.confirmation import best_trial
 from benchmark.sweep.search import Plan
-from benchmark.sweep.studies import collect
+from benchmark.sweep.space import Space
+from benchmark.sweep.studies import collect, read_study
 
 Command = tuple[Plan, int, str | None]
 
@@ -26,6 +27,7 @@ SWEEP: Mapping[str, str] = {
     "seeds": "3",
     "name": "",
     "storage": "",
+    "continue": "",
 }
 CONFIRM: Mapping[str, str] = {"seeds": "5", "workers": "", "storage": ""}
 
@@ -38,11 +40,14 @@ def plan_of(overrides: Sequence[str], trust: Sequence[str] = ()) -> Command:
     known = {*SWEEP, *Experiment.model_fields}
     for override, key in keys.items():
         if "=" not in override:
-            raise BadInput(f"{override!r} is no setting: write key=value, as in trials=64 or model=vae")
+            raise BadInput(f"{override!r} is not a setting: write key=value, as in trials=64 or model=vae")
         if key.partition(".")[0] not in known:
             raise unknown("setting", key, known)
-    given = _given([override for override in overrides if keys[override] in SWEEP], SWEEP)
-    names = {"data": "digits", "model": "vae"}
+    own = [override for override in overrides if keys[override] in SWEEP]
+    given = _given(own, SWEEP)
+    if given["continue"]:
+        return _continuing(Path(given["continue"]), overrides, {keys[override] for override in own}, given, trust)
+    names = {group: default_names()[group] for group in ("data", "model")}
     names |= {keys[override]: override.partition("=")[2] for override in overrides if keys[override] in names}
     others = [override for override in overrides if keys[override] not in {*SWEEP, *names}]
     if given["name"] and not re.fullmatch(r"[\w-]+", given["name"]):
@@ -76,6 +81,54 @@ def plan_of(overrides: Sequence[str], trust: Sequence[str] = ()) -> Command:
         given["sampler"],
         given["pruner"] or None,
         given["name"] or None,
+    )
+    return plan, int(given["workers"]), given["storage"] or None
+
+
+def _continuing(
+    place: Path, overrides: Sequence[str], own: set[str], given: Mapping[str, str], trust: Sequence[str]
+) -> Command:
+    """More trials of the study at `place`, a committed file or the folder of its runs, as if all were trained here."""
+    study = collect(place) if place.is_dir() else read_study(place)
+    header = study.header
+    for override in overrides:
+        key = override.partition("=")[0]
+        if key in own - {"continue", "trials", "rates", "seeds", "workers", "storage"} or (
+            key not in own and not key.startswith("runtime.")
+        ):
+            raise BadInput(f"continue= takes all settings from {place}: drop {override}")
+    runtime = [override for override in overrides if override.startswith("runtime.")]
+    settings = [setting for setting in overrides_of(header.config) if not setting.startswith("seed")]
+    searched = Space(trial={}, options=header.options) if header.design == "space" else space.load_space(header.model)
+    base = space.base_experiment(searched, [*settings, *runtime], trust)
+    if base.config_hash != identity(header.config):
+        raise BadInput(f"{place} cannot be continued: today its options mean another experiment; start a new study")
+    points = [trial.params for trial in study.trials]
+
+    def number(key: str, *params: str) -> int:
+        return (
+            int(given[key]) if key in own else len({point[one] for point in points for one in params if one in point})
+        )
+
+    if header.design == "space":
+        design = space.search(searched, base)
+    elif header.design == "learning_rate":
+        design = space.learning_rate(base, number("rates", "factor"), number("seeds", "seed"))
+    elif header.design == "seeds":
+        design = space.initialisation_and_data(number("seeds", "seed.init", "seed.data"))
+    else:
+        design = space.confirm(settings, base, header.confirms["params"], number("seeds", "seed"))
+    plan = Plan(
+        base,
+        searched,
+        design,
+        (*settings, *runtime) if header.design != "confirm" else (),
+        trials=int(given["trials"]),
+        sampler=header.sampler if header.design == "space" else SWEEP["sampler"],
+        pruner=header.pruner,
+        name=header.name,
+        confirms=header.confirms,
+        continues=study,
     )
     return plan, int(given["workers"]), given["storage"] or None
 

@@ -1,6 +1,6 @@
 """A study runs here: Optuna proposes, child processes train, and nothing that dies can lose a trial.
 
-This process alone speaks with Optuna's storage; its workers only train. A trial that is running has a heartbeat. One
+This process alone speaks with Optuna's storage; its children only train. A trial that is running has a heartbeat. One
 without (its sweep was killed, on this machine or another) is told to Optuna as failed and enqueued once more, and goes
 on from its last checkpoint. Several sweeps of one study may run at once, on one machine or many.
 """
@@ -29,31 +29,34 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from benchmark.config import Experiment, compose
-from benchmark.launch import Display, Event, Worker
+from benchmark.launch import Display, import_once
 from benchmark.record import Record, is_running, read_record, write_atomic
+from benchmark.server import Children, Event, Task
 from benchmark.spec import BadInput, unknown
 from benchmark.sweep.space import Design, Space, identity
-from benchmark.sweep.studies import Header
+from benchmark.sweep.studies import Header, Study, Trial, collect, continued
 
 SEED = 0  # of the sampler
 BEAT = 15.0  # seconds between heartbeats of a running trial
 GRACE = 60.0  # seconds without one after which its sweep counts as dead; clocks of machines may differ by less
 POLL = 2.0  # seconds between looks at what other sweeps of the study are doing
 OPENINGS = 6  # of a database, before what it says counts
-ATTEMPTS = 3  # a worker that dies so often over one trial is not unlucky
+ATTEMPTS = 3  # a trial whose process dies so often is not unlucky
 
 SAMPLERS = ("qmc", "random", "tpe", "cmaes", "gp")
 PRUNERS = ("none", "median", "halving")
 _UNFINISHED = (TrialState.RUNNING, TrialState.WAITING)
 
 warnings.filterwarnings("ignore", category=ExperimentalWarning)
-warnings.filterwarnings("ignore", "The reported value is ignored")  # a trial that goes on validates where it stopped
+warnings.filterwarnings(
+    "ignore", "The reported value is ignored"
+)  # a resumed trial repeats the validation where it stopped
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a study is: the same plan goes on with the same study."""
+    """What a study is: the same plan continues the same study."""
 
     base: Experiment
     space: Space
@@ -64,6 +67,7 @@ class Plan:
     pruner: str | None = None  # `None`: the median rule for samplers that learn, none for designs
     name: str | None = None
     confirms: dict[str, Any] = field(default_factory=dict)  # of the design `confirm`: what is confirmed
+    continues: Study | None = None  # whose trials count, as if they had been trained here
 
     def __post_init__(self) -> None:
         if self.sampler not in SAMPLERS:
@@ -108,7 +112,7 @@ class Summary:
 
 
 def sweep(plan: Plan, workers: int, storage: str | None, display: Display) -> Summary:
-    """Run the study until it has all its trials; the same call goes on with one that was stopped.
+    """Run the study until it has all its trials; the same call continues one that was stopped.
 
     Raises `KeyboardInterrupt` after letting go of what was running, and `BadInput` where the storage does not open or
     holds another study of that name.
@@ -173,7 +177,7 @@ def default_storage(runs: str) -> str:
 
 
 def make_sampler(name: str, proposed: int) -> BaseSampler:
-    """A seeded sampler. One that draws at random goes on with another seed after `proposed` trials, not from the start.
+    """A seeded sampler. One that draws at random continues with another seed after `proposed` trials.
 
     A quasi-random sequence counts its points in the study itself.
     """
@@ -205,23 +209,23 @@ class _Sweep:
         self.opened = open_storage(storage or default_storage(plan.base.runtime.runs))
         self.lock = threading.RLock()  # around everything that asks or changes the study
         self.mine: dict[int, optuna.Trial] = {}
-        self.crew: dict[int, Worker] = {}  # one a thread
+        self.children = Children()
         self.stopping = threading.Event()
 
     def run(self) -> Summary:
         self.study = self._open()
         self._recover()
-        self._plan_display()
+        if self._plan_display():
+            import_once(self.display)
         pool = ThreadPoolExecutor(self.workers)
         threading.Thread(target=self._beat, daemon=True).start()
         try:
-            ended, _ = wait([pool.submit(self._work, slot) for slot in range(self.workers)], None, FIRST_EXCEPTION)
+            ended, _ = wait([pool.submit(self._work) for _ in range(self.workers)], None, FIRST_EXCEPTION)
             for one in ended:
                 one.result()
         finally:
             self.stopping.set()
-            for worker in list(self.crew.values()):
-                worker.close()
+            self.children.stop()
             pool.shutdown(cancel_futures=True)
             for trial in self.mine.values():
                 trial.set_user_attr("beat", 0.0)  # whoever comes next need not wait
@@ -230,25 +234,22 @@ class _Sweep:
     def _open(self) -> optuna.Study:
         """The study, created once with its points, or the one that is there."""
         plan = self.plan
-        proposed = 0
+        how = (plan.sampler, plan.pruned_by, plan.settings, plan.confirms)
+        header = Header.of(plan.title, plan.base, plan.space, plan.design, *how)
         try:
             study = optuna.create_study(storage=self.opened, study_name=plan.title, direction="minimize")
-            study.set_user_attr("fingerprint", plan.fingerprint)
-            for point in plan.design.points:
-                study.enqueue_trial(dict(point))
-            study.set_user_attr("ready", True)
+            self._fill(study)
         except optuna.exceptions.DuplicatedStudyError:
             study = optuna.load_study(storage=self.opened, study_name=plan.title)
             self._wait_until_ready(study)
-            proposed = len(study.get_trials(deepcopy=False))
-        if study.user_attrs["fingerprint"] != plan.fingerprint:
+            if plan.continues is not None:
+                self._fill(study)
+        if study.user_attrs["fingerprint"] != plan.fingerprint and not self._began(header):
             raise BadInput(
                 f"study {plan.title!r} exists with another space, design, sampler or base setting: give another name="
             )
-        study.sampler = make_sampler(plan.sampler, proposed)
+        study.sampler = make_sampler(plan.sampler, len(study.get_trials(deepcopy=False)))
         study.pruner = make_pruner(plan.pruned_by)
-        how = (plan.sampler, plan.pruned_by, plan.settings, plan.confirms)
-        header = Header.of(plan.title, plan.base, plan.space, plan.design, *how)
         write_atomic(plan.folder / "study.yaml", yaml.safe_dump(header.model_dump(mode="json"), sort_keys=False))
         return study
 
@@ -258,10 +259,30 @@ class _Sweep:
             if study.user_attrs.get("ready"):
                 return
             time.sleep(0.5)
-        study.set_user_attr("fingerprint", self.plan.fingerprint)
-        for point in self.plan.design.points:
-            study.enqueue_trial(dict(point), skip_if_exists=True)
+        self._fill(study)
+
+    def _fill(self, study: optuna.Study) -> None:
+        """What a new study begins with: trials that it continues, and the other points of its design."""
+        plan = self.plan
+        study.set_user_attr("fingerprint", study.user_attrs.get("fingerprint", plan.fingerprint))
+        known = [dict(trial.params) for trial in study.get_trials(deepcopy=False)]
+        if plan.continues is not None:
+            continued(plan.continues, plan.folder)
+            earlier = plan.continues.trials
+            offset = max((trial.number + 1 for trial in earlier), default=0) - len(earlier)
+            study.set_user_attr("offset", study.user_attrs.get("offset", offset))
+            new = [trial for trial in earlier if trial.params not in known]
+            study.add_trials([_told(trial, plan.design) for trial in new])
+            known += [trial.params for trial in earlier]
+        for point in plan.design.points:
+            if dict(point) not in known:
+                study.enqueue_trial(dict(point), skip_if_exists=True)
         study.set_user_attr("ready", True)
+
+    def _began(self, header: Header) -> bool:
+        """Whether the study of this name, begun under an older rule of identity, asks what this one does."""
+        file = self.plan.folder / "study.yaml"
+        return file.is_file() and collect(self.plan.folder).header.asks_the_same(header)
 
     def _beat(self) -> None:
         while not self.stopping.wait(BEAT):
@@ -272,8 +293,9 @@ class _Sweep:
     # Which trial is next ---------------------------------------------------------------------------------------------
 
     def _trials(self) -> list[FrozenTrial]:
-        """All trials, but for attempts that were given up and are, or will be, enqueued once more."""
-        return [trial for trial in self.study.get_trials(deepcopy=False) if not _given_up(trial)]
+        """All trials, but for attempts that were given up and are, or will be, enqueued once more, and repetitions."""
+        trials = self.study.get_trials(deepcopy=False)
+        return [trial for trial in trials if not (_given_up(trial) or "repeats" in trial.user_attrs)]
 
     def _next(self) -> optuna.Trial | None:
         """The next trial to carry out; waits while others may still die. `None`: the study is complete."""
@@ -295,14 +317,26 @@ class _Sweep:
         if waiting:  # an enqueued point must not use up one of the sampler's
             self.study.sampler = RandomSampler(seed=SEED)
         trial = self.study.ask(self.plan.design.distributions)
+        while not waiting and (known := self._known(trial)) is not None:
+            for name, value in {"failure": f"repeats trial {known}", "repeats": known}.items():
+                trial.set_user_attr(name, value)
+            self.study.tell(trial, state=TrialState.FAIL)
+            trial = self.study.ask(self.plan.design.distributions)
         self.study.sampler = sampler
         trial.set_user_attr("beat", time.time())
-        trial.set_user_attr("run", _run_of(trial))
+        if "run" not in trial.user_attrs:
+            trial.set_user_attr("run", trial.number + self.study.user_attrs.get("offset", 0))
         self.mine[trial.number] = trial
         return trial
 
+    def _known(self, trial: optuna.Trial) -> int | None:
+        """The trial of the continued study that a sequence, which begins anew, has come to again."""
+        sequence = self.plan.design.name == "space" and self.plan.sampler == "qmc"
+        earlier = self.plan.continues.trials if sequence and self.plan.continues is not None else ()
+        return next((one.number for one in earlier if one.params == trial.params), None)
+
     def _reclaim(self) -> None:
-        """Give up what nobody is carrying on any more, and enqueue it once more."""
+        """Give up what no process is carrying on any more, and enqueue it once more."""
         for trial in self.study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
             if trial.number not in self.mine and self._is_dead(trial):
                 try:
@@ -333,13 +367,13 @@ class _Sweep:
     def _name(self, run: int) -> str:
         return f"{self.plan.title}-{run:04d}"
 
-    def _work(self, slot: int) -> None:
-        """What each of the sweep's threads does: one trial after another, in a worker process of its own."""
-        while (trial := self._next()) is not None and self._carry_out(trial, slot):
+    def _work(self) -> None:
+        """What each of the sweep's threads does: one trial after another, each in a process of its own."""
+        while (trial := self._next()) is not None and self._carry_out(trial):
             with self.lock:
                 del self.mine[trial.number]
 
-    def _carry_out(self, trial: optuna.Trial, slot: int) -> bool:
+    def _carry_out(self, trial: optuna.Trial) -> bool:
         """Train, and tell Optuna what came of it. False where the sweep was stopped before that.
 
         Raises `BadInput` where a point of the design, such as the tuned setting, is refused.
@@ -356,7 +390,7 @@ class _Sweep:
                 with self.lock:  # Hydra composes one at a time
                     settings = [*self.plan.settings, *self.plan.design.settings(trial.params, run)]
                     experiment = compose(settings, self.plan.base.trust)
-                refused = self._train(trial, experiment, folder, slot)
+                refused = self._train(trial, experiment, folder)
             except BadInput as error:
                 if run < len(self.plan.design.points):  # no proposal: what was asked for is itself impossible
                     raise
@@ -372,37 +406,30 @@ class _Sweep:
         self.display.show(_title(run), {"phase": ended, "examples": 1, "total": 1})
         return True
 
-    def _train(self, trial: optuna.Trial, experiment: Experiment, folder: Path, slot: int) -> str | None:
-        """Have a worker train until there is a record; one that dies is replaced. Returns why there is no record.
+    def _train(self, trial: optuna.Trial, experiment: Experiment, folder: Path) -> str | None:
+        """Have a process train until there is a record; one that dies is replaced. Returns why there is no record.
 
-        Raises `BadInput` where the worker refuses the experiment.
+        Raises `BadInput` where it refuses the experiment.
         """
         content = experiment.container()
         content["runtime"]["threads"] = content["runtime"]["threads"] or 1  # several fight where a machine is shared
-        task = {"config": content, "folder": str(folder), "group": self.plan.title, "trust": experiment.trust}
+        task = Task(content, experiment.trust, folder, self.plan.title)
         problem = "stopped"
         for _ in range(ATTEMPTS):
-            if self.stopping.is_set():
+            if (child := self.children.start(task)) is None:
                 break
-            if slot not in self.crew:
-                self.crew[slot] = Worker(1, self.plan.folder)
-            worker = self.crew[slot]
-            worker.send(task)
-            while (event := worker.receive()) is not None:
+            for event in child.events():
                 if "score" in event:
-                    worker.send({"go_on": self._judge(trial, experiment, event)})
-                elif "refused" in event:
-                    raise BadInput(str(event["refused"]))
-                elif "done" in event:
-                    return None
-                elif self.display.console.is_terminal and event["phase"] not in _ENDS:
+                    child.answer(self._judge(trial, experiment, event))
+                elif "phase" in event and self.display.console.is_terminal and event["phase"] not in _ENDS:
                     self.display.show(_title(_run_of(trial)), event)
-            problem = worker.problem
-            del self.crew[slot]
-            if (folder / "record.json").is_file():  # it failed, and said so there
+            if child.refused is not None:
+                raise BadInput(child.refused)
+            if (folder / "record.json").is_file():  # also where it failed, and said so there
                 return None
-            self.stopping.wait(0.5)  # a Ctrl-C reaches the workers before it reaches this process
-        return f"its worker died {ATTEMPTS} times: {problem}"
+            problem = child.problem
+            self.stopping.wait(0.5)  # what stops all processes of a job may reach this one last
+        return f"its process died {ATTEMPTS} times: {problem}"
 
     def _judge(self, trial: optuna.Trial, experiment: Experiment, event: Event) -> bool:
         """Report a validation score to the pruner. Trials are compared after equal shares of their length."""
@@ -433,13 +460,16 @@ class _Sweep:
 
     # What is shown ---------------------------------------------------------------------------------------------------
 
-    def _plan_display(self) -> None:
+    def _plan_display(self) -> bool:
+        """Whether there is anything to do."""
         self.display.jobs = self.workers
         trials = [trial for trial in self._trials() if trial.state in _UNFINISHED]
         new = self.plan.wanted - len(self._trials())
-        first = len(self.study.get_trials(deepcopy=False))
-        for run in [_run_of(trial) for trial in trials] + list(range(first, first + max(0, new))):
+        first = len(self.study.get_trials(deepcopy=False)) + self.study.user_attrs.get("offset", 0)
+        runs = [_run_of(trial) for trial in trials] + list(range(first, first + max(0, new)))
+        for run in runs:
             self.display.plan(_title(run), self.plan.title, self.plan.base.budget.minutes * 60)
+        return bool(runs)
 
     def summary(self) -> Summary:
         trials = self._trials()
@@ -463,6 +493,22 @@ def result(record: Record) -> float | None:
 def _run_of(trial: optuna.Trial | FrozenTrial) -> int:
     """The number under which a trial was begun: its folder's name and its seed, also when it was enqueued again."""
     return int(trial.user_attrs.get("run", trial.number))
+
+
+def _told(trial: Trial, design: Design) -> FrozenTrial:
+    """What Optuna has of a trial that ended elsewhere."""
+    about = {"run": trial.number, "status": trial.status, "reason": trial.reason, **trial.stability}
+    if trial.value is None:
+        about["failure"] = trial.reason or "no score"
+    state = TrialState.FAIL if trial.value is None else TrialState.COMPLETE
+    return optuna.trial.create_trial(
+        state=TrialState.PRUNED if trial.status == "pruned" else state,
+        value=trial.value if trial.status != "pruned" else None,
+        params=trial.params,
+        distributions=design.distributions,
+        user_attrs=about,
+        intermediate_values={step: score for step, (_, score) in enumerate(trial.validations)},
+    )
 
 
 def _given_up(trial: FrozenTrial) -> bool:

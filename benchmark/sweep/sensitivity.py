@@ -220,7 +220,7 @@ class LearningRates:
     sensitivity: float  # mean over factors of the mean value, less the best, in the score's unit
     regret: float  # the same as a share of the way from `initial` to the best
     window: tuple[float, float]  # factors between which the mean lies within `EPSILON` of the best
-    open_ends: tuple[bool, bool]  # whether the window may go on beyond the factors that were tried
+    open_ends: tuple[bool, bool]  # whether the window may extend beyond the factors that were tried
     diverged: int
     trials: int
 

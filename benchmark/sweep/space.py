@@ -87,7 +87,7 @@ class Trial(_Strict):
     """How long one trial of a search trains."""
 
     examples: Annotated[int, Field(ge=1)]
-    minutes: Annotated[float, Field(gt=0)]  # CPU minutes of one thread
+    minutes: Annotated[float, Field(gt=0)]  # nominal, of one thread of the reference machine
 
 
 class Space(_Strict):
@@ -190,7 +190,7 @@ def learning_rate(base: Experiment, rates: int, seeds: int) -> Design:
         raise BadInput(f"model {base.model.name!r} has no learning rate: it needs an option whose name ends so")
     for key in keys:
         if not isinstance(lookup(base, key), (int, float)):
-            raise BadInput(f"{key}={lookup(base, key)} is no rate: give a number")
+            raise BadInput(f"{key}={lookup(base, key)} is not a rate: give a number")
     factors = [10 ** (3 * i / (rates - 1) - 1.5) for i in range(rates)]
 
     def settings(params: Params, number: int) -> list[str]:

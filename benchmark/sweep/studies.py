@@ -12,19 +12,22 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from benchmark.config import Experiment, identity, read_yaml
+from benchmark.config import Experiment, identity, name_today, read_yaml
+from benchmark.facts import measure
 from benchmark.identity import version_1
-from benchmark.record import Record, read_record, write_atomic
+from benchmark.record import Record, now, read_record, write_atomic
 from benchmark.spec import BadInput
 from benchmark.sweep.space import Design, DesignName, Option, Space, lookup
 
 SCHEMA: Literal[2] = 2
+CONTINUED = "continued.jsonl"  # in the folder of a study's runs: what it had when it was continued there
 
 #: What knows nothing scores, by dataset and metric.
 Starts = Mapping[tuple[str, str], float]
@@ -39,6 +42,7 @@ class Header(_Strict):
     """What a study was."""
 
     schema_version: Literal[1, 2] = 1
+    started: datetime = datetime.min.replace(tzinfo=UTC)  # unknown before schema 2: earlier than any change of a name
     name: str
     data: str
     model: str
@@ -60,13 +64,20 @@ class Header(_Strict):
 
     @property
     def measure(self) -> str:
-        """What a score is in: its unit, or the name of a metric that has none."""
-        return self.metric if self.unit == "1" else self.unit
+        """What a score is in: its unit, or the title of a metric that has none."""
+        return measure(self.metric, self.unit)
 
     @property
     def hash_by_its_rule(self) -> str:
         """The `config_hash` that its configuration has by the rule of its schema."""
         return version_1(self.config) if self.schema_version == 1 else identity(self.config)
+
+    def asks_the_same(self, other: Header) -> bool:
+        """Whether trials of both may stand in one study."""
+        mine, theirs = (
+            (one.design, one.sampler, one.options, identity(one.config), one.confirms) for one in (self, other)
+        )
+        return mine == theirs
 
     @classmethod
     def of(
@@ -83,6 +94,7 @@ class Header(_Strict):
         searched = design.name == "space"
         return cls(
             schema_version=SCHEMA,
+            started=now(),
             name=name,
             data=base.data.name,
             model=base.model.name,
@@ -216,8 +228,8 @@ def collect(folder: Path) -> Study:
     """The study in the folder of its runs, `runs/studies/<name>`, with every trial that has ended."""
     file = folder / "study.yaml"
     if not file.is_file():
-        raise BadInput(f"{folder} is no study: give runs/studies/<name>, which holds study.yaml")
-    header = _parse(Header, json.dumps(read_yaml(file)), file)
+        raise BadInput(f"{folder} is not a study: give runs/studies/<name>, which holds study.yaml")
+    header = _under_todays_names(_parse(Header, json.dumps(read_yaml(file)), file))
     trials, first = [], None
     for about in sorted(folder.glob("*/trial.yaml")):
         known = read_yaml(about)
@@ -239,7 +251,21 @@ def collect(folder: Path) -> Study:
                 "git": first.git,
             }
         )
+    earlier = folder / CONTINUED
+    if earlier.is_file():
+        study = read_study(earlier)
+        same = ("started", "metric", "unit", "environment", "hardware", "git")
+        header = header.model_copy(update={name: getattr(study.header, name) for name in same})
+        ended = {trial.number for trial in trials}
+        trials = sorted(
+            [*(trial for trial in study.trials if trial.number not in ended), *trials], key=lambda trial: trial.number
+        )
     return Study(header=header, trials=tuple(trials))
+
+
+def continued(study: Study, folder: Path) -> None:
+    """Keep in the folder of a study's runs the trials of elsewhere, whose runs are not here."""
+    write_atomic(folder / CONTINUED, as_lines(study))
 
 
 def _trial(known: dict[str, Any], record: Record, folder: Path) -> Trial:
@@ -281,8 +307,13 @@ def publish_study(folder: Path, target: Path) -> Path:
     file = target / study.header.data / f"{study.header.name}.jsonl"
     if file.is_file() and len(read_study(file).trials) > len(study.trials):
         raise BadInput(f"{file} holds more trials than {folder}: a study is never cut short")
+    return write_atomic(file, as_lines(study))
+
+
+def as_lines(study: Study) -> str:
+    """The content of a committed file."""
     lines = [study.header.model_dump_json(), *(trial.model_dump_json(exclude_defaults=True) for trial in study.trials)]
-    return write_atomic(file, "\n".join(lines) + "\n")
+    return "\n".join(lines) + "\n"
 
 
 def read_study(file: Path) -> Study:
@@ -296,9 +327,19 @@ def read_study(file: Path) -> Study:
     except ValueError as error:  # nothing to unpack
         raise BadInput(f"{file} is empty: it holds no study") from error
     return Study(
-        header=_parse(Header, header, file),
+        header=_under_todays_names(_parse(Header, header, file)),
         trials=tuple(_parse(Trial, line, file, number) for number, line in enumerate(lines, start=2)),
     )
+
+
+def _under_todays_names(header: Header) -> Header:
+    """The header with the names that its data and model have today (`configs/renames.yaml`)."""
+    old = {"data": header.data, "model": header.model}
+    new = {group: name_today(group, name, header.started) for group, name in old.items()}
+    if new == old:
+        return header
+    config = header.config | {group: header.config[group] | {"name": name} for group, name in new.items()}
+    return header.model_copy(update={**new, "config": config})
 
 
 def read_studies(folder: Path, problems: list[str] | None = None) -> dict[Path, Study]:
@@ -321,4 +362,4 @@ def _parse(kind: Any, text: str, file: Path, line: int = 1) -> Any:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "the line"
-        raise BadInput(f"{file}, line {line}, is no study's: {place}: {first['msg']}") from error
+        raise BadInput(f"{file}, line {line}, is not a line of a study: {place}: {first['msg']}") from error

@@ -1,1 +1,1 @@
-"""Records to a static site: pages that need no network, no script to be read, and nobody's trust."""
+"""Records to a static site: pages that need no network, and no script to be read."""

@@ -33,7 +33,7 @@ def write_site(content: Mapping[str, str], folder: Path) -> Path:
             if place.exists():
                 os.replace(place, old)
             os.replace(new, place)
-        finally:  # what was there comes back if the new one could not take its place
+        finally:  # what was there is restored if the new one could not take its place
             if old.exists() and not place.exists():
                 os.replace(old, place)
     return folder / "index.html"

@@ -124,7 +124,7 @@ class _Group:
 
     @property
     def title(self) -> str:
-        return budget_title(self.budget, self.minutes)
+        return budget_title(self.rows)
 
     @property
     def anchor(self) -> str:
@@ -603,6 +603,7 @@ class _Site:
                     if entry.row is row:
                         of = f"rank {entry.place} of {len(ranking.entries)}"
                         yield quality.title, cell_text(entry.cell, quality), of
+        yield "training examples", " to ".join(f"{n:,}" for n in sorted({run.planned for run in row.runs})), ""
         for column in COST:
             if (cell := self.judge.cell(row.scored, column)) is not None:
                 yield column.title, quantity(cell.interval.centre), ""

@@ -34,7 +34,7 @@ _CSS |= {placeholder: f"var(--c{index})" for index, placeholder in enumerate(_FA
 
 _STYLE: Any = {
     "svg.fonttype": "none",  # words stay words
-    "text.parse_math": False,  # names are no formulas
+    "text.parse_math": False,  # names are not formulas
     "font.family": "DejaVu Sans",  # wider than what browsers will take, so that nothing overlaps there
     "font.size": 10.5,
     "text.color": _TEXT,

@@ -229,7 +229,7 @@ class Scale(nn.Module):
         )
 
     def forward(self, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What goes on `[B, 2C, H/2, W/2]`, what is released `[B, released]`, and the log-determinant `[B]`."""
+        """What continues `[B, 2C, H/2, W/2]`, what is released `[B, released]`, and the log-determinant `[B]`."""
         total = y.new_zeros(len(y))
         for coupling in self.before:
             y, log_det = coupling(y)

@@ -18,16 +18,17 @@ pixel, its colours together: T = H W C. Unit: nats.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from itertools import islice
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim import AdamW, Muon, Optimizer
+from torch.autograd.function import once_differentiable
+from torch.optim import AdamW, Optimizer
 
 from benchmark.models.base import GenerativeModel
+from benchmark.nn.optim import Muon, Together
 from benchmark.spec import (
     BadInput,
     Batch,
@@ -45,21 +46,136 @@ from benchmark.spec import (
 
 def norm(x: Tensor) -> Tensor:
     """x / rms(x) over the last axis."""
-    return F.rms_norm(x, x.shape[-1:])
+    y: Tensor = Normalised.apply(x) if written_out(x) else F.rms_norm(x, x.shape[-1:])
+    return y
 
 
 def rotary_table(positions: int, width: int) -> Tensor:
-    """cos and sin of position times frequency, `[2, T, K/2]` (Su and others 2021, eq. 15)."""
+    """cos and sin of position times frequency, `[T, 1, K/2, 2]` (Su and others 2021, eq. 15)."""
     frequency = 10_000.0 ** (-torch.arange(0, width, 2) / width)
     angle = torch.outer(torch.arange(positions).float(), frequency)
-    return torch.stack([angle.cos(), angle.sin()])
+    return torch.stack([angle.cos(), angle.sin()], -1)[:, None]
 
 
 def rotate(x: Tensor, table: Tensor) -> Tensor:
-    """Turns pairs of coordinates of `x` `[B, N, T, K]` by the angles of `table` `[2, T, K/2]` (eq. 34)."""
-    cos, sin = table.type_as(x)
-    a, b = x.chunk(2, dim=-1)
-    return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
+    """Turns neighbouring coordinates of `x` `[B, T, N, K]` by the angles of `table` `[T, 1, K/2, 2]` (eq. 34)."""
+    cos, sin = table.type_as(x).unbind(-1)
+    a, b = x.unflatten(-1, (-1, 2)).unbind(-1)
+    return torch.stack([a * cos - b * sin, a * sin + b * cos], -1).flatten(-2)
+
+
+# The same on a CPU in full precision ------------------------------------------------------------------------------
+#
+# Time goes into memory there. What lies between two products is computed in place, and for so many rows at a time that
+# they stay in the cache; gradients are written out, so that they can be too.
+
+ROWS = 768
+
+
+def written_out(x: Tensor) -> bool:
+    """Whether the functions below stand in for torch's own operations."""
+    return x.is_cpu and not torch.is_autocast_enabled("cpu")
+
+
+def inverse_rms(x: Tensor) -> Tensor:
+    """1 / rms(x) over the last axis, `[..., 1]`."""
+    square: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_()
+    return square.div_(x.shape[-1]).add_(torch.finfo(x.dtype).eps).rsqrt_()
+
+
+def through_norm_(dy: Tensor, y: Tensor, scale: Tensor) -> Tensor:
+    """Makes the gradient of x from that of y = x scale, scale = 1 / rms(x): (dy - y mean(y dy)) scale, in place."""
+    mean: Tensor = torch.linalg.vecdot(y, dy.mul_(scale)).unsqueeze(-1)
+    return dy.addcmul_(y, mean, value=-1 / y.shape[-1])
+
+
+def turn_(x: Tensor, by: Tensor) -> None:
+    """Multiplies neighbours (a, b) of `x` `[b, T, 2, N, K]`, as numbers a + ib, by `by` `[T, 1, 1, K/2]`, in place."""
+    torch.view_as_complex(x.view(*x.shape[:-1], -1, 2)).mul_(by)
+
+
+class Normalised(torch.autograd.Function):
+    """y = x / rms(x) for `x` `[..., D]`."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        scale = inverse_rms(x)
+        y = x * scale
+        ctx.save_for_backward(y, scale)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> Tensor:
+        return through_norm_(dy.clone(), *ctx.saved_tensors)
+
+
+class Projected(torch.autograd.Function):
+    """Queries and keys of norm(x), normalised and turned, and values: `[B, T, N, K]` each, for `weight` `[3 D, D]`."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, table: Tensor, heads: int) -> tuple[Tensor, ...]:
+        B, T, D = x.shape
+        turn = torch.view_as_complex(table.type_as(x))[:, None]
+        y, scales = x.new_empty(B, T, 3, heads, D // heads), []
+        examples = max(1, ROWS // T)
+        for x_, y_ in zip(x.split(examples), y.split(examples), strict=True):
+            scale = inverse_rms(x_)
+            torch.mm((x_ * scale).view(-1, D), weight.T, out=y_.view(-1, 3 * D))
+            qk = y_[:, :, :2]
+            scale_qk = inverse_rms(qk)
+            turn_(qk.mul_(scale_qk), turn)
+            scales += [scale, scale_qk]
+        ctx.save_for_backward(x, y, weight, turn, *scales)
+        return y.unbind(2)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, y, weight, turn, *scales = ctx.saved_tensors
+        D, back = x.shape[2], turn.conj().resolve_conj()
+        dx, dweight = torch.empty_like(x), torch.zeros_like(weight.T)
+        examples = max(1, ROWS // x.shape[1])
+        parts = (each.split(examples) for each in (x, y, dx, *gradients))
+        for x_, y_, dx_, *dy_ in zip(*parts, strict=True):
+            scale, scale_qk, *scales = scales
+            dy = torch.stack(dy_, 2)
+            turn_(through_norm_(dy[:, :, :2], y_[:, :, :2], scale_qk), back)
+            rows, x_ = dy.view(-1, 3 * D), x_ * scale
+            dweight.addmm_(x_.view(-1, D).T, rows)
+            torch.mm(rows, weight, out=dx_.view(-1, D))
+            through_norm_(dx_, x_, scale)
+        return dx, dweight.T, None, None
+
+
+class Transformed(torch.autograd.Function):
+    """max(norm(x) Uᵀ, 0)² Dᵀ for matrices U = `up` `[4 D, D]` and D = `down` `[D, 4 D]`."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, up: Tensor, down: Tensor) -> Tensor:
+        y, saved = torch.empty_like(x), []
+        for x_, y_ in zip(x.view(-1, len(down)).split(ROWS), y.view(-1, len(down)).split(ROWS), strict=True):
+            scale = inverse_rms(x_)
+            h = torch.mm(x_ * scale, up.T).relu_()
+            torch.mm(h.square(), down.T, out=y_)
+            saved += [scale, h]
+        ctx.save_for_backward(x, up, down, *saved)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, ...]:
+        x, up, down, *saved = ctx.saved_tensors
+        dx, dup, ddown = torch.empty_like(x), torch.zeros_like(down), torch.zeros_like(down)
+        parts = (each.reshape(-1, len(down)).split(ROWS) for each in (x, dx, dy))
+        for x_, dx_, dy_ in zip(*parts, strict=True):
+            scale, h, *saved = saved
+            ddown.addmm_(dy_.T, h.square())
+            dh, x_ = torch.mm(2 * dy_, down).mul_(h), x_ * scale
+            dup.addmm_(x_.T, dh)
+            torch.mm(dh, up, out=dx_)
+            through_norm_(dx_, x_, scale)
+        return dx, dup.T, ddown
 
 
 def smooth_embedding(levels: int, width: int) -> nn.Embedding:
@@ -77,9 +193,7 @@ class Block(nn.Module):
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.heads = heads
-        self.query = nn.Linear(width, width, bias=False)
-        self.key = nn.Linear(width, width, bias=False)
-        self.value = nn.Linear(width, width, bias=False)
+        self.projections = nn.Parameter(torch.empty(3, width, width).uniform_(-1, 1) / math.sqrt(width))  # q, k, v
         self.mix = nn.Linear(width, width, bias=False)
         self.up = nn.Linear(width, 4 * width, bias=False)
         self.down = nn.Linear(4 * width, width, bias=False)
@@ -88,24 +202,37 @@ class Block(nn.Module):
         nn.init.zeros_(self.down.weight)
 
     def forward(self, x: Tensor, table: Tensor, cache: Tensor | None, start: int) -> Tensor:
-        x = x + F.dropout(self.attend(norm(x), table, cache, start), self.dropout, self.training)
-        y = self.down(F.relu(self.up(norm(x))).square())
-        return x + F.dropout(y, self.dropout, self.training)
+        x = x + F.dropout(self.attend(x, table, cache, start), self.dropout, self.training)
+        return x + F.dropout(self.transform(x), self.dropout, self.training)
+
+    def transform(self, x: Tensor) -> Tensor:
+        """What each position makes of itself, `[B, T, D]`."""
+        if written_out(x):
+            fast: Tensor = Transformed.apply(x, self.up.weight, self.down.weight)
+            return fast
+        y: Tensor = self.down(F.relu(self.up(norm(x))).square())
+        return y
 
     def project(self, x: Tensor, table: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, `[B, N, T, K]` each."""
-        q, k, v = (f(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for f in (self.query, self.key, self.value))
-        return rotate(norm(q), table), rotate(norm(k), table), v
+        weight = self.projections.flatten(0, 1)
+        if written_out(x):
+            q, k, v = Projected.apply(x, weight, table, self.heads)
+        else:
+            q, k, v = F.linear(norm(x), weight).unflatten(-1, (3, self.heads, -1)).unbind(2)
+            q, k = rotate(norm(q), table), rotate(norm(k), table)
+        return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
 
     def attend(self, x: Tensor, table: Tensor, cache: Tensor | None, start: int) -> Tensor:
+        """What each position takes from those up to its own, `[B, T, D]`."""
         q, k, v = self.project(x, table)
         if cache is not None:  # one new position, all before it are known
             cache[:, :, :, start : start + 1] = torch.stack([k, v])
             k, v = cache[:, :, :, : start + 1]
         # On a CPU attention stays in float32: the backward pass of its bfloat16 kernel is several times slower.
-        dtype = self.value.weight.dtype if x.is_cpu else v.dtype
-        with torch.autocast(x.device.type, enabled=False):
-            y = F.scaled_dot_product_attention(q.to(dtype), k.to(dtype), v.to(dtype), is_causal=cache is None)
+        q, k, v = (part.to(self.projections.dtype) for part in (q, k, v))
+        with torch.autocast("cpu", enabled=False):
+            y = F.scaled_dot_product_attention(q, k, v, is_causal=cache is None)
         mixed: Tensor = self.mix(y.transpose(1, 2).flatten(2))
         return mixed
 
@@ -171,7 +298,7 @@ class GPT(GenerativeModel, Likelihood, TokenLikelihood, Watched):
     def forward(self, stream: Tensor, start: int = 0, caches: list[Tensor] | None = None) -> Tensor:
         """Logits `[B, T, V]` of the tokens from `start` on, each from those before it."""
         x = self.embed(stream, start)
-        table = self.table[:, start : start + x.shape[1]]
+        table = self.table[start : start + x.shape[1]]
         for i, block in enumerate(self.blocks):
             x = block(x, table, caches[i] if caches else None, start)
         logits: Tensor = self.head(norm(x))
@@ -187,7 +314,7 @@ class GPT(GenerativeModel, Likelihood, TokenLikelihood, Watched):
         x = x.long()
         stream = F.pad(x, (self.lag, 0), value=self.begin)[:, :-1]
         logits = self(stream).float()  # [B, T, V]
-        return -F.cross_entropy(logits.transpose(1, 2), x, reduction="none")
+        return -F.cross_entropy(logits.flatten(0, 1), x.flatten(), reduction="none").view_as(x)
 
     def log_prob(self, x: Tensor) -> Tensor:
         return self.token_log_prob(x).sum(1)
@@ -197,9 +324,9 @@ class GPT(GenerativeModel, Likelihood, TokenLikelihood, Watched):
         (Wortsman and others, "Small-scale proxies for large-scale Transformer training instabilities", 2023)."""
         x = x.movedim(1, -1).flatten(1) if self.spec.modality == "image" else x
         y = self.embed(F.pad(x, (self.lag, 0), value=self.begin)[:, :-1], 0)
-        table, largest = self.table[:, : y.shape[1]], 0.0
+        table, largest = self.table[: y.shape[1]], 0.0
         for block in self.blocks:
-            q, k, _ = block.project(norm(y), table)
+            q, k, _ = block.project(y, table)
             largest = max(largest, float((q @ k.transpose(2, 3)).abs().max()) / math.sqrt(q.shape[3]))
             y = block(y, table, None, 0)
         return {"attention_logit": largest, "output_logit": float(self.head(norm(y)).abs().max())}
@@ -237,32 +364,3 @@ class GPT(GenerativeModel, Likelihood, TokenLikelihood, Watched):
             Muon(matrices, lr=self.muon_learning_rate, weight_decay=self.weight_decay),
             AdamW(rest, lr=self.learning_rate, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
         )
-
-
-class Together(Optimizer):
-    """Several optimisers as one: their groups and their state are its own, so schedules and checkpoints just work."""
-
-    def __init__(self, *parts: Optimizer) -> None:
-        super().__init__([group for part in parts for group in part.param_groups], {})
-        self.parts = parts
-        self._share()
-
-    def _share(self) -> None:
-        groups = iter(self.param_groups)
-        for part in self.parts:
-            part.state = self.state
-            part.param_groups = list(islice(groups, len(part.param_groups)))
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        super().load_state_dict(state_dict)
-        self._share()
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for part in self.parts:
-            part.step()
-        return loss

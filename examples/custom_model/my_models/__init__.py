@@ -1,1 +1,1 @@
-"""Models of somebody else, in a package of their own."""
+"""Someone else's models, in their own package."""
