@@ -35,10 +35,21 @@ def class_of(name: str) -> type:
     return getattr(importlib.import_module(module), attribute)
 
 
+def options(name: str) -> dict[str, Any]:
+    return {k: v for k, v in configuration(name).items() if k not in ("target", "modalities")}
+
+
+#: Of a stack of layers, what is enough for the universes of the laws: the code is the same, at a fifth of the time.
+SMALL = {"layers": 2, "width": 32, "channels": 16}
+
+
 @cache
 def subject(name: str, modality: Any) -> Subject:
-    options = {k: v for k, v in configuration(name).items() if k not in ("name", "target", "modalities")}
-    return Subject(partial(class_of(name), **options), modality)
+    given = options(name)
+    small = {
+        option: min(given[option], size) for option, size in SMALL.items() if option in given and "layers" in given
+    }
+    return Subject(partial(class_of(name), **given | small), modality)
 
 
 def walk() -> list[Any]:
@@ -64,14 +75,14 @@ def test_model(name: str, modality: Any, law: Law) -> None:
 
 @cache
 def patient_subject(name: str, modality: Any) -> Subject:
-    """The model once more: what is kept of the quick examination is less precise."""
-    return Subject(subject(name, modality).build, modality)
+    """The model in its own size."""
+    return Subject(partial(class_of(name), **options(name)), modality)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "modality", "law"), walk())
 def test_model_at_length(name: str, modality: Any, law: Law, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With all steps of training, and all draws, whether or not fewer have been enough."""
+    """In its own size, with all steps of training and all draws, whether or not fewer have been enough."""
     for constant, value in {"EXERCISE_STEPS": (20, 20), "LEARN_STEPS": 60, "LEARNT": 2.0, "DRAWS": (512, 512)}.items():
         monkeypatch.setattr(laws, constant, value)
     law.check(patient_subject(name, modality))
