@@ -69,7 +69,7 @@ def rotate(x: Tensor, table: Tensor) -> Tensor:
 # Time goes into memory there. What lies between two products is computed in place, and for so many rows at a time that
 # they stay in the cache; gradients are written out, so that they can be too.
 
-ROWS = 768
+ROWS = 768  # positions at a time
 
 
 def written_out(x: Tensor) -> bool:
