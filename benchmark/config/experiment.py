@@ -44,7 +44,11 @@ Seed = Annotated[int, _Number, Field(ge=0, lt=2**31)]
 
 
 def _import_path(target: str) -> str:
-    if "." not in target or not all(part.isidentifier() for part in target.split(".")):
+    if (
+        "." not in target
+        or not all(part.isidentifier() for part in target.split("."))
+        or target.startswith("__main__.")
+    ):
         raise ValueError("input should be the import path of a class, such as package.module.Class")
     return target
 
