@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import defaultdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -96,8 +97,11 @@ def test_every_committed_record_is_of_a_configuration_that_counts_today(committe
     current = {one: {tuned} for one in settings if (tuned := tuned_identity(*one)) is not None}
     rows, superseded = select(committed, current)
     assert {(row.runs[0].record.data, row.name) for row in rows} == {(data, model) for data, model, _ in settings}
-    reasons = {entry.why.partition(" (")[0] for entry in superseded}
-    assert reasons <= {"other code", "repeated seed: the first counts"}
+    reasons: dict[str, set[tuple[str, str]]] = defaultdict(set)
+    for entry in superseded:
+        reasons[entry.why.partition(" (")[0]].add((entry.run.record.data, entry.run.record.model))
+    assert reasons.pop("other configuration") == {("digits", "flow_matching")}  # its divergence was exact, and slow
+    assert reasons.keys() <= {"other code", "repeated seed: the first counts"}
 
 
 def test_a_new_record_stores_the_identity_of_today(tmp_path: Path) -> None:
