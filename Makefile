@@ -26,11 +26,11 @@ setup: .venv/ready ## build the environment in .venv, nothing else
 	  { echo "error: $(PYTHON) is older than Python 3.11: install one and say make PYTHON=python3.11"; exit 2; }
 	@$(PYTHON) -m venv .venv || { echo "error: no venv module: apt-get install python3-venv"; exit 2; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.8
-	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	$(BIN)/uv pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
-benchmark: setup ## train, score and rank one model a family on embedded data (SUITE=quick), under 10 minutes
+benchmark: setup ## train, score and rank one model a family on embedded data (SUITE=quick): minutes
 	$(BIN)/python -m benchmark suite $(SUITE)
 
 bench: setup ## what the harness adds to a training step of each model, against a bare loop, and where it goes
