@@ -342,16 +342,16 @@ def check_unchanged(folder: Path, config: Mapping[str, Any]) -> None:
 
 
 def check_code(folder: Path, targets: Iterable[str], changed_code: bool = False) -> None:
-    """Refuse to resume a run whose code has changed since it began, unless `changed_code` allows it.
+    """Refuse to resume a run whose code has changed since it was last carried out, unless `changed_code` allows it.
 
     Where that is allowed, its record says so.
     """
     begun, today = _begun(folder), code_identity(targets)
-    began = begun.code
-    if began is None or began == today or begun.changed_code is not None:
+    last = begun.changed_code or begun.code
+    if last is None or last == today:
         return
     if not changed_code:
-        parts = sorted(name for name in began.keys() | today.keys() if began.get(name) != today.get(name))
+        parts = sorted(name for name in last.keys() | today.keys() if last.get(name) != today.get(name))
         raise BadInput(
             f"{folder} began with other code ({', '.join(parts)} changed since): restore that code, start a new "
             "run, or resume with --changed-code, which its record will say"

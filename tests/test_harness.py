@@ -19,6 +19,7 @@ from runs import carry_out, curve, experiment, resumed, silent, values
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from benchmark import again, loop, train
+from benchmark import record as records
 from benchmark.config import choices, from_container
 from benchmark.loop import Plan, Progress, get_random_state, set_random_state
 from benchmark.models.vae.vae import VAE
@@ -217,6 +218,19 @@ def test_code_that_changed_under_way_is_refused_unless_it_is_said(
     monkeypatch.setattr(train._Run, "_train_and_score", lambda self: self._finish("diverged", "for the test"))
     train.carry_out(folder, silent, changed_code=True)
     assert "of yesterday" in read_record(folder).environment["changed under way"]
+
+
+def test_each_change_of_code_has_to_be_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = {"benchmark": "monday"}
+    monkeypatch.setattr(records, "code_identity", lambda targets=(): dict(code))
+    records.begin(tmp_path, {}, ())
+    for day in ("tuesday", "wednesday"):
+        code["benchmark"] = day
+        with pytest.raises(BadInput, match=r"began with other code \(benchmark changed since\)"):
+            records.check_code(tmp_path, ())
+        records.check_code(tmp_path, (), changed_code=True)
+        records.check_code(tmp_path, ())
+    assert "monday" in records.changed_code(tmp_path)[records.CHANGED]
 
 
 @pytest.mark.usefixtures("unscored")
