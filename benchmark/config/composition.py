@@ -51,7 +51,8 @@ def compose(overrides: Sequence[str] = (), trust: Sequence[str] = ()) -> Experim
     except Malformed as error:
         if error.place in (key for key, _ in _pairs(overrides)):
             raise
-        raise BadInput(f"{_file_of(error.place, content)}: {error}") from error
+        file = _file_of(error.place, content)  # none has a name that was given for itself, such as budget.name=trial
+        raise BadInput(str(error) if file is None else f"{file}: {error}") from error
 
 
 def load_suite(name: str, overrides: Sequence[str] = (), trust: Sequence[str] = ()) -> list[Experiment]:
@@ -186,7 +187,7 @@ def _file_of(place: str, content: Mapping[str, Any]) -> Path | None:
     tuned = find(f"tuned/{content['data']['name']}/{content['model']['name']}.yaml")
     if tuned is not None and option in (read_yaml(tuned).get(group) or {}):
         return tuned
-    return choices(group)[content[group]["name"]] if group in GROUPS else find("experiment.yaml")
+    return choices(group).get(content[group]["name"]) if group in GROUPS else find("experiment.yaml")
 
 
 def _assign(content: dict[str, Any], key: str, value: Any) -> None:
