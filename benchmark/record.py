@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from filelock import FileLock, Timeout
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
-from benchmark.config import identity, name_today
+from benchmark.config import identity, renamed
 from benchmark.identity import version_1
 from benchmark.spec import BadInput, Modality, Score
 from benchmark.traces import traces
@@ -255,7 +255,7 @@ def read_record(path: Path, as_stored: bool = False) -> Record:
         raise BadInput(f"no record at {file}: give a run's folder that holds record.json (an unfinished run has none)")
     try:
         record = Record.model_validate_json(file.read_bytes())
-        return record if as_stored else _under_todays_names(record)
+        return record if as_stored else record.model_copy(update=renamed(record.config, record.started))
     except OSError as error:
         raise BadInput(f"{file} cannot be read: {error.strerror or error}") from error
     except ValidationError as error:
@@ -266,16 +266,6 @@ def read_record(path: Path, as_stored: bool = False) -> Record:
 
 
 _NOT_RECORDS = {"wandb", "artifacts", "attempts", "begun.json"}  # below a run's folder
-
-
-def _under_todays_names(record: Record) -> Record:
-    """The record with the names that its data and model have today (`configs/renames.yaml`)."""
-    old = {"data": record.data, "model": record.model}
-    new = {group: name_today(group, name, record.started) for group, name in old.items()}
-    if new == old:
-        return record
-    config = record.config | {group: record.config[group] | {"name": name} for group, name in new.items()}
-    return record.model_copy(update={**new, "config": config})
 
 
 def read_records(folder: Path, problems: list[str] | None = None) -> dict[Path, Record]:

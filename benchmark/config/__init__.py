@@ -27,6 +27,7 @@ from benchmark.config.experiment import (
     load_model,
     name_today,
     read_suite,
+    renamed,
     validate,
 )
 from benchmark.config.files import choices, config_folders, find, read_group, read_yaml
@@ -57,6 +58,7 @@ __all__ = [
     "read_group",
     "read_suite",
     "read_yaml",
+    "renamed",
     "resumed",
     "strangers",
     "tuned_identity",

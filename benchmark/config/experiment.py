@@ -412,6 +412,15 @@ def name_today(group: str, name: str, made: datetime) -> str:
     return name
 
 
+def renamed(config: Mapping[str, Any], made: datetime) -> dict[str, Any]:
+    """What changes in a record or a study that holds `config`, made then, under the names of today; empty: nothing."""
+    old = {group: str(config[group]["name"]) for group in ("data", "model")}
+    new = {group: name_today(group, name, made) for group, name in old.items()}
+    if new == old:
+        return {}
+    return {**new, "config": {**config, **{group: config[group] | {"name": name} for group, name in new.items()}}}
+
+
 def names_of_old(group: str, name: str) -> tuple[str, ...]:
     """The name of a configuration, and those that it had before and that nothing else has taken since."""
     found = [name]

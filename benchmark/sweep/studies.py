@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from benchmark.config import Experiment, identity, name_today, read_yaml
+from benchmark.config import Experiment, identity, read_yaml, renamed
 from benchmark.facts import measure
 from benchmark.identity import version_1
 from benchmark.record import Record, now, read_record, write_atomic
@@ -333,13 +333,7 @@ def read_study(file: Path) -> Study:
 
 
 def _under_todays_names(header: Header) -> Header:
-    """The header with the names that its data and model have today (`configs/renames.yaml`)."""
-    old = {"data": header.data, "model": header.model}
-    new = {group: name_today(group, name, header.started) for group, name in old.items()}
-    if new == old:
-        return header
-    config = header.config | {group: header.config[group] | {"name": name} for group, name in new.items()}
-    return header.model_copy(update={**new, "config": config})
+    return header.model_copy(update=renamed(header.config, header.started))
 
 
 def read_studies(folder: Path, problems: list[str] | None = None) -> dict[Path, Study]:
