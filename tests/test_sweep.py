@@ -86,6 +86,14 @@ def test_a_space_that_names_no_option_is_refused_with_the_nearest_name() -> None
         space.base_experiment(wrong, space.base_settings("digits", "vae", found))
 
 
+@pytest.mark.parametrize(
+    ("value", "inside"),
+    [(16, True), (16.5, False), (0, False), (None, False), ("16", False), (True, False), ([16], False)],
+)
+def test_only_a_number_of_its_kind_lies_in_a_range(value: Any, inside: bool) -> None:
+    assert space.Option(role="studied", low=1, high=32, integer=True).holds(value) is inside
+
+
 def test_learning_rates_are_scaled_together() -> None:
     found = space.load_space("sngan")
     base = space.base_experiment(found, space.base_settings("digits", "sngan", found))

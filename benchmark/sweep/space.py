@@ -73,14 +73,15 @@ class Option(_Strict):
             return IntDistribution(int(self.low), int(self.high), log=self.scale == "log", step=self.step)
         return FloatDistribution(self.low, self.high, log=self.scale == "log")
 
-    def holds(self, value: Value) -> bool:
-        """Whether a value lies in it."""
+    def holds(self, value: Value | None) -> bool:
+        """Whether a value, which may be of any type, lies in it."""
         if self.choices is not None:
             return value in self.choices
         assert self.low is not None
         assert self.high is not None
-        inside = not isinstance(value, (bool, str)) and self.low <= value <= self.high
-        return inside and (not self.integer or (float(value) - self.low) % self.step == 0)
+        if not isinstance(value, (int, float)) or isinstance(value, bool):
+            return False
+        return self.low <= value <= self.high and (not self.integer or (value - self.low) % self.step == 0)
 
 
 class Trial(_Strict):
