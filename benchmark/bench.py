@@ -72,8 +72,8 @@ class Row:
 
 
 def default_cases() -> list[str]:
-    """Language models, and each model that has settings for digits, whose steps are short, or for MNIST."""
-    data = ("pydocs", "tinyshakespeare", "digits", "mnist", "binary_mnist")
+    """Each model that has settings for text, for digits, whose steps are short, for MNIST, or for a known source."""
+    data = ("pydocs", "tinyshakespeare", "digits", "mnist", "binary_mnist", "synthetic_images", "synthetic_text")
     return [f"{model}@{name}" for name in data for model in choices(f"tuned/{name}")]
 
 

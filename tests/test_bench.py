@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from builders import shown
 
 from benchmark import bench, reference
 from benchmark.bench import Row, as_machine, as_table, default_cases, measure
 from benchmark.config import compose
+from benchmark.loop import has_bfloat16
 from benchmark.reference import as_yaml, comparison, read_machine, reference_seconds
+from benchmark.train import in_bfloat16
 
 
 @pytest.mark.parametrize("case", ["vae@digits", "sngan@digits"])  # one optimiser, and two that the model steps itself
@@ -59,3 +62,16 @@ def test_the_reference_machine_knows_every_model_that_has_records() -> None:
     known = {(data, model) for data, of in reference.reference().examples_per_second.items() for model in of}
     folders = (Path(__file__).resolve().parent.parent / "leaderboards" / "records").glob("*/*")
     assert {(folder.parent.name, folder.name) for folder in folders} <= known
+
+
+def test_the_environment_says_that_a_machine_has_no_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that training is in float32 there, and the record says so."""
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    monkeypatch.delenv("BENCHMARK_BFLOAT16", raising=False)
+    device = torch.device("cpu")
+    experiment = compose(["data=digits", "model=vdm"])
+    assert has_bfloat16(device)
+    assert in_bfloat16(experiment, device)
+    monkeypatch.setenv("BENCHMARK_BFLOAT16", "0")
+    assert not has_bfloat16(device)
+    assert not in_bfloat16(experiment, device)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from benchmark.config import load_suite
 from benchmark.data.base import DataModule
 from benchmark.models.base import GenerativeModel
 
@@ -128,3 +129,19 @@ def test_options_that_drift_are_noticed() -> None:
     ):
         with pytest.raises(AssertionError):
             assert_options_are_the_signature(drifted, MODEL_KEYS, "spec")
+
+
+def test_settings_of_a_suite_and_of_an_entry_reach_its_runs_and_the_command_line_comes_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "suite").mkdir()
+    (tmp_path / "suite" / "mine.yaml").write_text(
+        "description: two\nbudget: smoke\nseeds: [0]\nsettings: [training.validations=3, evaluation.sample_draws=2]\n"
+        "experiments:\n- {data: digits, model: vae}\n"
+        "- {data: digits, model: vdm, settings: [training.validations=4, budget.examples=77]}\n"
+    )
+    monkeypatch.setenv("BENCHMARK_CONFIGS", str(tmp_path))
+    vae, vdm = load_suite("mine")
+    assert (vae.training.validations, vae.evaluation.sample_draws) == (3, 2)
+    assert (vdm.training.validations, vdm.evaluation.sample_draws, vdm.budget.examples) == (4, 2, 77)
+    assert {one.training.validations for one in load_suite("mine", ["training.validations=5"])} == {5}

@@ -94,7 +94,10 @@ def test_a_search_gets_the_next_points_of_its_sequence(tmp_path: Path, trained: 
 def test_a_grid_gets_the_points_that_it_lacks(tmp_path: Path, trained: list[str]) -> None:
     summary = carry_out(continuing(GRID, tmp_path, "seeds=4"))
     assert len(trained) == 16 - 9
-    assert len(collect(summary.folder).trials) == 16
+    points = [trial.params for trial in collect(summary.folder).trials]
+    assert sorted(map(dict, points), key=str) == sorted(
+        ({"seed.init": init, "seed.data": data} for init in range(4) for data in range(4)), key=str
+    )
 
 
 def test_nothing_is_trained_where_nothing_is_lacking(tmp_path: Path, trained: list[str]) -> None:
@@ -107,7 +110,9 @@ def test_nothing_is_trained_where_nothing_is_lacking(tmp_path: Path, trained: li
 def test_the_folder_of_a_study_can_be_continued_too(tmp_path: Path, trained: list[str]) -> None:
     summary = carry_out(continuing(GRID, tmp_path))
     carry_out(continuing(summary.folder, tmp_path, "seeds=4"))
-    assert len(collect(summary.folder).trials) == 16
+    trials = collect(summary.folder).trials
+    assert len(trials) == len({str(sorted(trial.params.items())) for trial in trials}) == 16, "every point once"
+    assert sorted(trained) == sorted(set(trained))
 
 
 def test_what_would_ask_another_question_is_refused(tmp_path: Path) -> None:

@@ -358,7 +358,8 @@ def test_any_file_of_the_users_own_works_or_is_named(tier: Tier, tmp_path: Path,
     @given(st.sampled_from(FILES).flatmap(lambda place: st.tuples(st.just(place), damaged(CONFIGS / place))))
     def law(given_: tuple[str, bytes]) -> None:
         place, content = given_
-        folder = tmp_path / str(next(numbers))  # files are read once a process
+        home = tmp_path / str(next(numbers))  # files are read once a process
+        folder = home / "mine"
         (folder / place).parent.mkdir(parents=True)
         (folder / place).write_bytes(content)
         for verb in (
@@ -369,15 +370,15 @@ def test_any_file_of_the_users_own_works_or_is_named(tier: Tier, tmp_path: Path,
             ["data", "digits"],
             ["sweep", "model=vae", "trials=1"],
         ):
-            done = stopped_or_done(*verb, cwd=tmp_path, BENCHMARK_CONFIGS=str(folder))
+            done = stopped_or_done(*verb, cwd=home, BENCHMARK_CONFIGS=str(folder))
             ended_well(done)
             if verb == ["list"]:
                 assert "gated_pixelcnn" in done.stdout
                 assert all(str(folder) in line for line in done.stderr.splitlines())
         assert [file for file in folder.rglob("*") if file.is_file()] == [folder / place]
         assert (folder / place).read_bytes() == content
-        assert list(tmp_path.iterdir()) == [folder]
-        shutil.rmtree(folder)
+        assert list(home.iterdir()) == [folder]
+        shutil.rmtree(home)
 
     tier.holds(law, 15)
 
