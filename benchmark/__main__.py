@@ -434,10 +434,11 @@ def dashboard(entity: str | None, target: Path) -> None:
 
     from benchmark.config import choices, find, load_data
     from benchmark.dashboard import FILE, as_json, read_dashboard, save, workspaces
+    from benchmark.facts import modality
     from benchmark.record import write_atomic
     from benchmark.tracking import PROJECT, ask_server
 
-    data = {name: load_data(name).modality for name in choices("data")}
+    data = {name: modality(load_data(name).modality) for name in choices("data")}
     definition = read_dashboard(find("dashboard.yaml") or FILE)
     views = workspaces(definition, data, entity or "ENTITY", os.environ.get("WANDB_PROJECT", PROJECT))
     if entity:
@@ -459,14 +460,20 @@ def sync(runs: Path) -> None:
 
 @cli.command()
 @click.argument("files", metavar="RECORD...", nargs=-1, required=True, type=click.Path(path_type=Path))
-def check(files: tuple[Path, ...]) -> None:
-    """Say whether submitted records are well-formed; nothing that they name is imported."""
-    from benchmark.facts import COSTS
-    from benchmark.metrics import METRICS
-    from benchmark.metrics.extractors import PINNED
-    from benchmark.report.check import Known, problems
+@_TRUST
+def check(files: tuple[Path, ...], trust: tuple[str, ...]) -> None:
+    """Say whether submitted records are well-formed; nothing that they name is imported.
 
-    known = Known(METRICS, COSTS, {f"{name}@{digest[:8]}" for name, digest in PINNED.items()})
+    With --trust, protocols of your own metrics are checked too.
+    """
+    from benchmark.build import load_metrics
+    from benchmark.facts import COSTS, metrics
+    from benchmark.metrics.extractors import PINNED
+    from benchmark.report.check import Known, Required, problems
+
+    required = {name: Required(metric.probes[0].says, metric.protocol) for name, metric in load_metrics(trust).items()}
+    networks = {f"{name}@{digest[:8]}" for name, digest in PINNED.items()}
+    known = Known(metrics(), COSTS, required, networks)
     found = {file: problems(file, known) for file in files}
     for file, lines in found.items():
         click.echo("\n".join(f"{file}: {line}" for line in lines) or f"{file}: well-formed", err=bool(lines))
@@ -686,15 +693,20 @@ def _run_suite(name: str, overrides: tuple[str, ...], fresh: bool, trust: tuple[
 def _of_the_truth(overrides: Sequence[str], trust: Sequence[str]) -> list[Experiment]:
     """The experiments of suite `truth`; where `overrides` name data or a model, those instead."""
     from benchmark.config import compose, load_data, load_model, read_suite
+    from benchmark.facts import modality
 
     suite = read_suite("truth")
     chosen = dict(override.split("=", 1) for override in overrides if override.startswith(("data=", "model=")))
     others = [override for override in overrides if not override.startswith(("data=", "model="))]
     pairs = [(entry.data, entry.model) for entry in suite.experiments]
     if "model" in chosen:
-        kinds = load_model(chosen["model"]).modalities
+        kinds = load_model(chosen["model"]).structures
         places = [chosen["data"]] if "data" in chosen else dict.fromkeys(data for data, _ in pairs)
-        pairs = [(data, chosen["model"]) for data in places if "data" in chosen or load_data(data).modality in kinds]
+        pairs = [
+            (data, chosen["model"])
+            for data in places
+            if "data" in chosen or modality(load_data(data).modality).structure in kinds
+        ]
     elif "data" in chosen:
         pairs = [pair for pair in pairs if pair[0] == chosen["data"]]
     if not pairs:

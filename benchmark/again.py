@@ -7,14 +7,14 @@ import shutil
 from dataclasses import asdict
 from pathlib import Path
 
+from benchmark import facts
 from benchmark import record as records
-from benchmark.build import build_data, build_model, restore
+from benchmark.build import build_data, build_examination, build_model, restore
 from benchmark.config import from_container
-from benchmark.evaluate import METRICS, Result, draw_samples, evaluate, load_judge, references
+from benchmark.evaluate import Result, draw_samples, evaluate, references
 from benchmark.record import Record, read_record
 from benchmark.spec import BadInput, Score
-from benchmark.tracking import save_samples
-from benchmark.train import count_flops, device_named, extractor_of, final_protocol, outliers
+from benchmark.train import count_flops, device_named, experts_of, final_protocol
 
 
 def score_again(folder: Path, trust: tuple[str, ...] = ()) -> dict[str, Score]:
@@ -27,15 +27,16 @@ def sample_again(folder: Path, n: int, seed: int, trust: tuple[str, ...] = ()) -
     experiment, data, model = restore(folder, trust)
     model.to(device_named(experiment.runtime.device))
     (folder / "samples").mkdir(exist_ok=True)
-    return save_samples(draw_samples(model, n, seed), data.spec, data.decode, folder / "samples" / f"{n}-seed{seed}")
+    show = build_examination(experiment.data.modality, trust).modality.show
+    return show(draw_samples(model, n, seed), data.spec, data.decode, folder / "samples" / f"{n}-seed{seed}")
 
 
 def outdated(record: Record) -> list[str]:
     """The metrics that are new, or mean something else, since a record was made."""
     return [
-        metric.name
-        for metric in METRICS
-        if metric.name not in record.scores or record.scores[metric.name].version != metric.version
+        name
+        for name, fact in facts.metrics_of(facts.modality(record.config["data"]["modality"])).items()
+        if name not in record.scores or record.scores[name].version != fact.version
     ]
 
 
@@ -83,9 +84,9 @@ def _evaluate(folder: Path, trust: tuple[str, ...], names: list[str] | None) -> 
     experiment, data, model = restore(folder, trust)
     model.to(device_named(experiment.runtime.device))
     protocol = final_protocol(experiment)
-    extractor, judge = extractor_of(experiment, data), load_judge(experiment.data.name, data.spec)
-    result = evaluate(model, data, protocol, extractor, names, judge, outliers(experiment, data))
+    examination, experts = build_examination(experiment.data.modality, trust), experts_of(experiment, data)
+    result = evaluate(model, data, protocol, examination, experts, names)
     if names is None:
         return result, {}
-    table = references(data, protocol, extractor, judge)
+    table = references(data, protocol, examination, experts)
     return result, {name: {metric: asdict(score) for metric, score in scores.items()} for name, scores in table.items()}

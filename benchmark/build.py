@@ -6,26 +6,35 @@ import inspect
 import os
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, get_origin, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from benchmark.config import DataConfig, Experiment, config_folders, consent, from_container, read_yaml
+from benchmark import facts
+from benchmark.config import DataConfig, Experiment, config_folders, consent, from_container, read_yaml, trusted
 from benchmark.data.base import DataModule, SplitName, data_root
+from benchmark.facts import MetricFact, ModalityFact
+from benchmark.metrics.probe import Metric
+from benchmark.modalities.base import Modality
 from benchmark.models.base import GenerativeModel
 from benchmark.spec import BadInput, DataSpec, shown, unknown
 
 __all__ = [
-    "DataModule",  # this one and the next two are what other rooms know of data and models
+    "DataModule",  # this one and the next four are what other rooms know of data, models, metrics and modalities
+    "Examination",
     "GenerativeModel",
+    "Measure",
     "SplitName",
     "build_data",
+    "build_examination",
     "build_model",
     "check_data",
     "check_model",
     "extractor_folders",
+    "load_metrics",
     "load_weights",
     "restore",
     "save_weights",
@@ -37,6 +46,42 @@ def build_data(config: DataConfig, root: str | None) -> DataModule:
     cls = resolve(config.target, DataModule, config.trust)
     data: DataModule = cls(data_root(root), **check_data(config))
     return data
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A metric: what is known of it, and how it is computed."""
+
+    fact: MetricFact
+    metric: Metric[Any]
+
+
+@dataclass(frozen=True)
+class Examination:
+    """What is asked of models of one modality."""
+
+    fact: ModalityFact
+    modality: Modality
+    metrics: Mapping[str, Measure]  # by name, in the order of tables
+
+
+def build_examination(kind: str, trust: Sequence[str] = ()) -> Examination:
+    """The modality called `kind`, with every metric that is computed for it."""
+    fact = facts.modality(kind)
+    measures = {name: Measure(one, _metric(one, trust)) for name, one in facts.metrics_of(fact).items()}
+    return Examination(fact, resolve(fact.target, Modality, trust)(), measures)
+
+
+def load_metrics(trust: Sequence[str] = ()) -> dict[str, Metric[Any]]:
+    """Every metric whose code may be imported: the benchmark's own, and those of packages in `trust`."""
+    return {name: _metric(fact, trust) for name, fact in facts.metrics().items() if trusted(fact.target, trust)}
+
+
+def _metric(fact: MetricFact, trust: Sequence[str]) -> Metric[Any]:
+    found = _member(fact.target, trust)
+    if not isinstance(found, Metric):
+        raise BadInput(f"target {fact.target!r} is no metric: decorate it with benchmark.metrics.probe.metric")
+    return found
 
 
 def extractor_folders() -> list[Path]:
@@ -79,24 +124,29 @@ def resolve(target: str, base: type, trust: Sequence[str] = ()) -> type:
 
     Nothing outside the benchmark is imported, unless its package is in `trust`.
     """
+    cls = _member(target, trust)
+    if not (inspect.isclass(cls) and issubclass(cls, base)):
+        raise BadInput(
+            f"target {target!r} is not a {base.__name__}: name a subclass of {base.__module__}.{base.__name__}"
+        )
+    if inspect.isabstract(cls):
+        missing = ", ".join(sorted(getattr(cls, "__abstractmethods__")))  # noqa: B009
+        raise BadInput(f"target {target!r} is abstract: it lacks {missing}")
+    return cls
+
+
+def _member(target: str, trust: Sequence[str]) -> Any:
+    """What stands at an import path. Nothing outside the benchmark is imported, unless its package is in `trust`."""
     consent(target, trust)
-    module_name, _, class_name = target.rpartition(".")
+    module_name, _, name = target.rpartition(".")
     try:
         module = import_module(module_name)
     except (ImportError, SyntaxError) as error:
         raise BadInput(f"target {target!r} cannot be imported: {error}") from error
-    members = dict(inspect.getmembers(module, inspect.isclass))
-    if class_name not in members:
-        raise unknown(f"class in {module_name}", class_name, members)
-    if not issubclass(members[class_name], base):
-        raise BadInput(
-            f"target {target!r} is not a {base.__name__}: name a subclass of {base.__module__}.{base.__name__}"
-        )
-    if inspect.isabstract(members[class_name]):
-        missing = ", ".join(sorted(getattr(members[class_name], "__abstractmethods__")))  # noqa: B009
-        raise BadInput(f"target {target!r} is abstract: it lacks {missing}")
-    cls: type = members[class_name]
-    return cls
+    if name not in vars(module):
+        known = [one for one, value in vars(module).items() if inspect.isclass(value) or isinstance(value, Metric)]
+        raise unknown(f"class in {module_name}", name, known)
+    return vars(module)[name]
 
 
 def check_options(group: str, cls: type, options: Mapping[str, Any], given: tuple[str, ...]) -> dict[str, Any]:

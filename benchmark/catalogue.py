@@ -28,7 +28,7 @@ def read() -> tuple[dict[str, list[dict[str, Any]]], list[str]]:
         return {
             "name": name,
             "family": family_of(config.target),
-            "modalities": config.modalities,
+            "structures": config.structures,
             **_header(config.target),
             "data": sorted(data for data, model in tuned if model == name),
         }

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from benchmark.config import read_yaml
-from benchmark.spec import BadInput, Modality
+from benchmark.facts import ModalityFact, metrics_of
+from benchmark.spec import BadInput
 
 if TYPE_CHECKING:
     from wandb_workspaces.workspaces import Workspace
@@ -36,9 +37,11 @@ class Panel(_Strict):
 
 
 class Section(_Strict):
+    """Panels on data of one modality; `None`: of any."""
+
     name: str
     panels: tuple[Panel, ...]
-    modality: Modality | None = None  # of the data that it is about; `None`: of any
+    modality: str | None = None
 
 
 class View(_Strict):
@@ -50,13 +53,52 @@ class View(_Strict):
 
 
 class Dashboard(_Strict):
+    """`media` are the pictures that runs log, `costs` what quality is drawn against. Sections on the likelihood, the
+    samples and the cost of each modality come before the `sections` that are written down."""
+
     views: tuple[View, ...]
+    media: tuple[str, ...]
+    costs: tuple[str, ...]
     sections: tuple[Section, ...]
 
-    @property
-    def names(self) -> set[str]:
+    def all_sections(self, kinds: Iterable[ModalityFact]) -> list[Section]:
+        """The sections of each modality, then those of any."""
+        return [section for kind in kinds for section in self._sections_of(kind)] + list(self.sections)
+
+    def _sections_of(self, kind: ModalityFact) -> Iterator[Section]:
+        def panel(shape: Literal["bar", "line"], *names: str) -> Panel:
+            return Panel(kind=shape, show=names)
+
+        def section(what: str, *panels: Panel) -> Section:
+            return Section(name=f"{what} of {kind.title}", panels=panels, modality=kind.name)
+
+        logged = metrics_of(kind)
+        likelihood, samples = ([name for name in of if name in logged] for of in (kind.likelihood, kind.samples))
+        by_likelihood = [name for name in kind.select if logged[name].of == "likelihood"]
+        by_samples = [name for name in kind.select if name not in by_likelihood]
+        yield section(
+            "likelihood",
+            *(panel("bar", f"test/{name}") for name in likelihood),
+            *(panel("line", f"val/{name}") for name in by_likelihood),
+        )
+        yield section(
+            "samples",
+            *(Panel(kind="media", show=(name,)) for name in self.media),
+            *(panel("bar", f"test/{name}") for name in samples),
+            *(panel("line", f"val/{name}") for name in by_samples),
+        )
+        yield section(
+            "cost and quality",
+            *(
+                Panel(kind="scatter", x=f"cost/{cost}", show=(f"test/{name}",))
+                for name in (*likelihood[:1], *samples[:1])
+                for cost in self.costs
+            ),
+        )
+
+    def names(self, kinds: Iterable[ModalityFact]) -> set[str]:
         """Everything that it shows, by the name under which runs log it."""
-        panels = [panel for section in self.sections for panel in section.panels]
+        panels = [panel for section in self.all_sections(kinds) for panel in section.panels]
         return {name for panel in panels for name in (*panel.show, panel.x) if name is not None}
 
 
@@ -69,12 +111,13 @@ def read_dashboard(file: Path = FILE) -> Dashboard:
         raise BadInput(f"{file}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
 
 
-def workspaces(dashboard: Dashboard, data: Mapping[str, Modality], entity: str, project: str) -> list[Workspace]:
+def workspaces(dashboard: Dashboard, data: Mapping[str, ModalityFact], entity: str, project: str) -> list[Workspace]:
     """The views as W&B's objects; `data` maps each dataset to its modality. No account is needed to build them."""
     made = []
+    everything = dashboard.all_sections({kind.name: kind for kind in data.values()}.values())
     for view in dashboard.views:
-        for name, modality in data.items() if view.each == "data" else ((None, None),):
-            sections = [one for one in dashboard.sections if modality is None or one.modality in (None, modality)]
+        for name, kind in data.items() if view.each == "data" else ((None, None),):
+            sections = [one for one in everything if kind is None or one.modality in (None, kind.name)]
             made.append(_workspace(view, sections, name, entity, project))
     return made
 

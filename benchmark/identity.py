@@ -1,8 +1,9 @@
 """What makes two configurations the same: a versioned function of what a record holds, computed on reading.
 
-It holds what changes a result and nothing else: no seeds, paths, devices, threads, nominal minutes, names of modalities
-or import paths of our own classes. An option that a record lacks counts as what the code did before the option
-existed, which stands beside the option; it is left out of the identity, so that adding an option moves no record.
+It holds what changes a result and nothing else: no seeds, paths, devices, threads, nominal minutes, names of
+modalities, structures that a model accepts, or import paths of our own classes. An option that a record lacks counts as
+what the code did before the option existed, which stands beside the option; it is left out of the identity, so that
+adding an option moves no record.
 
 Version 1 is the rule of the first records (schema 1), kept so that what they store can be checked.
 """
@@ -42,7 +43,8 @@ def version_2(config: Mapping[str, Any], before: Before) -> str:
     content["budget"] = {"examples": content["budget"]["examples"]}
     content["data"].pop("minutes", None)
     content["data"].pop("modality", None)
-    content["model"].pop("modalities", None)
+    for accepted in ("structures", "conditions", "modalities"):  # the last is what older records say
+        content["model"].pop(accepted, None)
     for group in ("data", "model"):
         if str(content[group]["target"]).startswith(OWN):
             del content[group]["target"]

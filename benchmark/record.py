@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from filelock import FileLock, Timeout
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
-from benchmark.config import identity, renamed
+from benchmark.config import choices, identity, renamed
 from benchmark.identity import version_1
-from benchmark.spec import BadInput, Modality, Score
+from benchmark.spec import BadInput, Score, unknown
 from benchmark.traces import traces
 
 if TYPE_CHECKING:
@@ -75,10 +75,16 @@ class _Seeds(BaseModel):
     eval: int
 
 
+def _known_modality(name: str) -> str:
+    if name not in (known := choices("modality")):
+        raise ValueError(str(unknown("modality", name, known)))
+    return name
+
+
 class _DataConfig(BaseModel):
     name: str
     target: str
-    modality: Modality
+    modality: Annotated[str, AfterValidator(_known_modality)]
 
 
 class _ModelConfig(BaseModel):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -14,7 +14,9 @@ from annotated_types import Ge, Gt, Le, Lt
 if TYPE_CHECKING:
     from torch import Tensor
 
-Modality = Literal["image", "text"]
+#: What models see of data: a grid of levels `[C, H, W]`, a sequence of tokens `[T]`, a few coordinates `[D]`, or, as a
+#: condition, one label `[]`.
+Structure = Literal["grid", "sequence", "coordinates", "label"]
 Direction = Literal["lower", "higher", "neither"]
 
 # Types of a constructor's options: a value outside is refused before data or training cost anything.
@@ -56,27 +58,37 @@ def unknown(what: str, given: str, allowed: Iterable[str]) -> BadInput:
 class DataSpec:
     """All that a model may know of its data.
 
-    Examples are integers in the data's own levels: pixels 0..levels-1 of shape `[C, H, W]`, tokens 0..levels-1 of
-    shape `[T]`.
+    Examples are integers 0..levels-1 of shape `[*shape]`, arranged as the `structure` says. A condition that comes with
+    each example (a label, a caption, an image) is described in the same way.
     """
 
     shape: tuple[int, ...]
     levels: int
-    modality: Modality
-    classes: int | None = None
-    contiguous: bool = False  # text: row b of each training batch continues row b of the batch before it
+    structure: Structure
+    condition: DataSpec | None = None
+    contiguous: bool = False  # sequences: row b of each training batch continues row b of the batch before it
 
     @property
     def dims(self) -> int:
         """Number of discrete variables in one example: pixels times channels, or tokens."""
         return math.prod(self.shape)
 
+    @property
+    def classes(self) -> int | None:
+        """Number of labels, if a label is the condition."""
+        return self.condition.levels if self.condition is not None and self.condition.structure == "label" else None
+
+    @classmethod
+    def label(cls, classes: int) -> DataSpec:
+        """One of so many labels: what a class is as a condition."""
+        return cls((), classes, "label")
+
 
 class Batch(NamedTuple):
     """What a training step receives. A named tuple, so that Lightning moves it between devices."""
 
     x: Tensor  # [B, *shape] int64, in the data's own levels
-    condition: Tensor | None = None  # [B] int64 class labels, where the data has them
+    condition: Tensor | None = None  # [B, *condition.shape] int64, if the data has one
 
 
 @dataclass(frozen=True)
@@ -188,7 +200,7 @@ class Conditional(Protocol):
 
     @abstractmethod
     def sample_given(self, condition: Tensor) -> Tensor:
-        """One sample `[*shape]` for each entry of `condition` `[B]`, in data units and dtype."""
+        """One sample `[*shape]` for each entry of `condition` `[B, *condition.shape]`, in data units and dtype."""
 
 
 @runtime_checkable
@@ -273,113 +285,3 @@ class Score:
     n: int | None = None
     protocol: dict[str, Any] = field(default_factory=dict)
     absent: Absence | None = None
-
-
-# Metrics -----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Features:
-    """What an extractor sees in a set of images."""
-
-    features: Tensor  # [n, d] float64
-    logits: Tensor  # [n, classes] float64
-
-
-@dataclass(frozen=True)
-class SampleFeatures:
-    """Independent draws of samples beside real images, all through one extractor."""
-
-    generated: tuple[Features, ...]  # each draw holds as many samples as there are held-out images
-    held_out: Features
-    reference: Features  # the training split
-
-
-@dataclass(frozen=True)
-class SampleImages:
-    """The same draws as images, in data units."""
-
-    generated: tuple[Tensor, ...]  # [n, *shape] each
-    held_out: Tensor  # [n, *shape]
-    reference: Tensor  # [N, *shape]: the training split
-
-
-@dataclass(frozen=True)
-class SampleClasses:
-    """What a judge, another network than the extractor, takes each image for."""
-
-    generated: tuple[Tensor, ...]  # [n] class of each sample, draw by draw
-    held_out: Tensor  # [n]
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """Images with the class of each."""
-
-    x: Tensor  # [n, *shape]
-    labels: Tensor  # [n]
-
-
-@dataclass(frozen=True)
-class LabelledSamples:
-    """Draws of samples with labels (their condition, or what the judge says), beside real images with their own."""
-
-    generated: tuple[Labelled, ...]
-    held_out: Labelled
-    reference: Labelled  # the training split
-
-
-@dataclass(frozen=True)
-class AnomalyScores:
-    """How a model rates held-out images beside outliers, and how many bytes a lossless codec makes of each."""
-
-    log_prob: Tensor  # [N] nats, exact or the mean draw of a bound
-    outlier_log_prob: Tensor  # [M] nats
-    length: Tensor  # [N] bytes
-    outlier_length: Tensor  # [M] bytes
-    paired: bool  # outlier i is a corruption of held-out image i: their scores are not independent
-
-
-@dataclass(frozen=True)
-class Reconstructions:
-    """Held-out images, and what the model gives back of them."""
-
-    x: Tensor  # [N, C, H, W]
-    again: Tensor  # [N, C, H, W]
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What a model's capabilities yielded on one split. A metric is a pure function of it.
-
-    Absent parts are `None`: the capability is not promised, or was not asked for.
-    """
-
-    spec: DataSpec
-    log_prob: Tensor | None = None  # [N] nats
-    elbo: Tensor | None = None  # [K, N] nats, K independent draws
-    importance_bound: Tensor | None = None  # [N] nats
-    token_log_prob: Tensor | None = None  # [tokens] nats, the whole stream in order
-    characters: int | None = None  # length of the same stream in characters
-    bytes: int | None = None  # and in UTF-8 bytes
-    samples: SampleFeatures | None = None
-    images: SampleImages | None = None
-    classes: SampleClasses | None = None
-    labelled: LabelledSamples | None = None
-    anomalies: AnomalyScores | None = None
-    reconstructions: Reconstructions | None = None
-    interpolations: Tensor | None = None  # [paths, steps, d] features along paths
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A pure function of evidence. A change of meaning takes a new version, and old rows leave the board."""
-
-    name: str
-    version: int
-    unit: str
-    direction: Direction
-    needs: tuple[str, ...]  # fields of `Evidence`: the first that is there is used; none: the metric does not apply
-    compute: Callable[[Evidence], Estimate]
-    modalities: tuple[Modality, ...] = ("image", "text")
-    protocol: Mapping[str, Any] = field(default_factory=dict)  # what is fixed about the computation itself

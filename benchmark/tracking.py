@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
-from benchmark.spec import BadInput, DataSpec, Score
+from benchmark.spec import BadInput, Score
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    pass
 
 try:
     import wandb
@@ -79,13 +79,17 @@ class Tracker:
             self._do(lambda: self._run.log(dict(values), step=examples))
 
     def samples(self, file: Path, examples: int, name: str = "samples") -> None:
-        """A grid of images, or a text."""
+        """A picture, a sound, or a text."""
         if self._run is None:
             return
-        if file.suffix == ".png":
-            self.log({name: wandb.Image(str(file))}, examples)
-        else:
-            self.log({name: wandb.Html(f"<pre>{html.escape(file.read_text(encoding='utf-8'))}</pre>")}, examples)
+        match file.suffix:
+            case ".png":
+                shown: Any = wandb.Image(str(file))
+            case ".wav":
+                shown = wandb.Audio(str(file))
+            case _:
+                shown = wandb.Html(f"<pre>{html.escape(file.read_text(encoding='utf-8', errors='replace'))}</pre>")
+        self.log({name: shown}, examples)
 
     def summary(
         self, scores: Mapping[str, Score], split: str, cost: Mapping[str, Any], stability: Mapping[str, float]
@@ -152,20 +156,3 @@ def sync(runs: Path) -> int:
         reason = said[-1] if said else f"exit code {done.returncode}"
         raise BadInput(f"W&B did not take {left} of {len(folders)} runs: {reason}; log in with `wandb login`")
     return len(folders)
-
-
-def save_samples(x: Tensor, spec: DataSpec, decode: Callable[[Tensor], str], stem: Path) -> Path:
-    """Samples as people look at them: images `[n, C, H, W]` as a grid, tokens `[n, T]` as text. Returns the file."""
-    if spec.modality == "text":
-        file = stem.with_suffix(".txt")
-        texts = (f"--- sample {i + 1}\n{decode(row)}" for i, row in enumerate(x))
-        file.write_text("\n\n".join(texts) + "\n", encoding="utf-8")
-        return file
-    from torchvision.utils import save_image
-
-    file = stem.with_suffix(".png")
-    scale = max(1, 32 // spec.shape[-1])  # small images are enlarged by whole pixels
-    pixels = (x.float() / (spec.levels - 1)).repeat_interleave(scale, -1).repeat_interleave(scale, -2)
-    columns = max(1, round(len(x) ** 0.5))
-    save_image(pixels, file, nrow=columns, padding=2, pad_value=0.5)
-    return file

@@ -27,8 +27,10 @@ from pytorch_lightning import Trainer
 from benchmark import record as records
 from benchmark.build import (
     DataModule,
+    Examination,
     GenerativeModel,
     build_data,
+    build_examination,
     build_model,
     check_model,
     load_weights,
@@ -36,9 +38,9 @@ from benchmark.build import (
 )
 from benchmark.config import Experiment, load_data, resumed
 from benchmark.evaluate import (
+    Experts,
     Protocol,
     Result,
-    by_name,
     cost,
     draw_samples,
     evaluate,
@@ -52,16 +54,12 @@ from benchmark.facts import COSTS
 from benchmark.loop import Hooks, Loop, Plan, Progress, Stream, has_bfloat16, seed_everything
 from benchmark.record import Record
 from benchmark.reference import comparison
-from benchmark.spec import Absence, BadInput, Outliers, Score, Watched
-from benchmark.tracking import Tracker, save_samples
+from benchmark.spec import Absence, BadInput, Outliers, Score, Watched, unknown
+from benchmark.tracking import Tracker
 from benchmark.watch import stability
 
-GRID = {"image": 64, "text": 4}  # samples in a picture
 GRIDS = 5  # pictures during training
 WATCHED = 64  # held-out examples at most on which a model's own signs are read
-
-#: What a trial tells of its samples, beside the score that selects, where samples are what selects.
-OF_SAMPLES = ("precision", "recall", "class_histogram")
 
 
 @dataclass(frozen=True)
@@ -98,6 +96,7 @@ def _check(experiment: Experiment) -> None:
     device_named(experiment.runtime.device)
     data = build_data(experiment.data, experiment.runtime.data_root)
     build_model(experiment, data.spec)
+    _check_selection(experiment, build_examination(experiment.data.modality, experiment.trust))
     outliers(experiment, data)
     inception, batch_size = experiment.runtime.inception, experiment.training.batch_size
     if inception is not None and not Path(inception).is_file():
@@ -105,6 +104,14 @@ def _check(experiment: Experiment) -> None:
     n = len(data.split("train").x)
     if batch_size > n:
         raise BadInput(f"training.batch_size={batch_size} is more than {experiment.data.name} has: give 1 to {n}")
+
+
+def _check_selection(experiment: Experiment, examination: Examination) -> None:
+    """Raises `BadInput` where the metric that selects is none of the data's, or less of it is not better."""
+    selection = experiment.training.selection
+    allowed = [name for name, measure in examination.metrics.items() if measure.fact.better == "lower"]
+    if selection not in ("auto", *allowed):
+        raise unknown(f"metric of {examination.fact.title} to select by", selection, ["auto", *allowed])
 
 
 def carry_out(
@@ -179,8 +186,8 @@ class _Run:
         self.model = build_model(experiment, self.data.spec)
         self.flops_per_example = count_flops(experiment, self.data, self.model)
         self.device = device_named(experiment.runtime.device)
-        self.extractor = extractor_of(experiment, self.data)
-        self.judge = load_judge(experiment.data.name, self.data.spec)
+        self.examination = build_examination(experiment.data.modality, experiment.trust)
+        self.experts = experts_of(experiment, self.data)
         self.tracker = Tracker(
             self.folder,
             run_id=self.folder.name,
@@ -241,7 +248,7 @@ class _Run:
         self._read_signs(loop)
         if score.value is not None:
             self._log({f"val/{metric}": score.value}, loop.examples)
-        elif metric != "fid" and score.n is not None:  # a likelihood that was computed, and is not finite
+        elif self._selects_by_likelihood and score.n is not None:  # it was computed, and is not finite
             return math.nan
         return score.value
 
@@ -250,7 +257,7 @@ class _Run:
         settings = self.experiment.evaluation
         examples = settings.validation_examples
         if split == "train":  # as many as validation has
-            examples = min(examples, self._validation_examples)
+            examples = min(examples, len(self._validation))
         protocol = Protocol(
             split,
             self.experiment.seed.eval,
@@ -259,21 +266,18 @@ class _Run:
             sample_examples=settings.validation_examples,
             examples=examples,
         )
-        return evaluate(self.model, self.data, protocol, self.extractor, metrics, judge=self.judge).scores
+        return evaluate(self.model, self.data, protocol, self.examination, self.experts, metrics).scores
 
     @property
-    def _validation_examples(self) -> int:
-        """How many examples validation has: images, or windows of text."""
-        n = len(self.data.split("validation").x)
-        return n if self.data.spec.modality == "image" else n // self.data.spec.dims
+    def _validation(self) -> torch.Tensor:
+        """The examples `[n, *shape]` of validation: images, or windows of text."""
+        return self.data.split("validation").examples(self.data.spec.shape)
 
     def _read_signs(self, loop: Loop) -> None:
         """What the model itself knows about going wrong, on the first held-out examples."""
         if not isinstance(self.model, Watched):
             return
-        x = self.data.split("validation").x
-        x = x if self.data.spec.modality == "image" else x[: len(x) // self.data.spec.dims * self.data.spec.dims]
-        x = x.reshape(-1, *self.data.spec.shape)[:WATCHED].long().to(self.device)
+        x = self._validation[:WATCHED].long().to(self.device)
         self.model.eval()
         with torch.no_grad(), keyed_randomness(self.device, self.experiment.seed.eval, "signs"):
             signs = self.model.signs(x)
@@ -287,13 +291,17 @@ class _Run:
         writing.replace(self.folder / "last.ckpt")
 
     def _picture(self, name: str, examples: int) -> None:
-        (self.folder / "samples").mkdir(exist_ok=True)
         self.model.eval()
-        samples = draw_samples(self.model, GRID[self.data.spec.modality], self.experiment.seed.eval)
+        samples = draw_samples(self.model, self.examination.fact.shown, self.experiment.seed.eval)
         self.model.train()
-        file = save_samples(samples, self.data.spec, self.data.decode, self.folder / "samples" / name)
+        self._show(samples, name, examples, "samples")
+
+    def _show(self, x: torch.Tensor, name: str, examples: int, title: str) -> None:
+        """Write samples as people look at them, and log them under a title."""
+        (self.folder / "samples").mkdir(exist_ok=True)
+        file = self.examination.modality.show(x, self.data.spec, self.data.decode, self.folder / "samples" / name)
         if self.tracker is not None:
-            self.tracker.samples(file, examples)
+            self.tracker.samples(file, examples, title)
 
     def _forget_after(self, examples: int) -> None:
         """Drop what an attempt that failed logged after its last checkpoint."""
@@ -312,12 +320,12 @@ class _Run:
         self.model.to(self.device).eval()
         self._overfitting(loop)
         if self.errand.kind == "trial":
-            if self._selection_metric == "fid":
-                self.scores |= self._evaluate_on("validation", *OF_SAMPLES)
+            if not self._selects_by_likelihood:
+                self.scores |= self._evaluate_on("validation", *self.examination.fact.trials)
             return
-        protocol, unlike = final_protocol(experiment), outliers(experiment, self.data)
-        result = evaluate(self.model, self.data, protocol, self.extractor, judge=self.judge, outliers=unlike)
-        found = references(self.data, protocol, self.extractor, self.judge)
+        protocol = final_protocol(experiment)
+        result = evaluate(self.model, self.data, protocol, self.examination, self.experts)
+        found = references(self.data, protocol, self.examination, self.experts)
         self.dataset["references"] = {
             name: {metric: asdict(score) for metric, score in scores.items()} for name, scores in found.items()
         }
@@ -325,29 +333,31 @@ class _Run:
         self.impossible = result.impossible
         records.write_per_example(self.folder, {name: values.numpy() for name, values in result.per_example.items()})
         self._picture("final", loop.examples)
-        if result.neighbours is not None:
-            file = save_samples(result.neighbours, self.data.spec, self.data.decode, self.folder / "samples/neighbours")
-            if self.tracker is not None:
-                self.tracker.samples(file, loop.examples, "neighbours")
+        for name, x in result.pictures.items():
+            self._show(x, name, loop.examples, name)
 
     @property
     def _selection_metric(self) -> str:
         given = self.experiment.training.selection
-        return selection_metric(self.model) if given == "auto" else given
+        return selection_metric(self.model, self.examination) if given == "auto" else given
+
+    @property
+    def _selects_by_likelihood(self) -> bool:
+        return self.examination.metrics[self._selection_metric].fact.of == "likelihood"
 
     def _selection(self, loop: Loop) -> dict[str, Score]:
         """The validation score that chose the checkpoint: it has seen the choice, so it is not a result."""
         metric = self._selection_metric
-        protocol = {"split": "validation", "metric": metric}
+        protocol, unit = {"split": "validation", "metric": metric}, self.examination.metrics[metric].fact.unit
         if math.isinf(loop.best):
             absent = Absence("failed", f"{metric} could not be computed in validation: the last checkpoint is kept")
-            return {"selection": Score(by_name(metric).unit, 1, protocol=protocol, absent=absent)}
-        return {"selection": Score(by_name(metric).unit, 1, loop.best, protocol=protocol)}
+            return {"selection": Score(unit, 1, protocol=protocol, absent=absent)}
+        return {"selection": Score(unit, 1, loop.best, protocol=protocol)}
 
     def _overfitting(self, loop: Loop) -> None:
         """How much worse validation is than as many training examples, in the unit of the score that selects."""
         metric = self._selection_metric
-        if metric != "fid" and math.isfinite(loop.best):
+        if self._selects_by_likelihood and math.isfinite(loop.best):
             score = self._evaluate_on("train", metric)[metric]
             if score.value is not None:
                 self.stability["generalisation_gap"] = loop.best - score.value
@@ -365,7 +375,7 @@ class _Run:
 
     def _sampling_cost(self, result: Result) -> dict[str, Score]:
         seconds = result.sampling_seconds
-        n = GRID[self.data.spec.modality]
+        n = self.examination.fact.shown
         if seconds is None:
             before = time.perf_counter()
             draw_samples(self.model, n, self.experiment.seed.eval)
@@ -494,10 +504,11 @@ def outliers(experiment: Experiment, data: DataModule) -> Outliers | None:
     return Outliers(f"{name}, {split}", other.split(split).x)
 
 
-def extractor_of(experiment: Experiment, data: DataModule) -> Any:
-    """What gives the features of this experiment's samples, or the reason why nothing does."""
+def experts_of(experiment: Experiment, data: DataModule) -> Experts:
+    """Who is asked about this experiment's samples, and what its likelihood should reject."""
     inception = experiment.runtime.inception
-    return load_extractor(experiment.data.name, data.spec, Path(inception) if inception else None)
+    extractor = load_extractor(experiment.data.name, data.spec, Path(inception) if inception else None)
+    return Experts(extractor, load_judge(experiment.data.name, data.spec), outliers(experiment, data))
 
 
 def device_named(name: str) -> torch.device:

@@ -156,7 +156,7 @@ def score(loss: Loss, data: TinyShakespeare) -> float:
 def passes(rounds: int) -> Iterator[str]:
     """Milliseconds of forward and backward alone, at nanoGPT's recipe and for a larger model."""
     for layers, width, context, batch_size in ((4, 128, 64, 12), (4, 192, 128, 32)):
-        spec = DataSpec((context,), 65, "text")
+        spec = DataSpec((context,), 65, "sequence")
         theirs, mine = NanoGPT(spec, layers, HEADS, width), GPT(spec, layers, HEADS, width)
         for p in mine.parameters():
             if not p.any():  # projections that start at zero

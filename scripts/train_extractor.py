@@ -111,7 +111,7 @@ def folder_of(options: Options) -> Path:
 def check_labels(name: str, data: DataModule) -> None:
     """Raises `BadInput` where there is nothing that a classifier could learn."""
     classes = data.spec.classes
-    if data.spec.modality != "image" or not classes:
+    if data.spec.structure != "grid" or not classes:
         raise BadInput(f"{name} has no classes of images, and an extractor learns from labels: give its spec classes")
     for split in SPLITS:
         labels = data.split(split).labels

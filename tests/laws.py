@@ -72,14 +72,14 @@ class Universe:
 
 UNIVERSES: dict[Modality, Universe] = {
     "image": Universe(
-        ordinary=DataSpec((1, 8, 8), 17, "image", classes=10),
-        enumerable=DataSpec((1, 2, 2), 3, "image"),
-        build_only=DataSpec((1, 28, 28), 2, "image", classes=10),
+        ordinary=DataSpec((1, 8, 8), 17, "grid", DataSpec.label(10)),
+        enumerable=DataSpec((1, 2, 2), 3, "grid"),
+        build_only=DataSpec((1, 28, 28), 2, "grid", DataSpec.label(10)),
     ),
     "text": Universe(
-        ordinary=DataSpec((16,), 5, "text"),
-        enumerable=DataSpec((4,), 3, "text"),
-        build_only=DataSpec((128,), 65, "text"),
+        ordinary=DataSpec((16,), 5, "sequence"),
+        enumerable=DataSpec((4,), 3, "sequence"),
+        build_only=DataSpec((128,), 65, "sequence"),
     ),
 }
 

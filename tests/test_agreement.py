@@ -127,7 +127,7 @@ def test_the_harness_reports_what_calculate_metrics_does(digits):
 
 def features_of(generated: Tensor, real: Tensor) -> Evidence:
     drawn, seen = (Features(x.double(), x.double()) for x in (generated, real))
-    return Evidence(DataSpec((3, 4, 4), 256, "image"), samples=SampleFeatures((drawn,), seen, seen))
+    return Evidence(DataSpec((3, 4, 4), 256, "grid"), samples=SampleFeatures((drawn,), seen, seen))
 
 
 def test_fid_agrees_with_torchmetrics():
@@ -221,7 +221,7 @@ def scored(model: Any, stream: Tensor, **options: Any) -> dict[str, float]:
 def gpt() -> GPT:
     """A small network that depends on all of its context."""
     with laws.seeded(0):
-        model = GPT(DataSpec((16,), 5, "text"), layers=2, heads=2, width=16).eval()
+        model = GPT(DataSpec((16,), 5, "sequence"), layers=2, heads=2, width=16).eval()
         for parameter in model.parameters():
             parameter.data.add_(0.3 * torch.randn_like(parameter))
     return model
@@ -256,7 +256,7 @@ def test_sliding_windows_agree_with_a_naive_loop(gpt, stride):
 
 def test_a_carried_state_agrees_with_a_naive_loop():
     with laws.seeded(0):
-        model = Markov(DataSpec((16,), 5, "text"))
+        model = Markov(DataSpec((16,), 5, "sequence"))
     log_p = model.table.detach().log_softmax(-1)
     before = [5, *STREAM[:-1].tolist()]  # the begin token first
     total = -sum(float(log_p[a, b]) for a, b in zip(before, STREAM.tolist(), strict=True))
@@ -286,7 +286,7 @@ def as_zuko(coupling: Coupling) -> zuko.transforms.CouplingTransform:
 
 
 def test_an_affine_coupling_flow_agrees_with_zuko():
-    model: RealNVP = perturbed(DataSpec((1, 4, 4), 5, "image"), couplings=4).double()
+    model: RealNVP = perturbed(DataSpec((1, 4, 4), 5, "grid"), couplings=4).double()
     y = normal(4, 20, 1, 4, 4)
     theirs = zuko.distributions.NormalizingFlow(
         zuko.transforms.ComposedTransform(*(as_zuko(coupling) for coupling in model.scales[0].before)),

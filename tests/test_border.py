@@ -53,7 +53,7 @@ class Blobs(Images):
             labels = torch.arange(examples) % 10
             x = (torch.rand(examples, 1, 8, 8, generator=made) * 4).to(torch.uint8) + labels.view(-1, 1, 1, 1) % 13
             splits[name] = Split(x.to(torch.uint8), labels)
-        super().__init__(DataSpec((1, 8, 8), 17, "image", 10), splits)
+        super().__init__(DataSpec((1, 8, 8), 17, "grid", DataSpec.label(10)), splits)
 
 
 class Own(VAE):

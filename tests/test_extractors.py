@@ -14,7 +14,7 @@ from benchmark.metrics.extractors.base import sha256
 from benchmark.metrics.extractors.classifier import Classifier
 from benchmark.spec import Absence, BadInput, DataSpec
 
-DIGITS = DataSpec((1, 8, 8), 17, "image", 10)
+DIGITS = DataSpec((1, 8, 8), 17, "grid", DataSpec.label(10))
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def test_the_judge_of_digits_is_another_network_that_knows_them(digits, data_roo
     assert (judge(test.x).logits.argmax(1) == test.labels).double().mean() >= 0.985
     assert judge(test.x).features.shape == (180, 48)
     assert judge.sha256 != digits.sha256
-    absent = load_judge("cifar10", DataSpec((3, 32, 32), 256, "image", 10))
+    absent = load_judge("cifar10", DataSpec((3, 32, 32), 256, "grid", DataSpec.label(10)))
     assert absent.kind == "does not apply"
     assert "data=cifar10 role=judge" in absent.reason
 
@@ -101,11 +101,11 @@ def test_the_name_carries_the_hash(digits):
 
 
 def test_no_extractor_is_an_absence_with_its_remedy():
-    absent = load_extractor("cifar10", DataSpec((3, 32, 32), 256, "image", 10))
+    absent = load_extractor("cifar10", DataSpec((3, 32, 32), 256, "grid", DataSpec.label(10)))
     assert isinstance(absent, Absence)
     assert absent.kind == "does not apply"
     assert "scripts/train_extractor.py data=cifar10" in absent.reason
-    absent = load_extractor("pydocs", DataSpec((128,), 90, "text"))
+    absent = load_extractor("pydocs", DataSpec((128,), 90, "sequence"))
     assert absent == Absence("does not apply", "features are for images, and pydocs is text")
 
 
@@ -122,15 +122,15 @@ def test_other_weights_than_the_pinned_are_refused(tmp_path, monkeypatch):
 
 def test_images_that_do_not_fit_are_refused():
     with pytest.raises(BadInput, match="are for other images"):
-        load_extractor("digits", DataSpec((3, 8, 8), 17, "image", 10))
+        load_extractor("digits", DataSpec((3, 8, 8), 17, "grid", DataSpec.label(10)))
     with pytest.raises(BadInput, match="square"):
-        Classifier(DataSpec((1, 8, 9), 17, "image", 10))
+        Classifier(DataSpec((1, 8, 9), 17, "grid", DataSpec.label(10)))
     with pytest.raises(BadInput, match="with classes"):
-        Classifier(DataSpec((1, 8, 8), 17, "image"))
+        Classifier(DataSpec((1, 8, 8), 17, "grid"))
 
 
 @pytest.mark.parametrize(
-    "spec", [DIGITS, DataSpec((3, 32, 32), 256, "image", 10), DataSpec((1, 28, 28), 2, "image", 10)]
+    "spec", [DIGITS, DataSpec((3, 32, 32), 256, "grid", DataSpec.label(10)), DataSpec((1, 28, 28), 2, "grid", DataSpec.label(10))]
 )
 def test_a_classifier_fits_under_one_megabyte_whatever_the_size(spec):
     network = Classifier(spec).eval()
@@ -193,4 +193,4 @@ def test_inception_weights_that_are_missing_wrong_or_not_plain_are_refused(tmp_p
         with pytest.raises(BadInput, match="does not hold Inception weights"):
             load_extractor("digits", DIGITS, wrong)
     with pytest.raises(BadInput, match="not 2 channels"):
-        load_extractor("digits", DataSpec((2, 8, 8), 17, "image", 10), wrong)
+        load_extractor("digits", DataSpec((2, 8, 8), 17, "grid", DataSpec.label(10)), wrong)

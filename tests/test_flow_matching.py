@@ -18,8 +18,8 @@ from benchmark.evaluate import Protocol, evaluate
 from benchmark.models.diffusion.flow_matching import FlowMatching, standard_normal
 from benchmark.spec import Absence, BadInput, Batch, DataSpec
 
-TINY = DataSpec((1, 2, 2), 3, "image")
-SMALL = DataSpec((1, 4, 4), 5, "image")
+TINY = DataSpec((1, 2, 2), 3, "grid")
+SMALL = DataSpec((1, 4, 4), 5, "grid")
 
 
 def model(spec: DataSpec, **options: Any) -> FlowMatching:
@@ -65,7 +65,7 @@ def test_the_density_of_a_gaussian_is_its_closed_form(probes: int) -> None:
 
 
 def test_samples_of_a_gaussian_have_its_moments() -> None:
-    spec = DataSpec((1, 8, 8), 256, "image")
+    spec = DataSpec((1, 8, 8), 256, "grid")
     with laws.seeded(0):
         x = Linear(spec, steps=20).sample(150).double() / 255 * 2 - 1  # clipped to [-1, 1] as levels are
     clipped = Normal(Linear.mu, Linear.sigma).sample((400_000,)).clamp(-1, 1).double()
@@ -139,7 +139,7 @@ def test_hutchinsons_estimate_is_the_exact_divergence_on_average() -> None:
 
 def test_lines_are_straight_where_the_data_are_known() -> None:
     """One level in the data: every velocity is f - ε, whatever the time, and one step of the sampler is exact."""
-    net = FlowMatching(DataSpec((1, 4, 4), 3, "image"), steps=1)
+    net = FlowMatching(DataSpec((1, 4, 4), 3, "grid"), steps=1)
     torch.nn.init.zeros_(net.network.head.weight)
     net.network.head.bias.data = torch.tensor([0.0, 0.0, 1e3])  # the highest level is certain
     epsilon, t = torch.randn(5, 1, 4, 4), torch.tensor([0.0, 0.1, 0.5, 0.6, net.last])
@@ -149,7 +149,7 @@ def test_lines_are_straight_where_the_data_are_known() -> None:
 
 
 def test_levels_near_the_data_are_read_without_a_network() -> None:
-    net = FlowMatching(DataSpec((1, 8, 8), 17, "image"), noise=0.1)
+    net = FlowMatching(DataSpec((1, 8, 8), 17, "grid"), noise=0.1)
     x = torch.randint(17, (4, 1, 8, 8))
     y = net.last * net.values[x] + (1 - net.last) * torch.randn(x.shape).clamp(-3, 3)
     assert torch.equal(net.read(y).probs.argmax(-1), x)
@@ -157,7 +157,7 @@ def test_levels_near_the_data_are_read_without_a_network() -> None:
 
 def test_refuses_scales_that_the_sides_do_not_allow() -> None:
     with pytest.raises(BadInput, match="patch=2 with scales=3 needs sides divisible by 8, the data has 28x28"):
-        FlowMatching(DataSpec((1, 28, 28), 256, "image"), patch=2, scales=3)
+        FlowMatching(DataSpec((1, 28, 28), 256, "grid"), patch=2, scales=3)
 
 
 # In the harness ------------------------------------------------------------------------------------------------------
@@ -208,7 +208,7 @@ def test_the_checkpoint_is_chosen_by_the_score_that_the_configuration_names(
 
 
 def test_training_steps_are_finite_in_bfloat16() -> None:
-    net = model(DataSpec((1, 8, 8), 17, "image"))
+    net = model(DataSpec((1, 8, 8), 17, "grid"))
     with torch.autocast("cpu", torch.bfloat16):
         loss = net.training_step(Batch(torch.randint(17, (8, 1, 8, 8))), 0)["loss"]
     loss.backward()

@@ -14,7 +14,7 @@ from benchmark.spec import BadInput, DataSpec
 
 def model(shape: tuple[int, ...], levels: int = 5, **options) -> GatedPixelCNN:
     torch.manual_seed(0)
-    return GatedPixelCNN(DataSpec(shape, levels, "image"), channels=24, **options).double().eval()
+    return GatedPixelCNN(DataSpec(shape, levels, "grid"), channels=24, **options).double().eval()
 
 
 def dependence(net: GatedPixelCNN, target: tuple[int, int, int]) -> Tensor:
@@ -69,12 +69,12 @@ def test_refuses_what_it_cannot_build() -> None:
     with pytest.raises(BadInput, match="kernel=4 is even"):
         model((1, 4, 4), kernel=4)
     with pytest.raises(BadInput, match="channels=2 cannot hold 3 colours"):
-        GatedPixelCNN(DataSpec((3, 4, 4), 4, "image"), channels=2)
+        GatedPixelCNN(DataSpec((3, 4, 4), 4, "grid"), channels=2)
 
 
 @pytest.mark.slow
 def test_incremental_sampling_is_ten_times_faster_than_recomputing_everything() -> None:
-    net = GatedPixelCNN(DataSpec((1, 28, 28), 2, "image"), channels=24, dilations=(1, 2, 4)).eval()
+    net = GatedPixelCNN(DataSpec((1, 28, 28), 2, "grid"), channels=24, dilations=(1, 2, 4)).eval()
     started = time.process_time()
     x = net.sample(16)
     fast = time.process_time() - started

@@ -14,7 +14,7 @@ from benchmark.models.transformer.gpt import GPT, rotary_table, rotate
 from benchmark.nn.optim import Muon, Together
 from benchmark.spec import BadInput, DataSpec
 
-SPECS = [DataSpec((10,), 7, "text"), DataSpec((1, 4, 3), 5, "image"), DataSpec((3, 3, 2), 4, "image")]
+SPECS = [DataSpec((10,), 7, "sequence"), DataSpec((1, 4, 3), 5, "grid"), DataSpec((3, 3, 2), 4, "grid")]
 
 
 def model(spec: DataSpec) -> GPT:
@@ -126,7 +126,7 @@ def test_every_parameter_has_one_optimiser_and_matrices_of_blocks_have_muon() ->
 
 @pytest.mark.slow
 def test_cached_sampling_is_ten_times_faster_than_recomputing_everything() -> None:
-    net = GPT(DataSpec((256,), 65, "text")).eval()
+    net = GPT(DataSpec((256,), 65, "sequence")).eval()
     started = time.process_time()
     x = net.sample(16)
     fast = time.process_time() - started

@@ -148,7 +148,7 @@ def noise(n: int, seed: int = 0) -> Tensor:
     return torch.randn(n, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-IMAGES, TEXT = DataSpec((1, 4, 4), 4, "image"), DataSpec((32,), 8, "text")
+IMAGES, TEXT = DataSpec((1, 4, 4), 4, "grid"), DataSpec((32,), 8, "sequence")
 SOURCE = -15 + noise(400)  # nats of each image under the source
 
 

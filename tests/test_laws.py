@@ -181,12 +181,12 @@ def test_bounds_of_the_toys_lie_below_their_integrals() -> None:
 
 
 def test_index_of_inverts_every_example() -> None:
-    spec = DataSpec((3,), 4, "text")
+    spec = DataSpec((3,), 4, "sequence")
     assert torch.equal(laws.index_of(laws.every_example(spec), spec), torch.arange(64))
 
 
 def test_chi_square_pools_what_is_rare() -> None:
-    spec = DataSpec((1,), 4, "text")
+    spec = DataSpec((1,), 4, "sequence")
     p = torch.tensor([0.0, 1e-6, 0.5, 0.499999])
     draws = torch.multinomial(p, 1000, replacement=True, generator=torch.Generator().manual_seed(0))[:, None]
     laws.assert_frequencies_agree(draws, p, spec)

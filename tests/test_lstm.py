@@ -17,7 +17,7 @@ from benchmark.evaluate import Protocol, evaluate
 from benchmark.models.autoregressive.lstm import LSTM
 from benchmark.spec import Absence, Batch, DataSpec
 
-SPEC = DataSpec((6,), 5, "text", contiguous=True)
+SPEC = DataSpec((6,), 5, "sequence", contiguous=True)
 NO_SAMPLES = Absence("not run", "no extractor")
 
 

@@ -21,8 +21,8 @@ from benchmark.models.transformer.gpt import GPT
 from benchmark.nn.optim import Muon
 from benchmark.spec import BadInput, Batch, DataSpec, Evidence, Features, SampleClasses, SampleFeatures
 
-IMAGES = DataSpec((1, 2, 3), 4, "image")
-TEXT = DataSpec((8,), 5, "text")
+IMAGES = DataSpec((1, 2, 3), 4, "grid")
+TEXT = DataSpec((8,), 5, "sequence")
 SAMPLE_METRICS = [metric for metric in METRICS if metric.needs == ("samples",)]
 
 

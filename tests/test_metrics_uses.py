@@ -29,7 +29,7 @@ from benchmark.spec import (
     Reconstructions,
 )
 
-IMAGES = DataSpec((1, 8, 8), 17, "image", 10)
+IMAGES = DataSpec((1, 8, 8), 17, "grid", DataSpec.label(10))
 PROTOCOL = Protocol("test", seed=0, elbo_draws=2, sample_draws=2)
 
 

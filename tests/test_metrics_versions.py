@@ -103,7 +103,7 @@ def evidence() -> Evidence:
     changed = torch.where(_Draws().below(100, 120, 1, 8, 8) < 100 * share, 16 - reference, reference)
     generated = tuple(torch.cat([images(30), reference[i : i + 3], changed[i::5]]) for i in range(4))
     return Evidence(
-        DataSpec((1, 8, 8), 17, "image", 10),
+        DataSpec((1, 8, 8), 17, "grid", DataSpec.label(10)),
         log_prob=-80 + draw.normal(50),
         elbo=-85 + draw.normal(3, 50),
         importance_bound=-82 + draw.normal(50),

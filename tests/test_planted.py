@@ -46,8 +46,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec")
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 Check = Callable[[], None]
-PAIR = DataSpec((1, 1, 2), 3, "image")
-IMAGES = DataSpec((1, 2, 3), 4, "image")
+PAIR = DataSpec((1, 1, 2), 3, "grid")
+IMAGES = DataSpec((1, 2, 3), 4, "grid")
 
 
 # Checks --------------------------------------------------------------------------------------------------------------
@@ -144,7 +144,7 @@ def assert_validation_sees_the_average() -> None:
 
 
 def assert_log_det_of_realnvp() -> None:
-    model = perturbed(DataSpec((1, 2, 2), 3, "image")).double()
+    model = perturbed(DataSpec((1, 2, 2), 3, "grid")).double()
     laws.assert_log_det_agrees(model, normal(0, 2, 1, 2, 2))
 
 

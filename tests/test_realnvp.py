@@ -13,7 +13,7 @@ from benchmark.models.flow.realnvp import RealNVP, checkerboard, halves
 from benchmark.spec import BadInput, Batch, DataSpec
 
 SMALL = {"couplings": 2, "width": 8, "depth": 1, "dropout": 0.0, "noise_width": 8}
-PAIR = DataSpec((1, 1, 2), levels=3, modality="image")  # two pixels: nine images
+PAIR = DataSpec((1, 1, 2), levels=3, structure="grid")  # two pixels: nine images
 
 
 def perturbed(spec: DataSpec, **options: object) -> RealNVP:
@@ -49,7 +49,7 @@ FLOWS = [
 
 @pytest.mark.parametrize(("shape", "options"), FLOWS)
 def test_inverse_and_log_det(shape, options):
-    model = perturbed(DataSpec(shape, 5, "image"), **options).double()
+    model = perturbed(DataSpec(shape, 5, "grid"), **options).double()
     y = torch.randn(3, *shape, dtype=torch.float64)
     laws.assert_inverse_inverts(model, model.inverse, y)
     laws.assert_log_det_agrees(model, y[:2])
@@ -156,7 +156,7 @@ def test_masks_take_turns():
 
 
 def test_odd_sides_are_no_obstacle_to_the_last_scale():
-    RealNVP(DataSpec((1, 28, 28), 256, "image"), scales=3, **SMALL)  # 28, 14, 7
+    RealNVP(DataSpec((1, 28, 28), 256, "grid"), scales=3, **SMALL)  # 28, 14, 7
 
 
 @pytest.mark.parametrize(
@@ -165,4 +165,4 @@ def test_odd_sides_are_no_obstacle_to_the_last_scale():
 )
 def test_refuses_what_cannot_be_built(side, options, words):
     with pytest.raises(BadInput, match=words):
-        RealNVP(DataSpec((1, side, side), 3, "image"), **options, **SMALL)
+        RealNVP(DataSpec((1, side, side), 3, "grid"), **options, **SMALL)

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from benchmark.models.gan.sngan import SNGAN
 from benchmark.spec import Batch, DataSpec
 
-DIGITS = DataSpec((1, 8, 8), levels=17, modality="image")
+DIGITS = DataSpec((1, 8, 8), levels=17, structure="grid")
 
 
 def fit(model: SNGAN, steps: int) -> None:
@@ -45,7 +45,7 @@ def test_every_layer_of_the_discriminator_has_spectral_norm_one():
 @pytest.mark.parametrize("levels", [2, 17, 256])
 def test_scaling_stays_in_range_and_inverts(levels):
     torch.manual_seed(0)
-    model = SNGAN(DataSpec((1, 16, 16), levels, "image"))
+    model = SNGAN(DataSpec((1, 16, 16), levels, "grid"))
     x = torch.arange(levels).repeat(256).reshape(levels, 1, 16, 16)
     y = model.to_unit(x)
     assert y.min() >= -1
@@ -76,7 +76,7 @@ def test_translation_is_a_shift_of_the_padded_image_by_one_pixel_at_most():
 def test_cutout_paints_one_rectangle_with_the_lowest_level():
     torch.manual_seed(0)
     y = torch.rand(64, 3, 8, 8)
-    cut = SNGAN(DataSpec((3, 8, 8), 256, "image"), translation=0, cutout=3).augment(y)
+    cut = SNGAN(DataSpec((3, 8, 8), 256, "grid"), translation=0, cutout=3).augment(y)
     painted = cut == -1
     assert torch.equal(cut[~painted], y[~painted])
     assert torch.equal(painted[:, 0], painted[:, 2])
@@ -106,7 +106,7 @@ def test_generator_steps_once_in_so_many_discriminator_steps():
 @pytest.mark.parametrize("shape", [(1, 2, 2), (1, 28, 28), (3, 32, 32), (3, 9, 12)])
 def test_networks_follow_the_shape_of_the_data(shape):
     torch.manual_seed(0)
-    model = SNGAN(DataSpec(shape, 256, "image"), generator_width=8, discriminator_width=8)
+    model = SNGAN(DataSpec(shape, 256, "grid"), generator_width=8, discriminator_width=8)
     sample = model.sample(2)
     assert sample.shape == (2, *shape)
     assert model.discriminator(model.to_unit(sample)).shape == (2,)

@@ -15,7 +15,7 @@ from benchmark.spec import BadInput, DataSpec
 from benchmark.traces import MOMENTS, POINTS, read_curves, read_picture, read_text, thin, traces
 from benchmark.tracking import save_samples
 
-SPEC = DataSpec((1, 8, 8), 17, "image")
+SPEC = DataSpec((1, 8, 8), 17, "grid")
 
 
 @pytest.fixture

@@ -64,11 +64,11 @@ def test_entropy_rate_is_what_one_more_symbol_adds(order):
 
 
 def test_samples_follow_their_sources():
-    pixels, spec = PixelNetwork(2, 2, 3, 2, seed=0), DataSpec((1, 2, 2), 3, "image")
+    pixels, spec = PixelNetwork(2, 2, 3, 2, seed=0), DataSpec((1, 2, 2), 3, "grid")
     p = torch.from_numpy(np.exp(pixels.log_prob(strings(3, 4))))
     x = torch.from_numpy(pixels.sample(4000, seed=1)).long().view(-1, 1, 2, 2)
     laws.assert_frequencies_agree(x, p, spec)
-    chain, spec = MarkovChain(3, 2, seed=0), DataSpec((4,), 3, "text")
+    chain, spec = MarkovChain(3, 2, seed=0), DataSpec((4,), 3, "sequence")
     p = torch.tensor([math.exp(chain.log_prob(string).sum()) for string in strings(3, 4)])
     stream = torch.tensor(chain.sample(40_000, seed=1))
     laws.assert_frequencies_agree(stream.view(-1, 10)[:, :4], p, spec)  # six symbols apart: all but independent

@@ -11,8 +11,8 @@ from torch.distributions import Normal
 from benchmark.models.vae.vae import VAE, DiscretisedLogistics
 from benchmark.spec import BadInput, Batch, DataSpec
 
-SPEC = DataSpec((1, 2, 2), levels=3, modality="image")
-DIGITS = DataSpec((1, 8, 8), levels=17, modality="image")
+SPEC = DataSpec((1, 2, 2), levels=3, structure="grid")
+DIGITS = DataSpec((1, 8, 8), levels=17, structure="grid")
 
 
 def trained(spec: DataSpec, steps: int = 100, **options: object) -> tuple[VAE, torch.Tensor]:
@@ -128,7 +128,7 @@ def test_importance_weighted_training_minimises_the_importance_bound():
 @pytest.mark.parametrize("likelihood", ["bernoulli", "categorical", "logistics"])
 def test_convolutional_network_serves_every_likelihood(shape, likelihood):
     torch.manual_seed(0)
-    model = VAE(DataSpec(shape, 2, "image"), network="conv", width=16, depth=1, likelihood=likelihood).eval()
+    model = VAE(DataSpec(shape, 2, "grid"), network="conv", width=16, depth=1, likelihood=likelihood).eval()
     x = torch.randint(2, (3, *shape))
     with torch.no_grad():
         assert model.sample(2).shape == (2, *shape)
@@ -141,4 +141,4 @@ def test_options_that_do_not_fit_the_data_are_refused_in_one_line():
     with pytest.raises(BadInput, match="needs 2 levels, the data has 17"):
         VAE(DIGITS, likelihood="bernoulli")
     with pytest.raises(BadInput, match="divisible by 4"):
-        VAE(DataSpec((1, 6, 6), 2, "image"), network="conv")
+        VAE(DataSpec((1, 6, 6), 2, "grid"), network="conv")

@@ -11,8 +11,8 @@ import torch
 from benchmark.models.diffusion.vdm import VDM, Schedule
 from benchmark.spec import BadInput, DataSpec
 
-PIXEL = DataSpec((1, 1, 1), levels=3, modality="image")
-PIXELS = DataSpec((1, 2, 2), levels=3, modality="image")
+PIXEL = DataSpec((1, 1, 1), levels=3, structure="grid")
+PIXELS = DataSpec((1, 2, 2), levels=3, structure="grid")
 SMALL = {"width": 8, "depth": 2, "dropout": 0.0}
 P = torch.tensor([0.6, 0.1, 0.3])  # of a pixel's levels
 
@@ -126,4 +126,4 @@ def test_times_of_a_batch_are_spread_evenly(monkeypatch):
 
 def test_refuses_patches_that_do_not_fit():
     with pytest.raises(BadInput, match="patch=3 does not divide 28x28"):
-        VDM(DataSpec((1, 28, 28), 256, "image"), patch=3)
+        VDM(DataSpec((1, 28, 28), 256, "grid"), patch=3)

@@ -28,6 +28,7 @@ from benchmark.config.experiment import (
     name_today,
     read_suite,
     renamed,
+    trusted,
     validate,
 )
 from benchmark.config.files import choices, config_folders, find, read_group, read_yaml
@@ -61,6 +62,7 @@ __all__ = [
     "renamed",
     "resumed",
     "strangers",
+    "trusted",
     "tuned_identity",
     "validate",
     "value_of",

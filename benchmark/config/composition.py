@@ -36,7 +36,7 @@ from benchmark.config.files import (
     read_yaml,
 )
 from benchmark.config.settings import as_setting, split_setting, value_of
-from benchmark.spec import BadInput, Modality, shown, unknown
+from benchmark.spec import BadInput, Structure, shown, unknown
 
 
 def compose(overrides: Sequence[str] = (), trust: Sequence[str] = ()) -> Experiment:
@@ -169,7 +169,7 @@ def _compose(overrides: Sequence[str]) -> dict[str, Any]:
     for key, text in pairs:
         if key not in GROUPS:
             _assign(content, key, value_of(key, text))
-    _check_modality(content)
+    _check_structure(content)
     return _resolve(content)
 
 
@@ -282,16 +282,22 @@ def _tuned(folders: tuple[Path, ...], names: Mapping[str, str], base: Mapping[st
     return found
 
 
-def _check_modality(content: Mapping[str, Any]) -> None:
+def _check_structure(content: Mapping[str, Any]) -> None:
     """Raises `BadInput` where model and data do not go together; what is malformed, validation says."""
     data, model = content["data"], content["model"]
-    modality, modalities = data.get("modality"), model.get("modalities")
-    if not isinstance(modalities, list) or not all(one in get_args(Modality) for one in (modality, *modalities)):
-        return
-    if modalities and modality not in modalities:
+    if "modalities" in model:
         raise BadInput(
-            f"model {model['name']!r} is for {' and '.join(modalities)}, but data {data['name']!r} is {modality}; "
-            "`python -m benchmark list` shows what goes together"
+            f"{choices('model')[model['name']]}: modalities={shown(model['modalities'])}: a model names the structures "
+            f"of data that it accepts: structures: [{', '.join(get_args(Structure))}]"
+        )
+    structures = model.get("structures")
+    if not isinstance(structures, list) or data.get("modality") not in choices("modality"):
+        return
+    structure = read_group("modality", data["modality"]).get("structure")
+    if structures and structure not in structures and set(structures) <= set(get_args(Structure)):
+        raise BadInput(
+            f"model {model['name']!r} accepts a {' or a '.join(structures)}, but data {data['name']!r} is a "
+            f"{structure} ({data['modality']}); `python -m benchmark list` shows what goes together"
         )
 
 

@@ -25,7 +25,7 @@ from pydantic import (
 
 from benchmark.config.files import choices, config_folders, read_group, read_yaml
 from benchmark.identity import version_2
-from benchmark.spec import BadInput, Modality, shown, unknown
+from benchmark.spec import BadInput, Structure, shown, unknown
 
 
 def _no_switch(value: Any) -> Any:
@@ -108,13 +108,37 @@ class _Named(BaseModel):
         return self
 
 
+def _modality(name: str) -> str:
+    if name not in (known := choices("modality")):
+        raise ValueError(str(unknown("modality", name, known)))
+    return name
+
+
 class DataConfig(_Named):
-    modality: Modality
+    """A dataset. Its `modality` says how it is scored and shown, and which structure models see."""
+
+    modality: Annotated[str, AfterValidator(_modality)]
     minutes: dict[str, float] = Field(exclude=True)  # what each budget means on this dataset
 
 
+#: What records of models said before they said structures.
+_STRUCTURES = {"image": "grid", "text": "sequence"}
+
+
 class ModelConfig(_Named):
-    modalities: Annotated[tuple[Modality, ...], Field(min_length=1)]
+    """A model: the structures of data that it accepts, and those of conditions."""
+
+    structures: Annotated[tuple[Structure, ...], Field(min_length=1)]
+    conditions: tuple[Structure, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _said_in_modalities(cls, content: Any) -> Any:
+        if not isinstance(content, Mapping) or "modalities" not in content or "structures" in content:
+            return content
+        content = dict(content)
+        content["structures"] = [_STRUCTURES.get(one, one) for one in content.pop("modalities")]
+        return content
 
 
 class Budget(_Strict):
@@ -131,6 +155,12 @@ class Seeds(_Strict):
     eval: Seed
 
 
+def _metric_or_auto(name: str) -> str:
+    if name not in (known := ("auto", *choices("metric"))):
+        raise ValueError(str(unknown("metric", name, known)))
+    return name
+
+
 class Training(_Strict):
     batch_size: Positive
     warmup: Share
@@ -140,7 +170,7 @@ class Training(_Strict):
     precision: Literal["float32", "bfloat16"]
     validations: Positive
     patience: Count
-    selection: Literal["auto", "nll", "fid", "nats_per_token"] = "auto"
+    selection: Annotated[str, AfterValidator(_metric_or_auto)] = "auto"
 
     @model_validator(mode="after")
     def _shares_fit(self) -> Self:
@@ -197,7 +227,8 @@ class Experiment(_Strict):
     @property
     def targets(self) -> tuple[str, ...]:
         """The import path of every class that takes part."""
-        return tuple(named.target for named in (self.data, self.model, *self._outliers()))
+        named = (self.data, self.model, *self._outliers())
+        return (*(one.target for one in named), *own_targets("modality", "metric"))
 
     def _outliers(self) -> list[DataConfig]:
         name = self.evaluation.outliers
@@ -242,6 +273,13 @@ def load_data(name: str, trust: Sequence[str] = ()) -> DataConfig:
     return config
 
 
+def own_targets(*groups: str) -> list[str]:
+    """The import paths outside the benchmark that the user's own files of these groups name."""
+    files = [file for group in groups for file in choices(group).values() if file.parents[1] != config_folders()[-1]]
+    targets = [str(read_yaml(file).get("target")) for file in files]
+    return sorted({target for target in targets if not target.startswith("benchmark.")})
+
+
 def load_model(name: str) -> ModelConfig:
     """The model's own configuration, without data."""
     return _load("model", name, ModelConfig)
@@ -268,6 +306,8 @@ def from_container(content: Mapping[str, Any], trust: Sequence[str] = ()) -> Exp
     experiment = validate(content)
     for named in (experiment.data, experiment.model, *experiment._outliers()):
         named.consented(trust)
+    for target in own_targets("modality", "metric"):
+        consent(target, trust)
     return experiment
 
 
@@ -337,10 +377,15 @@ def family_of(target: str) -> str:
     return target.split(".")[-3:][0]
 
 
+def trusted(target: str, trust: Sequence[str]) -> bool:
+    """Whether the class at this import path is the benchmark's, or of a package in `trust`."""
+    return target.split(".")[0] in ("benchmark", *trust)
+
+
 def consent(target: str, trust: Sequence[str], name: str | None = None) -> None:
     """Raises `BadInput` unless the class at this import path is the benchmark's, or of a package in `trust`."""
-    package = target.split(".")[0]
-    if package not in ("benchmark", *trust):
+    if not trusted(target, trust):
+        package = target.split(".")[0]
         who = "the configuration" if name is None else repr(name)
         raise BadInput(
             f"{who} names the class {target!r} outside the benchmark: an import path is code; "

@@ -14,7 +14,7 @@ from benchmark.spec import BadInput, unknown
 
 GROUPS = ("data", "model", "budget")
 #: What may stand in a folder of configurations: groups of files, and single files.
-FOLDERS = (*GROUPS, "tuned", "suite", "sweep")
+FOLDERS = (*GROUPS, "modality", "metric", "tuned", "suite", "sweep")
 FILES = ("experiment.yaml", "dashboard.yaml", "published.yaml", "reference.yaml", "renames.yaml")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -24,13 +25,20 @@ SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 class Split:
     """One fixed split in memory, in the data's own levels.
 
-    Images: `x` is `[N, C, H, W]`. Text: `x` is the token stream `[N]`, in order.
+    `x` holds examples `[N, *shape]`, or is one stream of tokens `[N]`, in order.
     """
 
     x: Tensor  # int64, or uint8 where the levels fit
     labels: Tensor | None = None  # [N] int64
-    characters: int | None = None  # text: length of the stream in characters
-    bytes: int | None = None  # text: and in UTF-8 bytes
+    characters: int | None = None  # of a stream of text: its length in characters
+    bytes: int | None = None  # and in UTF-8 bytes
+
+    def examples(self, shape: tuple[int, ...]) -> Tensor:
+        """The examples `[n, *shape]`; a stream is cut into whole windows."""
+        if self.x.ndim == len(shape) + 1:
+            return self.x
+        n = len(self.x) // math.prod(shape)
+        return self.x[: n * math.prod(shape)].reshape(n, *shape)
 
 
 class DataModule(ABC):

@@ -66,7 +66,7 @@ class Digits(Images):
             "validation": Split(x[validation], labels[validation]),
             "test": Split(x[test], labels[test]),
         }
-        super().__init__(DataSpec((1, 8, 8), 17, "image", 10), splits)
+        super().__init__(DataSpec((1, 8, 8), 17, "grid", DataSpec.label(10)), splits)
 
 
 class TrainAndTest(Images):
@@ -85,7 +85,7 @@ class TrainAndTest(Images):
             "test": test,
         }
         shape = tuple(train.x.shape[1:])
-        super().__init__(DataSpec(shape, 256, "image", 10), splits)
+        super().__init__(DataSpec(shape, 256, "grid", DataSpec.label(10)), splits)
 
 
 class Mnist(TrainAndTest):

@@ -148,7 +148,7 @@ class SyntheticImages(InMemory):
             for seed, name in enumerate(SPLITS, start=1)
         }
         check_split(self.card.name, self.split_sha256, *(splits[name].x for name in SPLITS))
-        super().__init__(DataSpec((1, 4, 4), 4, "image"), splits)
+        super().__init__(DataSpec((1, 4, 4), 4, "grid"), splits)
 
     def batch(self, seed: int, step: int, batch_size: int) -> Batch:
         x = self.split("train").x

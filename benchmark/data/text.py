@@ -34,7 +34,7 @@ class Text(InMemory):
         self.order = order
         self.vocabulary = vocabulary
         splits = {name: self._split(text) for name, text in texts.items()}
-        spec = DataSpec((context,), len(vocabulary), "text", contiguous=order == "contiguous")
+        spec = DataSpec((context,), len(vocabulary), "sequence", contiguous=order == "contiguous")
         super().__init__(spec, splits)
         self._check(context, order, min(len(split.x) for split in splits.values()))
         self._windows = splits["train"].x.unfold(0, context, 1)  # [N - T + 1, T], a view

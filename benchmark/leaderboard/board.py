@@ -11,17 +11,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from benchmark.leaderboard.columns import (
-    BESIDE,
     COST,
     COST_OF_MACHINE,
-    LIKELIHOOD,
     MARKS,
-    MORE_ON_LIKELIHOOD,
-    MORE_ON_SAMPLES,
-    SAMPLES,
     Column,
+    columns,
     error_text,
-    modality,
     quantity,
     single,
 )
@@ -117,9 +112,7 @@ class _Board:
     ) -> None:
         self.data, self.rows, self.superseded, self.runs = data, rows, superseded, runs
         self.figures, self.judge, self.home = figures, judge, home
-        self.modality = modality(runs[0].record)
-        self.likelihood, self.beside = LIKELIHOOD[self.modality], BESIDE[self.modality]
-        self.samples = SAMPLES if self.modality == "image" else ()
+        self.columns = columns(runs[0].record)
 
     def page(self) -> str:
         parts = [f"# {escape(self.data)}", _GENERATED, self._dataset(), _HOW_TO_READ.strip()]
@@ -132,9 +125,9 @@ class _Board:
         """For each budget, who is first in its largest ranking."""
         found = []
         for budget in self._budgets():
-            for ranking in self.judge.rankings(self._under(budget), self.likelihood)[:1]:
+            for ranking in self.judge.rankings(self._under(budget), self.columns.likelihood)[:1]:
                 first, *others = [entry for entry in ranking.entries if entry.rank == 1]
-                value = f"{cell_text(first.cell, self.likelihood)} {self.likelihood.title}"
+                value = f"{cell_text(first.cell, ranking.column)} {ranking.column.title}"
                 shared = f", shared with {', '.join(escape(entry.row.name) for entry in others)}" if others else ""
                 found.append(f"{escape(budget)}: {escape(first.row.name)}, {value}{shared}")
         return "; ".join(found) or "—"
@@ -182,11 +175,12 @@ class _Board:
     def _budget(self, budget: str) -> list[str]:
         rows = self._under(budget)
         parts = [f"## Budget {escape(budget_title(rows))}"]
-        parts += self._tables("Likelihood", rows, self.likelihood, self.beside, COST)
-        parts += self._more("More on the same models", rows, self.likelihood, MORE_ON_LIKELIHOOD)
-        if self.samples:
-            parts += self._tables("Samples", rows, self.samples[0], self.samples[1:], ())
-            parts += self._more("More on samples", rows, self.samples[0], MORE_ON_SAMPLES)
+        likelihood, samples = self.columns.likelihood, self.columns.samples
+        parts += self._tables("Likelihood", rows, likelihood, self.columns.beside, COST)
+        parts += self._more("More on the same models", rows, likelihood, self.columns.more_on_likelihood)
+        if samples:
+            parts += self._tables("Samples", rows, samples[0], samples[1:], ())
+            parts += self._more("More on samples", rows, samples[0], self.columns.more_on_samples)
         return parts + self._times(rows)
 
     def _times(self, rows: Sequence[Row]) -> list[str]:

@@ -12,15 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmark import facts
+from benchmark.facts import Question
 from benchmark.leaderboard.columns import (
     COST,
     COST_OF_MACHINE,
-    LIKELIHOOD,
-    MORE_ON_LIKELIHOOD,
-    MORE_ON_SAMPLES,
-    SAMPLES,
     Column,
-    modality,
+    Columns,
+    columns_of,
     quantity,
 )
 from benchmark.leaderboard.markdown import bullets, escape, page, rendered
@@ -80,13 +79,12 @@ def advice(
     real = {path: record for path, record in records.items() if "entropy" not in record.dataset}
     rows, _ = select(real, current)
     judge = Judge(records.values())
-    samples = list(_rankings(judge, rows, "image", SAMPLES[0]))
+    shown = [columns_of(kind) for kind in facts.modalities().values()]
     parts = [
-        _likelihoods(judge, list(_rankings(judge, rows, "image", LIKELIHOOD["image"]))),
-        _samples(judge, samples),
-        _speed(judge, samples),
-        _codes(judge, rows, models),
-        _text(judge, list(_rankings(judge, rows, "text", LIKELIHOOD["text"]))),
+        *(_likelihoods(judge, rows, one) for one in shown),
+        *(_samples(judge, rows, one) for one in shown),
+        *(_speed(judge, rows, one) for one in shown),
+        _codes(judge, rows, models, shown),
         _robustness(studies, rows, starts_of(records)),
         _promises(models),
     ]
@@ -107,32 +105,29 @@ def choosing_page(parts: Sequence[Advice]) -> str:
 # The questions -------------------------------------------------------------------------------------------------------
 
 
-def _likelihoods(judge: Judge, found: Sequence[tuple[str, Ranking]]) -> Advice:
-    return Advice(
-        "Density estimation and compression",
-        "How likely is an image, and how many bits does it take? Lower is better. A plain number is the likelihood "
-        "itself; with a bound (≤) the model may be better than it says, and only a code that uses the bound is sure to "
-        "be as short.",
-        [fact for data, ranking in found for fact in _facts(judge, data, ranking)],
-        _table(judge, "Likelihoods", found, ()),
-        _winners(found),
-    )
+def _likelihoods(judge: Judge, rows: Sequence[Row], shown: Columns) -> Advice:
+    asked = shown.kind.choosing.likelihood or Question(title=f"Likelihood of {shown.kind.title}", text="")
+    found = list(_rankings(judge, rows, shown, shown.likelihood))
+    return _advice(judge, asked, f"Likelihoods of {shown.kind.title}", found, ())
 
 
-def _samples(judge: Judge, found: Sequence[tuple[str, Ranking]]) -> Advice:
-    return Advice(
-        "Samples that look real",
-        "The Fréchet distance (FID) sees quality and variety at once, in units of its dataset's extractor; lower is "
-        "better. Precision is the share of samples that could be real, recall the share of real data that samples "
-        "could reach: a low recall says that the model leaves things out.",
-        [fact for data, ranking in found for fact in _facts(judge, data, ranking)],
-        _table(judge, "Samples", found, [column for column in SAMPLES if column.metric in ("precision", "recall")]),
-        _winners(found),
-    )
+def _samples(judge: Judge, rows: Sequence[Row], shown: Columns) -> Advice:
+    asked = shown.kind.choosing.samples or Question(title=f"Samples of {shown.kind.title}", text="")
+    found = list(_rankings(judge, rows, shown, shown.samples[0])) if shown.samples else []
+    beside = [column for column in shown.samples if column.metric in shown.kind.trials]
+    return _advice(judge, asked, f"Samples of {shown.kind.title}", found, beside)
 
 
-def _speed(judge: Judge, found: Sequence[tuple[str, Ranking]]) -> Advice:
+def _advice(
+    judge: Judge, asked: Question, name: str, found: Sequence[tuple[str, Ranking]], beside: Sequence[Column]
+) -> Advice:
+    lines = [fact for data, ranking in found for fact in _facts(judge, data, ranking)]
+    return Advice(asked.title, asked.text, lines, _table(judge, name, found, beside), _winners(found))
+
+
+def _speed(judge: Judge, rows: Sequence[Row], shown: Columns) -> Advice:
     """Models by how often each asks its network for one sample, and by the time that this takes on some hardware."""
+    found = list(_rankings(judge, rows, shown, shown.samples[0])) if shown.samples else []
     lines: list[list[Entry]] = []
     facts, shorts = [], []
     for data, ranking in found:
@@ -177,7 +172,8 @@ def _speed(judge: Judge, found: Sequence[tuple[str, Ranking]]) -> Advice:
                 short += f"({quantity(best[0])})"
             shorts.append(short)
     heads = [Head("model"), *(Head(title, filter=True) for title in ("family", "data", "hardware"))]
-    heads += [Head(title, number=True) for title in (_EVALUATIONS.title, SAMPLES[0].title, _SECONDS.title)]
+    quality = "" if not found else found[0][1].column.title
+    heads += [Head(title, number=True) for title in (_EVALUATIONS.title, quality, _SECONDS.title)]
     return Advice(
         "Fast sampling",
         "What sets the time is how often the network is asked for one sample: once by a GAN, a VAE or a flow, once a "
@@ -189,9 +185,9 @@ def _speed(judge: Judge, found: Sequence[tuple[str, Ranking]]) -> Advice:
     )
 
 
-def _codes(judge: Judge, rows: Sequence[Row], models: Sequence[Mapping[str, Any]]) -> Advice:
+def _codes(judge: Judge, rows: Sequence[Row], models: Sequence[Mapping[str, Any]], shown: Sequence[Columns]) -> Advice:
     """Models that encode and decode or walk between samples, with how well they do."""
-    columns = [c for c in (*MORE_ON_LIKELIHOOD, *MORE_ON_SAMPLES) if c.metric in _OF_CODES]
+    columns = [one for one in dict.fromkeys(c for of in shown for c in of.everything) if one.metric in _OF_CODES]
     encode, walk = _able(models, "Reconstructs"), _able(models, "Interpolates")
     lines = []
     for row in _largest(rows):
@@ -216,18 +212,6 @@ def _codes(judge: Judge, rows: Sequence[Row], models: Sequence[Mapping[str, Any]
         f"{listed(encode, 'or')}, {'which encodes and decodes' if len(encode) == 1 else 'which encode and decode'}"
         if encode
         else "",
-    )
-
-
-def _text(judge: Judge, found: Sequence[tuple[str, Ranking]]) -> Advice:
-    return Advice(
-        "Text",
-        "How well the next token is foretold, in nats; lower is better. How much context a model sees is part of the "
-        "protocol: a recurrent model carries its state through the whole text, a transformer looks back over a window. "
-        "Numbers under different protocols stand side by side and are not ranked.",
-        [fact for data, ranking in found for fact in _facts(judge, data, ranking)],
-        _table(judge, "Text", found, ()),
-        _winners(found),
     )
 
 
@@ -308,9 +292,9 @@ def _largest(rows: Sequence[Row]) -> list[Row]:
     return [row for found in by_data.values() for row in found if row.budget == budgets(found)[0]]
 
 
-def _rankings(judge: Judge, rows: Sequence[Row], kind: str, column: Column) -> Iterator[tuple[str, Ranking]]:
+def _rankings(judge: Judge, rows: Sequence[Row], shown: Columns, column: Column) -> Iterator[tuple[str, Ranking]]:
     """Those of each dataset of a modality, one a protocol."""
-    fitting = [row for row in _largest(rows) if modality(row.runs[0].record) == kind]
+    fitting = [row for row in _largest(rows) if row.runs[0].record.config["data"]["modality"] == shown.kind.name]
     for data in sorted({row.runs[0].record.data for row in fitting}):
         here = [row for row in fitting if row.runs[0].record.data == data]
         yield from ((data, ranking) for ranking in judge.rankings(here, column))
@@ -337,7 +321,7 @@ def _facts(judge: Judge, data: str, ranking: Ranking) -> Iterator[str]:
     names = listed([f"{entry.row.name} ({cell_text(entry.cell, ranking.column)})" for entry in first])
     place = "share the first place, since their intervals overlap" if len(first) > 1 else "is first"
     yield f"{data}: {names} {place} in {ranking.column.title}"
-    for column in _COSTS if ranking.column is SAMPLES[0] else (_FLOPS,):
+    for column in _COSTS if _of_samples(ranking.column) else (_FLOPS,):
         costs = {_point(entry, cost): entry for entry in ranking.entries if (cost := _cost(judge, entry, column))}
         front = [costs[point] for point in pareto_front(list(costs))]
         if front:
@@ -347,6 +331,11 @@ def _facts(judge: Judge, data: str, ranking: Ranking) -> Iterator[str]:
 
 def _point(entry: Ranked, cost: float) -> tuple[float, float]:
     return cost, entry.cell.interval.centre
+
+
+def _of_samples(column: Column) -> bool:
+    known = facts.metrics()
+    return column.metric in known and known[column.metric].of == "samples"
 
 
 def _cost(judge: Judge, entry: Ranked, column: Column) -> float | None:

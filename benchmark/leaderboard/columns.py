@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from benchmark.facts import FACTS, Fact
+from benchmark import facts
+from benchmark.facts import COSTS, DERIVED, Fact, ModalityFact
 from benchmark.leaderboard.statistics import Interval, log_interval, student_interval
 from benchmark.record import Record
 from benchmark.spec import Score
@@ -23,7 +24,7 @@ class Column:
 
     metric: str  # by which records call it
     fact: Fact
-    score: Callable[[Record], Score | None]
+    score: Callable[[Record], Score | None] = field(compare=False)
 
     @property
     def title(self) -> str:
@@ -59,8 +60,11 @@ class Column:
 
 
 def column(name: str) -> Column:
-    """The column of a metric or a cost, as records hold it."""
-    return Column(name, FACTS[name], lambda record: record.scores.get(name))
+    """The column of a metric or a cost as records hold it, or of what boards compute from one."""
+    if name in _COMPUTED:
+        metric, score = _COMPUTED[name]
+        return Column(metric, DERIVED[name], score)
+    return Column(name, COSTS.get(name) or facts.metrics()[name], lambda record: record.scores.get(name))
 
 
 def _bound_in_bits(record: Record) -> Score | None:
@@ -82,7 +86,7 @@ def _training_flops(record: Record) -> Score | None:
         return each
     if examples is None:
         return None
-    return replace(each, unit=FACTS["training_flops"].unit, value=each.value * examples)
+    return replace(each, unit=DERIVED["training_flops"].unit, value=each.value * examples)
 
 
 def _evaluations_per_sample(record: Record) -> Score | None:
@@ -90,34 +94,63 @@ def _evaluations_per_sample(record: Record) -> Score | None:
     thousand = record.scores.get("sampling_evaluations")
     if thousand is None or thousand.value is None:
         return thousand
-    return replace(thousand, unit=FACTS["evaluations_per_sample"].unit, value=thousand.value / 1000)
+    return replace(thousand, unit=DERIVED["evaluations_per_sample"].unit, value=thousand.value / 1000)
 
 
-#: The likelihood that sorts a board, and what stands beside it.
-LIKELIHOOD = {"image": column("bits_per_dim"), "text": column("nats_per_token")}
-BESIDE = {
-    "image": (column("nll"), Column("importance_bound", FACTS["importance_bits"], _bound_in_bits)),
-    "text": (column("bits_per_char"), column("perplexity")),
+#: What boards compute: from which score of a record, and how.
+_COMPUTED: Mapping[str, tuple[str, Callable[[Record], Score | None]]] = {
+    "importance_bits": ("importance_bound", _bound_in_bits),
+    "training_flops": ("flops_per_example", _training_flops),
+    "evaluations_per_sample": ("sampling_evaluations", _evaluations_per_sample),
 }
-#: Scores of samples: the first sorts.
-SAMPLES = tuple(map(column, ("fid", "kid", "inception_score", "precision", "recall")))
-#: The same samples in a second table, in the order of the first.
-MORE_ON_SAMPLES = tuple(
-    map(
-        column,
-        (
-            *("fid_infinity", "density", "coverage", "class_histogram", "nearest_neighbour_ratio"),
-            *("near_copies", "copies", "downstream_accuracy", "augmented_accuracy", "interpolation_ratio"),
-        ),
-    )
-)
-#: And what else a model with a likelihood may do, in the order of the likelihood.
-MORE_ON_LIKELIHOOD = tuple(map(column, ("anomaly_auroc", "anomaly_auroc_corrected", "psnr", "ssim")))
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What boards of a modality show. The likelihood sorts a board; the first of `samples`, if there are any, another.
+
+    `more` are further columns of either, in the order of tables.
+    """
+
+    kind: ModalityFact
+    likelihood: Column
+    beside: tuple[Column, ...]
+    more_on_likelihood: tuple[Column, ...]
+    samples: tuple[Column, ...]
+    more_on_samples: tuple[Column, ...]
+
+    @property
+    def leading(self) -> tuple[Column, ...]:
+        """Those that rank."""
+        return (self.likelihood, *self.samples[:1])
+
+    @property
+    def everything(self) -> tuple[Column, ...]:
+        """All of them, those that rank first within their kind."""
+        first = (self.likelihood, *self.beside, *self.more_on_likelihood)
+        return (*first, *self.samples, *self.more_on_samples)
+
+
+def columns_of(kind: ModalityFact) -> Columns:
+    """The columns that the modality's file names, and a further one for each other metric of its data."""
+    likelihood, *beside = map(column, kind.likelihood)
+    samples = tuple(map(column, kind.samples))
+    shown = {one.metric for one in (likelihood, *beside, *samples)}
+    further = [fact for name, fact in facts.metrics_of(kind).items() if name not in shown]
+    more = {of: tuple(column(fact.name) for fact in further if fact.of == of) for of in ("likelihood", "samples")}
+    return Columns(kind, likelihood, tuple(beside), more["likelihood"], samples, more["samples"])
+
+
+def columns(record: Record) -> Columns:
+    """The columns of boards on a record's data."""
+    return columns_of(facts.modality(str(record.config["data"]["modality"])))
+
+
 #: What a row costs on any machine.
 COST = (
     column("parameters"),
-    Column("flops_per_example", FACTS["training_flops"], _training_flops),
-    Column("sampling_evaluations", FACTS["evaluations_per_sample"], _evaluations_per_sample),
+    column("training_flops"),
+    column("evaluations_per_sample"),
 )
 #: What it costs on one machine: compared only between records of the same hardware.
 COST_OF_MACHINE = tuple(map(column, ("cpu_minutes", "examples_per_second", "sampling_seconds")))
@@ -138,10 +171,6 @@ def examples_seen(record: Record) -> float | None:
     """How many examples training saw; `None` where the record does not say."""
     share = share_done(record)
     return None if share is None else float(record.config["budget"]["examples"]) * share
-
-
-def modality(record: Record) -> str:
-    return str(record.config["data"]["modality"])
 
 
 def value_of(score: Score | None) -> float | None:

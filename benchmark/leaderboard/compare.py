@@ -13,18 +13,14 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmark import facts
 from benchmark.console import Heading, Sheet
-from benchmark.facts import METRICS
 from benchmark.leaderboard.columns import (
-    BESIDE,
-    LIKELIHOOD,
-    MORE_ON_SAMPLES,
-    SAMPLES,
     Column,
     column,
+    columns,
     digits_that_show,
     mark,
-    modality,
     number,
     value_of,
 )
@@ -35,6 +31,7 @@ from benchmark.record import Record, read_record
 from benchmark.spec import BadInput, unknown
 
 EXAMPLES = 20  # fewer have no interval over examples
+STREAM = "token_log_prob"  # the array beside a record that is of tokens
 BLOCK = 1_000  # neighbouring tokens, which are not independent, that count as one example
 _BETTER = {"lower": "lower is better", "higher": "higher is better", "neither": "neither high nor low is better"}
 
@@ -116,24 +113,20 @@ def compare(a: Side, b: Side, metric: str | None = None, problems: list[str] | N
 
 
 def _column(a: Side, b: Side, metric: str | None) -> Column:
-    kind, other = (modality(side.runs[0].record) for side in (a, b))
-    if kind != other:
-        raise NotComparable(f"{a.name} is a model of {kind}s, {b.name} of {other}s")
-    columns: list[Column] = [
-        LIKELIHOOD[kind],
-        *((*SAMPLES, *MORE_ON_SAMPLES) if kind == "image" else ()),
-        *BESIDE[kind],
-    ]
+    shown, other = (columns(side.runs[0].record) for side in (a, b))
+    if shown.kind != other.kind:
+        raise NotComparable(f"{a.name} is a model of {shown.kind.title}, {b.name} of {other.kind.title}")
+    wanted: Sequence[Column] = (shown.likelihood, *shown.samples, *shown.more_on_samples, *shown.beside)
     if metric is not None:
-        named = {name: column(name) for name, fact in METRICS.items() if kind in fact.modalities}
-        named |= {one.metric: one for one in columns}
+        named = {name: column(name) for name in facts.metrics_of(shown.kind)}
+        named |= {one.metric: one for one in wanted}
         if metric not in named:
             raise unknown("metric", metric, named)
-        columns = [named[metric]]
-    for one in columns:
+        wanted = [named[metric]]
+    for one in wanted:
         if a.values(one) and b.values(one):
             return one
-    raise NotComparable(f"{a.name} and {b.name} have no score in common: {', '.join(c.metric for c in columns)}")
+    raise NotComparable(f"{a.name} and {b.name} have no score in common: {', '.join(c.metric for c in wanted)}")
 
 
 def _check(a: Side, b: Side, column: Column) -> None:
@@ -143,16 +136,16 @@ def _check(a: Side, b: Side, column: Column) -> None:
             raise NotComparable(f"{side.name} reports what cannot be: {why}")
     runs = [run for side in (a, b) for run in side.runs if value_of(column.score(run.record)) is not None]
     judge = Judge([run.record for run in runs])
-    facts: list[dict[str, object]] = []
+    found: list[dict[str, object]] = []
     for run in runs:
         score = column.score(run.record)
         assert score is not None
         version = {"version": score.version, "fingerprint of the data": run.fingerprint, "data": run.record.data}
-        facts.append(judge.protocol(run, score) | version)
-    for other in facts[1:]:
-        for name in sorted({*facts[0], *other}):
-            if facts[0].get(name) != other.get(name):
-                one, two = (str(fact.get(name, "none")) for fact in (facts[0], other))
+        found.append(judge.protocol(run, score) | version)
+    for other in found[1:]:
+        for name in sorted({*found[0], *other}):
+            if found[0].get(name) != other.get(name):
+                one, two = (str(conditions.get(name, "none")) for conditions in (found[0], other))
                 raise NotComparable(f"{column.metric} stands under two protocols: {name} is {one} and {two}")
 
 
@@ -183,14 +176,15 @@ def _terms(side: Side, column: Column) -> np.ndarray | None:
     if len({len(term) for term in terms}) != 1:
         return None
     mean: np.ndarray = np.mean(terms, axis=0)
-    if modality(side.runs[0].record) == "text":
+    if STREAM in side.runs[0].likelihoods:
         return np.array([block.mean() for block in np.array_split(mean, max(1, len(mean) // BLOCK))])
     return mean
 
 
 def _log_prob(run: Run, metric: str) -> np.ndarray | None:
     """Log-likelihoods `[N]` in nats that lie beside a record."""
-    terms = METRICS[metric].terms if metric in METRICS else ()
+    known = facts.metrics()
+    terms = known[metric].terms if metric in known else ()
     arrays = run.likelihoods if terms else {}
     name = next((name for name in terms if name in arrays), None)
     return None if name is None else arrays[name].astype(np.float64)
@@ -227,7 +221,7 @@ def comparison_table(found: Comparison) -> Sheet:
         score = column.score(side.runs[0].record)
         sign = mark(score.protocol.get("how", {})) if score else ""
         table.add([f"{letter}: {side.name}", f"{interval.n} runs", *_cells(interval, column, sign), ""])
-    unit = "block of tokens" if modality(record) == "text" else "example"
+    unit, _ = columns(record).kind.unit
     for title, paired in ((f"A − B by {unit}", found.by_example), ("A − B by seed", found.by_seed)):
         if paired is not None:
             n = str(paired.difference.n)

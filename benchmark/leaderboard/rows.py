@@ -15,7 +15,8 @@ from zipfile import BadZipFile
 
 from pydantic import TypeAdapter, ValidationError
 
-from benchmark.facts import COSTS, IMPOSSIBLE_SIGMAS, METRICS, ROUNDING
+from benchmark import facts
+from benchmark.facts import COSTS, IMPOSSIBLE_SIGMAS, ROUNDING
 from benchmark.leaderboard.columns import Column
 from benchmark.leaderboard.statistics import Interval, pooled_stderr, rank_ranges
 from benchmark.record import Record, per_example_file
@@ -128,8 +129,9 @@ def _beats_the_source(scores: Mapping[str, Score], source: Mapping[str, Score]) 
 
     For records that do not say it themselves: from the two scores alone, without the pairs of examples.
     """
+    known = facts.metrics()
     for name, theirs in source.items():
-        ours, fact = scores.get(name), METRICS.get(name)
+        ours, fact = scores.get(name), known.get(name)
         if ours is None or fact is None or not fact.terms or (ours.n, ours.version) != (theirs.n, theirs.version):
             continue
         if ours.value is None or theirs.value is None or ours.stderr is None or theirs.stderr is None:

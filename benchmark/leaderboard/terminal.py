@@ -8,14 +8,11 @@ from pathlib import Path
 
 from benchmark.console import Heading, Sheet
 from benchmark.leaderboard.columns import (
-    BESIDE,
     COST,
     COST_OF_MACHINE,
-    LIKELIHOOD,
-    SAMPLES,
     Column,
+    columns,
     digits_that_show,
-    modality,
     number,
     quantity,
     single,
@@ -45,9 +42,9 @@ def runs_table(records: Mapping[Path, Record]) -> list[Sheet]:
 
 
 def _table(data: str, budget: str, runs: Sequence[Run]) -> Sheet:
-    kind = modality(runs[0].record)
-    main = LIKELIHOOD[kind]
-    beside = [*BESIDE[kind][1:], SAMPLES[0]] if kind == "image" else list(BESIDE[kind])
+    shown = columns(runs[0].record)
+    main, leading = shown.likelihood, shown.samples[:1]
+    beside = [*shown.beside[1:], *leading] if leading else list(shown.beside)
     splits = " and ".join(sorted({str(run.record.config["evaluation"]["split"]) for run in runs}))
     headings = [Heading("model", least=16, number=False), Heading("seed"), Heading("status", 1, number=False)]
     headings.append(Heading(main.fact.short))
@@ -65,19 +62,19 @@ def _table(data: str, budget: str, runs: Sequence[Run]) -> Sheet:
         status = record.status if run.impossible is None else "impossible"
         costs = [value_of(column.score(record)) for column in _COST]
         row = [record.model, str(record.seed["init"]), status]
-        row += [_cell(column.score(record), column) for column in (main, *beside)]
+        row += [_cell(column.score(record), column, column in shown.leading) for column in (main, *beside)]
         row += ["—" if cost is None else quantity(cost) for cost in costs]
         table.add(row, "bold red" if run.impossible is not None else "")
     for name, scores in {name: scores for run in runs for name, scores in run.references.items()}.items():
         row = [name.replace("_", " "), "", ""]
-        row += [_cell(scores.get(column.metric), column) for column in (main, *beside)]
+        row += [_cell(scores.get(column.metric), column, column in shown.leading) for column in (main, *beside)]
         table.add([*row, *[""] * len(_COST)], "dim")
     return table
 
 
-def _cell(score: Score | None, column: Column) -> str:
+def _cell(score: Score | None, column: Column, leading: bool) -> str:
     """What sorts or ranks has its standard error with it."""
-    if score is None or score.stderr is None or column not in (*LIKELIHOOD.values(), SAMPLES[0]):
+    if score is None or score.stderr is None or not leading:
         return single(score, column.digits)
     digits = digits_that_show(score.stderr, column.digits)
     return f"{single(score, digits)} ± {number(score.stderr, digits)}"

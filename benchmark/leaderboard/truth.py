@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.console import Heading, Sheet
-from benchmark.leaderboard.columns import LIKELIHOOD, digits_that_show, mark, modality, number, single, value_of
+from benchmark.leaderboard.columns import columns, digits_that_show, mark, number, single, value_of
 from benchmark.leaderboard.markdown import escape, page, table
 from benchmark.leaderboard.rows import Run, select
 from benchmark.leaderboard.texts import ended
@@ -63,7 +63,7 @@ def verdicts(records: Mapping[Path, Record]) -> list[Verdict]:
 
 
 def _verdict(run: Run) -> Verdict:
-    column = LIKELIHOOD[modality(run.record)]
+    column = columns(run.record).likelihood
     score = column.score(run.record)
     entropy, source = (run.references.get(name, {}).get(column.metric) for name in ("entropy", "source"))
     same = score is not None and source is not None and score.n == source.n
@@ -102,7 +102,7 @@ def truth_page(judged: Sequence[Verdict]) -> str:
 
 def _cells(verdict: Verdict) -> list[str]:
     record, score = verdict.run.record, verdict.score
-    column = LIKELIHOOD[modality(record)]
+    column = columns(record).likelihood
     stderr = None if score is None else score.stderr
     digits = digits_that_show(stderr, column.digits + 1)
     reported = value_of(score)

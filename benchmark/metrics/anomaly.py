@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmark.spec import AnomalyScores, Estimate, Evidence
+from benchmark.metrics.likelihood import how_bounded
+from benchmark.metrics.probe import Found, Probe, metric
+from benchmark.metrics.session import Session
+from benchmark.spec import Estimate, Likelihood, LikelihoodBound, SolvesLikelihood
 
 EXAMPLES = 200  # held-out images, at most, and as many outliers
 DRAWS = 4  # of a bound
@@ -21,16 +25,78 @@ PROTOCOL: Mapping[str, Any] = {"statistic": "-log p"}
 CORRECTED_PROTOCOL: Mapping[str, Any] = {"statistic": "-log p - complexity", "complexity": "bits of the PNG"}
 
 
-def anomaly_auroc(evidence: Evidence) -> Estimate:
+@dataclass(frozen=True)
+class AnomalyScores:
+    """How a model rates held-out images beside outliers, and how many bytes a lossless codec makes of each."""
+
+    log_prob: Tensor  # [N] nats, exact or the mean draw of a bound
+    outlier_log_prob: Tensor  # [M] nats
+    length: Tensor  # [N] bytes
+    outlier_length: Tensor  # [M] bytes
+    paired: bool  # outlier i is a corruption of held-out image i: their scores are not independent
+
+
+class Outside(Probe[AnomalyScores]):
+    """How the model rates some images of the split and as many outliers."""
+
+    key = "anomalies"
+    says = ("split", "outliers")
+    promises = (Likelihood, LikelihoodBound)
+
+    def collect(self, session: Session) -> Found[AnomalyScores]:
+        model, outliers = session.model, session.experts.outliers
+        x, _ = session.examples()
+        solved = session.protocol.solved_examples if isinstance(model, SolvesLikelihood) else None
+        inside = x[session.subset(len(x), min(EXAMPLES, solved or EXAMPLES), "anomalies")].long()
+        if outliers is None:
+            outside, name = corrupted(inside, session.spec.levels), f"corrupted: {', '.join(CORRUPTIONS)}"
+        else:
+            outside, name = outliers.x[session.subset(len(outliers.x), len(inside), "outliers")].long(), outliers.name
+        scores = AnomalyScores(
+            _rated(session, inside, "inside"),
+            _rated(session, outside, "outside"),
+            code_length(inside),
+            code_length(outside),
+            paired=outliers is None,
+        )
+        how: dict[str, Any] = {"by": "exact likelihood"}
+        if not isinstance(model, Likelihood):
+            bounded = how_bounded(model)  # what is computed from a bound is not one itself
+            how = {"by": bounded.pop("likelihood")} | bounded | {"draws": _draws(model)}
+        return Found(
+            scores,
+            {
+                "split": session.protocol.split,
+                "inside": len(inside),
+                "outliers": f"{len(outside)} {name}",
+                "how": how,
+            },
+        )
+
+
+def _rated(session: Session, x: Tensor, key: str) -> Tensor:
+    """log p(x) `[N]` nats, exact or the mean of a few draws of a bound."""
+    model = session.model
+    if isinstance(model, Likelihood):
+        return session.batched(model.log_prob, x, "anomalies", key)
+    draws = range(_draws(model))
+    return torch.stack([session.batched(model.elbo, x, "anomalies", key, draw) for draw in draws]).mean(0)
+
+
+def _draws(model: LikelihoodBound) -> int:
+    return SOLVED_DRAWS if isinstance(model, SolvesLikelihood) else DRAWS
+
+
+@metric(Outside, protocol=PROTOCOL)
+def anomaly_auroc(found: AnomalyScores) -> Estimate:
     """Probability that an outlier has the lower likelihood, or bound, of a pair (area under the ROC curve)."""
-    found = _anomalies(evidence)
     return auroc(-found.log_prob, -found.outlier_log_prob, found.paired)
 
 
-def anomaly_auroc_corrected(evidence: Evidence) -> Estimate:
+@metric(Outside, protocol=CORRECTED_PROTOCOL)
+def anomaly_auroc_corrected(found: AnomalyScores) -> Estimate:
     """The same by −log p(x) − L(x), where L is the length of a lossless code: simple images are likely under any model,
     so what counts is how much better than the codec the model knows an image (Serrà and others 2020)."""
-    found = _anomalies(evidence)
     inside, outside = (
         -log_prob - length * 8 * math.log(2)  # bytes to nats
         for log_prob, length in ((found.log_prob, found.length), (found.outlier_log_prob, found.outlier_length))
@@ -86,9 +152,3 @@ def code_length(x: Tensor) -> Tensor:
     if x.shape[1] != 3:
         pictures = pictures.flatten(1, 2)[:, None]  # [n, 1, C·H, W]
     return torch.tensor([len(encode_png(picture, compression_level=9)) for picture in pictures.cpu()]).double()
-
-
-def _anomalies(evidence: Evidence) -> AnomalyScores:
-    if evidence.anomalies is None:
-        raise ValueError("the evidence has no anomalies: compute a metric only where one of its needs is met")
-    return evidence.anomalies

@@ -10,8 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmark.metrics.fidelity import REFERENCE_AT_MOST, at_most, over_draws, samples_of
-from benchmark.spec import Estimate, Evidence, SampleFeatures
+from benchmark.metrics.fidelity import REFERENCE_AT_MOST, at_most, enough, over_draws
+from benchmark.metrics.probe import metric
+from benchmark.metrics.samples import JudgedClasses, SampleClasses, SampleFeatures, SeenFeatures
+from benchmark.spec import Estimate
 
 NEIGHBOURS = 3
 DENSITY_NEIGHBOURS = 5
@@ -24,15 +26,17 @@ DENSITY_PROTOCOL: Mapping[str, Any] = {
 }
 
 
-def precision(evidence: Evidence) -> Estimate:
+@metric(SeenFeatures, protocol=PROTOCOL)
+def precision(evidence: SampleFeatures) -> Estimate:
     """Share of samples within the manifold of real images: the union of balls that reach to each image's k-th
     neighbour (Kynkäänniemi and others 2019, eq. 2). The standard error is over draws of samples only."""
-    return _precision_and_recall(samples_of(evidence))[0]
+    return _precision_and_recall(enough(evidence))[0]
 
 
-def recall(evidence: Evidence) -> Estimate:
+@metric(SeenFeatures, protocol=PROTOCOL)
+def recall(evidence: SampleFeatures) -> Estimate:
     """Share of real images within the manifold of samples (Kynkäänniemi and others 2019, eq. 3)."""
-    return _precision_and_recall(samples_of(evidence))[1]
+    return _precision_and_recall(enough(evidence))[1]
 
 
 @lru_cache(maxsize=1)  # both come from the same distances, which are most of the work
@@ -58,19 +62,21 @@ def _precision_and_recall(samples: SampleFeatures) -> tuple[Estimate, Estimate]:
     )
 
 
-def density(evidence: Evidence) -> Estimate:
+@metric(SeenFeatures, protocol=DENSITY_PROTOCOL)
+def density(evidence: SampleFeatures) -> Estimate:
     """How many balls around real images, reaching to their fifth neighbours, a sample lies in, over five (Naeem and
     others 2020, §3). About 1 for a perfect sampler; more where samples crowd where data is dense."""
-    return _density_and_coverage(samples_of(evidence))[0]
+    return _density_and_coverage(enough(evidence))[0]
 
 
-def coverage(evidence: Evidence) -> Estimate:
+@metric(SeenFeatures, protocol=DENSITY_PROTOCOL)
+def coverage(evidence: SampleFeatures) -> Estimate:
     """Share of real images whose ball, reaching to the fifth neighbour, holds a sample (Naeem and others 2020, §3).
 
     Real images and samples are as many, which makes 0.97 of a perfect sampler (1 − 2⁻⁵): the reference is cut into
     random groups of that number. The error is over draws and over groups.
     """
-    return _density_and_coverage(samples_of(evidence))[1]
+    return _density_and_coverage(enough(evidence))[1]
 
 
 @lru_cache(maxsize=1)
@@ -97,14 +103,12 @@ def _within_balls(samples: Tensor, real: Tensor) -> tuple[float, float]:
     return inside.sum(0).double().mean().item() / k, inside.any(1).double().mean().item()
 
 
-def class_histogram(evidence: Evidence) -> Estimate:
+@metric(JudgedClasses)
+def class_histogram(classes: SampleClasses) -> Estimate:
     """Total variation distance, ½ Σ |p − q|, between the shares of classes among samples and among held-out images.
 
     One judge names the class of both, so that its mistakes on real images cancel. The standard error is over draws.
     """
-    classes = evidence.classes
-    if classes is None:
-        raise ValueError("the evidence has no classes: compute a metric only where one of its needs is met")
     size = int(torch.cat([*classes.generated, classes.held_out]).max()) + 1
     q, *shares = (torch.bincount(x, minlength=size).double() / len(x) for x in (classes.held_out, *classes.generated))
     return over_draws([0.5 * (p - q).abs().sum().item() for p in shares], len(classes.generated[0]))

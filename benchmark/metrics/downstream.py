@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 
 from benchmark.metrics.fidelity import at_most, jackknife_error
-from benchmark.spec import Estimate, Evidence, Labelled, LabelledSamples
+from benchmark.metrics.probe import metric
+from benchmark.metrics.samples import Labelled, LabelledSamples, Lessons
+from benchmark.spec import Estimate
 
 LESSONS = 2_000  # images of each kind that the classifier learns from, at most
 RIDGE = 0.1
@@ -25,20 +27,21 @@ PROTOCOL: Mapping[str, Any] = {
 }
 
 
-def downstream_accuracy(evidence: Evidence) -> Estimate:
+@metric(Lessons, protocol=PROTOCOL)
+def downstream_accuracy(samples: LabelledSamples) -> Estimate:
     """Accuracy on held-out images of a classifier trained only on samples (Ravuri and Vinyals 2019).
 
     The error is binomial over held-out images and, by a jackknife, over draws.
     """
-    return _accuracy(_labelled(evidence), evidence.spec.levels, real=[])
+    return _accuracy(samples, samples.levels, real=[])
 
 
-def augmented_accuracy(evidence: Evidence) -> Estimate:
+@metric(Lessons, protocol=PROTOCOL)
+def augmented_accuracy(samples: LabelledSamples) -> Estimate:
     """The same of a classifier trained on real images and samples together (Ravuri and Vinyals 2019)."""
-    samples = _labelled(evidence)
     order = at_most(torch.arange(len(samples.reference.x)), LESSONS)
     real = Labelled(samples.reference.x[order], samples.reference.labels[order])
-    return _accuracy(samples, evidence.spec.levels, real=[real])
+    return _accuracy(samples, samples.levels, real=[real])
 
 
 def _accuracy(samples: LabelledSamples, levels: int, real: Sequence[Labelled]) -> Estimate:
@@ -70,9 +73,3 @@ def _examined(lessons: Sequence[Labelled], exam: Labelled, levels: int) -> float
 def _pixels(x: Tensor, levels: int) -> Tensor:
     """Rows `[n, D]` in [0, 1]."""
     return x.flatten(1).double() / (levels - 1)
-
-
-def _labelled(evidence: Evidence) -> LabelledSamples:
-    if evidence.labelled is None:
-        raise ValueError("the evidence has no labelled samples: compute a metric only where one of its needs is met")
-    return evidence.labelled

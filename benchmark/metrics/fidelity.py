@@ -16,21 +16,32 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmark.spec import Estimate, Evidence, SampleFeatures
+from benchmark.metrics.probe import metric
+from benchmark.metrics.samples import SampleFeatures, SeenFeatures
+from benchmark.spec import Estimate
 
 GROUPS = 10  # of the jackknife
 REFERENCE_AT_MOST = 10_000  # images that pairwise comparisons see: they cost the square
 KID_SUBSETS = 100
 KID_SUBSET_SIZE = 1_000  # or as many as there are: the expectation does not depend on it
 
+KID_PROTOCOL: Mapping[str, Any] = {
+    "kernel": "polynomial, degree 3",
+    "subsets": KID_SUBSETS,
+    "subset_size": f"min({KID_SUBSET_SIZE}, n)",
+    "reference_at_most": REFERENCE_AT_MOST,
+}
+INCEPTION_SCORE_PROTOCOL: Mapping[str, Any] = {"splits": 1}
+
 Statistics = dict[str, Any]  # mu [d], sigma [d, d]: numpy, as torch-fidelity has them
 
 
-def fid(evidence: Evidence) -> Estimate:
+@metric(SeenFeatures)
+def fid(evidence: SampleFeatures) -> Estimate:
     """Fréchet distance between Gaussians fitted to features (Heusel and others 2017, eq. 6)."""
     from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 
-    samples = samples_of(evidence)
+    samples = enough(evidence)
     draws = [fid_features_to_statistics(draw.features) for draw in samples.generated]
 
     def distances(reference: Statistics) -> list[float]:
@@ -44,7 +55,8 @@ def fid(evidence: Evidence) -> Estimate:
     return over_draws(values, len(samples.generated[0].features), jackknife_error(without))
 
 
-def fid_infinity(evidence: Evidence) -> Estimate:
+@metric(SeenFeatures)
+def fid_infinity(evidence: SampleFeatures) -> Estimate:
     """The Fréchet distance that infinitely many samples would score (Chong and Forsyth 2020).
 
     At n samples it is too large by about c/n, so a line in 1/n is drawn through the distances of all draws together, of
@@ -53,7 +65,7 @@ def fid_infinity(evidence: Evidence) -> Estimate:
     """
     from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 
-    samples = samples_of(evidence)
+    samples = enough(evidence)
     draws = [draw.features for draw in samples.generated]
     if len(draws) < 3:
         raise ValueError(f"{len(draws)} draws of samples are too few to extrapolate from: at least 3")
@@ -88,7 +100,8 @@ def statistics_without_groups(features: Tensor) -> Iterator[Statistics]:
         yield {"mu": (mean + centre).numpy(), "sigma": covariance.numpy()}
 
 
-def kid(evidence: Evidence) -> Estimate:
+@metric(SeenFeatures, protocol=KID_PROTOCOL)
+def kid(evidence: SampleFeatures) -> Estimate:
     """Squared maximum mean discrepancy under the kernel (x·y/d + 1)³ (Bińkowski and others 2018, §4), unbiased:
     a value below zero is a good one.
 
@@ -97,7 +110,7 @@ def kid(evidence: Evidence) -> Estimate:
     """
     from torch_fidelity.metric_kid import kid_features_to_metric
 
-    samples = samples_of(evidence)
+    samples = enough(evidence)
     reference = at_most(samples.reference.features, REFERENCE_AT_MOST)
     n = len(samples.generated[0].features)
     values = [
@@ -141,12 +154,13 @@ def kernel_sum(x: Tensor, y: Tensor) -> float:
     return sum(float(((part @ y.T / d + 1) ** 3).sum()) for part in x.split(2_000))
 
 
-def inception_score(evidence: Evidence) -> Estimate:
+@metric(SeenFeatures, protocol=INCEPTION_SCORE_PROTOCOL)
+def inception_score(evidence: SampleFeatures) -> Estimate:
     """exp of the mean KL divergence from a sample's class distribution to that of all samples (Salimans and others
     2016), over a whole draw at once: splitting it into ten biases it (Barratt and Sharma 2018)."""
     from torch_fidelity.metric_isc import isc_features_to_metric
 
-    samples = samples_of(evidence)
+    samples = enough(evidence)
     values = [
         isc_features_to_metric(draw.logits, splits=1, shuffle=False)["inception_score_mean"]
         for draw in samples.generated
@@ -157,11 +171,10 @@ def inception_score(evidence: Evidence) -> Estimate:
 # What metrics of samples share -----------------------------------------------------------------------------------
 
 
-def samples_of(evidence: Evidence) -> SampleFeatures:
-    """The samples of `evidence`. Raises `ValueError` where there are none, or too few to fit anything to."""
-    samples = evidence.samples
-    if samples is None or not samples.generated:
-        raise ValueError("the evidence has no samples: compute a metric only where one of its needs is met")
+def enough(samples: SampleFeatures) -> SampleFeatures:
+    """The same samples. Raises `ValueError` where they are too few to fit anything to."""
+    if not samples.generated:
+        raise ValueError("there is no draw of samples")
     n, reference = len(samples.generated[0].features), len(samples.reference.features)
     if min(n, reference) < 2 * GROUPS:
         raise ValueError(f"{n} generated and {reference} reference images are too few: at least {2 * GROUPS} of each")
@@ -192,12 +205,3 @@ def at_most(features: Tensor, n: int) -> Tensor:
     if len(features) <= n:
         return features
     return features[torch.from_numpy(np.random.RandomState(0).permutation(len(features))[:n])]
-
-
-KID_PROTOCOL: Mapping[str, Any] = {
-    "kernel": "polynomial, degree 3",
-    "subsets": KID_SUBSETS,
-    "subset_size": f"min({KID_SUBSET_SIZE}, n)",
-    "reference_at_most": REFERENCE_AT_MOST,
-}
-INCEPTION_SCORE_PROTOCOL: Mapping[str, Any] = {"splits": 1}

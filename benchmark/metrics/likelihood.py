@@ -1,57 +1,123 @@
 """Likelihoods and bounds of whole examples. Standard errors are over test examples.
 
-Where a model gives only an evidence lower bound, `nll` and `bits_per_dim` are upper bounds; evaluation marks them so.
+Where a model gives only an evidence lower bound, `nll` and `bits_per_dim` are upper bounds; their protocol marks them.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from typing import Any
 
+import torch
 from torch import Tensor
 
+from benchmark.metrics.probe import Found, Probe, metric
+from benchmark.metrics.session import Session, named_subset
 from benchmark.metrics.units import bits_per, scaled
-from benchmark.spec import Estimate, Evidence
+from benchmark.spec import Absence, Estimate, ImportanceBound, Likelihood, LikelihoodBound, SolvesLikelihood
+
+
+@dataclass(frozen=True)
+class LogProbs:
+    """log p(x) of examples, or a bound on it, and how many dimensions each example has."""
+
+    nats: Tensor  # [N]
+    dims: int
+
+
+class LogProb(Probe[LogProbs]):
+    """The exact log-likelihood of each example."""
+
+    key = "log_prob"
+    says = ("split", "how")
+    promises = (Likelihood,)
+
+    def collect(self, session: Session) -> Found[LogProbs]:
+        x, chosen = session.examples()
+        log_prob = session.batched(session.model.log_prob, x, "log_prob")
+        return found(session, log_prob, chosen, {"how": {"likelihood": "exact"}})
+
+
+class Elbo(Probe[LogProbs]):
+    """The mean of several draws of a bound, for each example: draws are not independent examples."""
+
+    key = "elbo"
+    says = ("split", "how")
+    promises = (LikelihoodBound,)
+
+    def collect(self, session: Session) -> Found[LogProbs]:
+        model, protocol = session.model, session.protocol
+        x, chosen = session.examples()
+        at_most = protocol.solved_examples if isinstance(model, SolvesLikelihood) else None
+        inner = session.subset(len(x), at_most, "elbo")
+        draws = [session.batched(model.elbo, x[inner], "elbo", draw) for draw in range(protocol.elbo_draws)]
+        how = how_bounded(model) | {"draws": protocol.elbo_draws}
+        return found(session, torch.stack(draws).mean(0), chosen[inner], {"how": how})  # [K, N] -> [N]
+
+
+class TightBound(Probe[LogProbs]):
+    """The importance-weighted bound of each example."""
+
+    key = "importance_bound"
+    says = ("split", "how")
+    promises = (ImportanceBound,)
+
+    def collect(self, session: Session) -> Found[LogProbs] | Absence:
+        model, k = session.model, session.protocol.importance_samples
+        if not k:
+            return Absence("not run", "the protocol has no importance samples")
+        x, chosen = session.examples()
+        inner = session.subset(len(x), session.protocol.importance_examples, "importance_bound")
+        bound = session.batched(lambda chunk: model.importance_bound(chunk, k), x[inner], "importance_bound")
+        conditions = {"importance_samples": k, "how": {"likelihood": "bound"}}
+        return found(session, bound, chosen[inner], conditions)
+
+
+def found(session: Session, nats: Tensor, chosen: Tensor, conditions: dict[str, Any]) -> Found[LogProbs]:
+    """Log-likelihoods `[n]` of the `chosen` examples of the split, under which protocol."""
+    subset = named_subset(len(chosen), len(session.split.x))
+    protocol = {"split": session.protocol.split} | subset | conditions
+    return Found(LogProbs(nats, session.spec.dims), protocol, (nats.float(), chosen))
+
+
+def how_bounded(model: LikelihoodBound) -> dict[str, Any]:
+    """How a model met the protocol: by a bound, or by a solver that only approximates one."""
+    if isinstance(model, SolvesLikelihood):
+        solver = model.solver()
+        return {"likelihood": "approximate", "solver": solver.name, "evaluations": solver.evaluations}
+    return {"likelihood": "bound"}
 
 
 def mean_over_examples(x: Tensor) -> Estimate:
-    """Mean of `x` `[N]` and its standard error sd/√N (`None` for a single example)."""
+    """Mean of `x` `[N]` and its standard error sd/√N (`None` for a single example). Raises `ValueError` for none."""
     n = x.numel()
+    if n == 0:
+        raise ValueError("there is no example to take a mean of")
     x = x.double()
     stderr = None if n < 2 else x.std().item() / math.sqrt(n)
     return Estimate(x.mean().item(), stderr, n)
 
 
-def _given(x: Tensor | None, field: str) -> Tensor:
-    if x is None or x.numel() == 0:
-        raise ValueError(f"the evidence has no {field}: compute a metric only where one of its needs is met")
-    return x
-
-
-def log_likelihood(evidence: Evidence) -> Tensor:
-    """log p(x) of each example `[N]` in nats: exact where the model gives it, else the mean draw of its ELBO."""
-    if evidence.log_prob is not None:
-        return _given(evidence.log_prob, "log_prob")
-    return _given(evidence.elbo, "log_prob or elbo").double().mean(0)  # [K, N] -> [N]
-
-
-def nll(evidence: Evidence) -> Estimate:
+@metric(LogProb, Elbo)
+def nll(evidence: LogProbs) -> Estimate:
     """Negative log-likelihood in nats an example."""
-    return scaled(mean_over_examples(log_likelihood(evidence)), -1.0)
+    return scaled(mean_over_examples(evidence.nats), -1.0)
 
 
-def bits_per_dim(evidence: Evidence) -> Estimate:
+@metric(LogProb, Elbo)
+def bits_per_dim(evidence: LogProbs) -> Estimate:
     """Negative log-likelihood in bits for each pixel and channel (Theis and others 2016)."""
-    return bits_per(nll(evidence), evidence.spec.dims)
+    return bits_per(nll(evidence), evidence.dims)
 
 
-def elbo(evidence: Evidence) -> Estimate:
-    """Evidence lower bound in nats an example.
-
-    Draws are averaged for each example first: they are not independent examples.
-    """
-    return mean_over_examples(_given(evidence.elbo, "elbo").double().mean(0))  # [K, N] -> [N]
+@metric(Elbo)
+def elbo(evidence: LogProbs) -> Estimate:
+    """Evidence lower bound in nats an example."""
+    return mean_over_examples(evidence.nats)
 
 
-def importance_bound(evidence: Evidence) -> Estimate:
+@metric(TightBound)
+def importance_bound(evidence: LogProbs) -> Estimate:
     """Importance-weighted bound in nats an example (Burda and others 2016, eq. 8)."""
-    return mean_over_examples(_given(evidence.importance_bound, "importance_bound"))
+    return mean_over_examples(evidence.nats)

@@ -6,29 +6,34 @@ A sampler that has learnt the distribution lies as near to its training images a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from benchmark.metrics.fidelity import jackknife_error, over_draws, random_groups, samples_of
-from benchmark.spec import Estimate, Evidence, SampleImages
+from benchmark.metrics.fidelity import enough, jackknife_error, over_draws, random_groups
+from benchmark.metrics.probe import Found, Probe, metric
+from benchmark.metrics.samples import DRAWN, Draws, SampleFeatures, SampleSets, SeenFeatures
+from benchmark.metrics.session import Session
+from benchmark.spec import Absence, Estimate
 
 CANDIDATES = 32
+SHOWN = 32  # samples in the picture that shows them beside training images
 NEAR = 0.5  # of the distance from a training image to the nearest other one
 
 PIXELS_PROTOCOL: Mapping[str, Any] = {"distance": f"L1 in data units, among the {CANDIDATES} nearest in L2"}
 NEAR_PROTOCOL: Mapping[str, Any] = {**PIXELS_PROTOCOL, "near": f"{NEAR} of the training image's distance to another"}
 
 
-def nearest_neighbour_ratio(evidence: Evidence) -> Estimate:
+@metric(SeenFeatures)
+def nearest_neighbour_ratio(evidence: SampleFeatures) -> Estimate:
     """Median distance of samples to their nearest training image over that of held-out images, in features.
 
     About 1 for a sampler that has learnt the distribution, 0 for one that repeats training images, above 1 for one
     whose samples lie off the data. The error is over draws and, by a delete-group jackknife, over held-out images.
     """
-    samples = samples_of(evidence)
+    samples = enough(evidence)
     held_out = nearest(samples.held_out.features, samples.reference.features)  # [n]
     usual = held_out.median()
     if not usual > 0:
@@ -43,24 +48,57 @@ def nearest_neighbour_ratio(evidence: Evidence) -> Estimate:
     return over_draws(ratios, len(samples.generated[0].features), jackknife_error(without))
 
 
-def copies(evidence: Evidence) -> Estimate:
+@dataclass(frozen=True)
+class Nearest:
+    """Of the samples of each draw `[n]`: how far the nearest training image is, and which it is."""
+
+    distances: tuple[Tensor, ...]
+    indices: tuple[Tensor, ...]
+    reference: Tensor  # [N, *shape]: the training split
+
+
+class NearestImages(Probe[Nearest]):
+    """The training image nearest to each sample, with a picture of the samples that lie nearest."""
+
+    key = "images"
+    says = DRAWN
+
+    def collect(self, session: Session) -> Found[Nearest] | Absence:
+        draws = session[Draws]
+        if isinstance(draws, Absence):
+            return draws
+        sets = draws.evidence
+        nearest = nearest_images(sets)
+        closest = nearest.distances[0].argsort()[:SHOWN]
+        train = sets.reference[nearest.indices[0][closest]]
+        picture = torch.stack([sets.generated[0][closest].long(), train.long()], 1).flatten(0, 1)  # [2k, *shape]
+        return Found(nearest, draws.protocol, pictures={"neighbours": picture})
+
+
+def nearest_images(sets: SampleSets) -> Nearest:
+    """Of each sample of each draw, the nearest training image."""
+    distances, indices = zip(*(nearest_in_pixels(draw, sets.reference) for draw in sets.generated), strict=True)
+    return Nearest(distances, indices, sets.reference)
+
+
+@metric(NearestImages, protocol=PIXELS_PROTOCOL)
+def copies(found: Nearest) -> Estimate:
     """Share of samples that equal a training image in every pixel. The standard error is over draws."""
-    found = _nearest_training_images(_images(evidence))
-    return over_draws([(distance == 0).double().mean().item() for distance, _ in found], len(found[0][0]))
+    return over_draws([(distance == 0).double().mean().item() for distance in found.distances], len(found.distances[0]))
 
 
-def near_copies(evidence: Evidence) -> Estimate:
+@metric(NearestImages, protocol=NEAR_PROTOCOL)
+def near_copies(found: Nearest) -> Estimate:
     """Share of samples nearer to a training image than half of the way from that image to the nearest other one.
 
     In pixels, where a change of a few of them or a little of all stays small, which in features it need not; and by
     the training image's own surroundings, since plain images (a one) lie closer together than intricate ones.
     """
-    images = _images(evidence)
     shares = []
-    for distance, index in _nearest_training_images(images):
-        usual, _ = nearest_in_pixels(images.reference[index], images.reference, rank=1)  # rank 0 is the image itself
+    for distance, index in zip(found.distances, found.indices, strict=True):
+        usual, _ = nearest_in_pixels(found.reference[index], found.reference, rank=1)  # rank 0 is the image itself
         shares.append(((distance == 0) | (distance < NEAR * usual)).double().mean().item())
-    return over_draws(shares, len(images.generated[0]))
+    return over_draws(shares, len(found.distances[0]))
 
 
 def nearest(x: Tensor, reference: Tensor) -> Tensor:
@@ -84,15 +122,3 @@ def nearest_in_pixels(x: Tensor, reference: Tensor, rank: int = 0) -> tuple[Tens
         distances.append(found.values[:, rank])
         indices.append(candidates.gather(1, found.indices[:, rank : rank + 1])[:, 0])
     return torch.cat(distances), torch.cat(indices)
-
-
-@lru_cache(maxsize=1)  # two metrics share it
-def _nearest_training_images(images: SampleImages) -> list[tuple[Tensor, Tensor]]:
-    """Of the samples of each draw: how far the nearest training image is, and which it is."""
-    return [nearest_in_pixels(draw, images.reference) for draw in images.generated]
-
-
-def _images(evidence: Evidence) -> SampleImages:
-    if evidence.images is None or not evidence.images.generated:
-        raise ValueError("the evidence has no images: compute a metric only where one of its needs is met")
-    return evidence.images

@@ -8,24 +8,100 @@ character's surprise, and the means of blocks are treated as independent. It is 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from benchmark.metrics.probe import Found, Probe, metric
+from benchmark.metrics.session import LIKELIHOOD_CHUNK, Session, named_subset
 from benchmark.metrics.units import bits_per, exponential, scaled
-from benchmark.spec import Estimate, Evidence
+from benchmark.spec import Estimate, Stateful, TokenLikelihood
 
 MIN_BLOCK = 1_000  # tokens
 
+STREAM = {"stderr": f"batch means, blocks of max({MIN_BLOCK}, sqrt(n)) tokens"}
 
-def nats_per_token(evidence: Evidence) -> Estimate:
-    """Mean negative log-likelihood of a token in nats."""
-    if evidence.token_log_prob is None or evidence.token_log_prob.numel() == 0:
-        raise ValueError("the evidence has no token_log_prob: compute a metric only where one of its needs is met")
-    surprise = -evidence.token_log_prob.flatten().double()  # [N]
-    means = block_means(surprise)
-    stderr = None if means is None else means.std().item() / math.sqrt(len(means))
-    return Estimate(surprise.mean().item(), stderr, surprise.numel())
+
+@dataclass(frozen=True)
+class TokenLogProbs:
+    """log p of each token of a stream, in order, and how long the same stream is in characters and in UTF-8 bytes."""
+
+    nats: Tensor  # [N]
+    characters: int | None = None
+    bytes: int | None = None
+
+
+class TokenLogProb(Probe[TokenLogProbs]):
+    """Token by token over a stream: a recurrent model carries its state, others see a sliding window."""
+
+    key = "token_log_prob"
+    says = ("split", "how")
+    promises = (TokenLikelihood,)
+
+    def collect(self, session: Session) -> Found[TokenLogProbs]:
+        walk = _carried if isinstance(session.model, Stateful) else _sliding
+        log_prob, places, conditions = walk(session)
+        split = session.split
+        scale = len(log_prob) / len(split.x)
+        evidence = TokenLogProbs(log_prob, _scaled(split.characters, scale), _scaled(split.bytes, scale))
+        protocol = {"split": session.protocol.split} | conditions | {"how": {"likelihood": "exact"}}
+        return Found(evidence, protocol, (log_prob.float(), places))
+
+
+def _carried(session: Session) -> tuple[Tensor, Tensor, dict[str, Any]]:
+    """Log-probabilities `[N]`, the places `[N]` of these tokens in the stream, and a part of the protocol."""
+    model, at_most = session.model, session.protocol.examples
+    (context,) = session.spec.shape
+    lanes, places, of = _lanes(session.split.x, at_most and at_most * context)
+    state = model.initial_state(len(lanes))
+    pieces = [
+        model.token_log_prob(piece.long().to(session.device), state).double().cpu()
+        for piece in lanes.split(context, dim=1)
+    ]
+    return torch.cat(pieces, 1).flatten(), places.flatten(), {"context": "carried"} | of
+
+
+def _sliding(session: Session) -> tuple[Tensor, Tensor, dict[str, Any]]:
+    """The same under windows of the model's context, each of which scores `stride` new tokens."""
+    model, protocol, stream = session.model, session.protocol, session.split.x
+    (context,) = session.spec.shape
+    stride = min(protocol.stride or context, context)
+    starts = list(range(0, len(stream) - context + 1, stride))
+    of: dict[str, Any] = {}
+    if protocol.examples is not None:
+        kept = session.subset(len(starts), protocol.examples, "windows").tolist()
+        of = named_subset(len(kept), len(starts))
+        starts = [starts[index] for index in kept]
+    elif starts and starts[-1] + context < len(stream):
+        starts.append(len(stream) - context)
+    log_probs, places, scored = [], [], 0
+    for chunk in torch.tensor(starts).split(LIKELIHOOD_CHUNK):
+        windows = stream[chunk[:, None] + torch.arange(context)]  # [B, T]
+        token_log_prob = model.token_log_prob(windows.long().to(session.device)).double().cpu()
+        for start, row in zip(chunk.tolist(), token_log_prob, strict=True):
+            new = start + context - scored if protocol.examples is None else context
+            log_probs.append(row[-new:])
+            places.append(torch.arange(start + context - new, start + context))
+            scored = start + context
+    return torch.cat(log_probs), torch.cat(places), {"context": context, "stride": stride} | of
+
+
+def _lanes(stream: Tensor, at_most: int | None) -> tuple[Tensor, Tensor, dict[str, Any]]:
+    """The whole stream `[1, N]`, or at most so many tokens of it as excerpts that lie evenly over it; the place of each
+    token; a part of the protocol."""
+    if at_most is None:
+        return stream[None], torch.arange(len(stream))[None], {}
+    length = max(1, min(at_most, len(stream)) // LIKELIHOOD_CHUNK)
+    excerpts = stream.unfold(0, length, 1)  # [N - length + 1, length], a view
+    starts = torch.linspace(0, len(excerpts) - 1, LIKELIHOOD_CHUNK).long()
+    places = starts[:, None] + torch.arange(length)
+    return excerpts[starts], places, {"subset": f"{len(starts)} excerpts of {length} of {len(stream)} tokens"}
+
+
+def _scaled(count: int | None, scale: float) -> int | None:
+    return None if count is None else round(count * scale)
 
 
 def block_means(x: Tensor) -> Tensor | None:
@@ -35,23 +111,37 @@ def block_means(x: Tensor) -> Tensor | None:
     return torch.stack([block.mean() for block in x.tensor_split(blocks)]) if blocks >= 2 else None
 
 
-def perplexity(evidence: Evidence) -> Estimate:
+@metric(TokenLogProb, protocol=STREAM)
+def nats_per_token(evidence: TokenLogProbs) -> Estimate:
+    """Mean negative log-likelihood of a token in nats."""
+    surprise = -evidence.nats.flatten().double()  # [N]
+    if not len(surprise):
+        raise ValueError("there is no token to take a mean of")
+    means = block_means(surprise)
+    stderr = None if means is None else means.std().item() / math.sqrt(len(means))
+    return Estimate(surprise.mean().item(), stderr, surprise.numel())
+
+
+@metric(TokenLogProb, protocol=STREAM)
+def perplexity(evidence: TokenLogProbs) -> Estimate:
     """exp of the nats per token; standard error by the delta method."""
     return exponential(nats_per_token(evidence))
 
 
-def bits_per_char(evidence: Evidence) -> Estimate:
+@metric(TokenLogProb, protocol=STREAM)
+def bits_per_char(evidence: TokenLogProbs) -> Estimate:
     """Bits of the whole stream for each of its characters, whatever the tokens are."""
     return _bits_per_part(evidence, evidence.characters, "characters")
 
 
-def bits_per_byte(evidence: Evidence) -> Estimate:
+@metric(TokenLogProb, protocol=STREAM)
+def bits_per_byte(evidence: TokenLogProbs) -> Estimate:
     """Bits of the whole stream for each of its UTF-8 bytes, whatever the tokens are."""
     return _bits_per_part(evidence, evidence.bytes, "bytes")
 
 
-def _bits_per_part(evidence: Evidence, parts: int | None, what: str) -> Estimate:
+def _bits_per_part(evidence: TokenLogProbs, parts: int | None, what: str) -> Estimate:
     per_token = nats_per_token(evidence)
     if not parts:
-        raise ValueError(f"the evidence does not say how many {what} its stream has: set Evidence.{what}")
+        raise ValueError(f"nothing says how many {what} the stream has: set {what} of the split")
     return bits_per(scaled(per_token, per_token.n), parts)

@@ -13,23 +13,24 @@ import torch
 from torch import Tensor
 
 from benchmark.facts import IMPOSSIBLE_SIGMAS, ROUNDING
-from benchmark.metrics.text import block_means
+from benchmark.metrics.text import TokenLogProb, block_means
 from benchmark.metrics.units import bits_per, scaled
-from benchmark.spec import DataSpec, Estimate
+from benchmark.spec import Estimate
 
 
-def impossible(ours: Tensor, source: Tensor, spec: DataSpec, promise: str) -> str | None:
+def impossible(ours: Tensor, source: Tensor, dims: int, promise: str) -> str | None:
     """Why the log-probabilities `ours` cannot be right, beside those of the `source` on the very same examples, both
-    `[N]` nats an example (text: a token, in the order of the stream); `None` where they can.
+    `[N]` nats an example of so many `dims` (a stream's tokens in their order); `None` where they can.
 
-    `promise` is the method that gave them. Neighbouring tokens are not independent, so blocks of them are what counts.
-    The threshold is that quantile of Student's t which `IMPOSSIBLE_SIGMAS` is of the normal distribution: few examples
-    convict no one.
+    `promise` is the method that gave them: `token_log_prob` speaks of a stream, whose neighbouring tokens are not
+    independent, so blocks of them are what counts. The threshold is that quantile of Student's t which
+    `IMPOSSIBLE_SIGMAS` is of the normal distribution: few examples convict no one.
     """
     from scipy.special import ndtr, stdtrit
 
     difference = ours.double() - source.double()  # [N]
-    terms = block_means(difference) if spec.modality == "text" else difference
+    stream = promise == TokenLogProb.key
+    terms = block_means(difference) if stream else difference
     n = 0 if terms is None else len(terms)
     if terms is None or n < 2 or not torch.isfinite(difference).all():
         return None
@@ -39,14 +40,9 @@ def impossible(ours: Tensor, source: Tensor, spec: DataSpec, promise: str) -> st
         or gain <= ROUNDING * source.double().mean().abs().item()
     ):
         return None
-    reported, best = (_in_unit(x, spec) for x in (ours, source))
-    name = "nats_per_token" if spec.modality == "text" else "bits_per_dim"
+    nats = [scaled(Estimate(x.double().mean().item(), None, len(x)), -1.0) for x in (ours, source)]
+    reported, best = (one.value if stream else bits_per(one, dims).value for one in nats)
+    name = "nats_per_token" if stream else "bits_per_dim"
     errors = gain / stderr if stderr > 0 else math.inf
     luck = f"{errors:,.0f} standard errors of the paired difference"
     return f"{name} {reported:.3g} beats the source's own {best:.3g} by {luck}: {promise} cannot be right"
-
-
-def _in_unit(log_prob: Tensor, spec: DataSpec) -> float:
-    """Nats a token, or bits a dimension."""
-    nats = scaled(Estimate(log_prob.double().mean().item(), None, len(log_prob)), -1.0)
-    return nats.value if spec.modality == "text" else bits_per(nats, spec.dims).value

@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmark import facts
 from benchmark.config import validate
-from benchmark.facts import METRICS, Fact
+from benchmark.facts import Fact, MetricFact
 from benchmark.leaderboard.rows import Run
 from benchmark.record import Record, per_example_file, read_record, why_no_evidence
-from benchmark.spec import BadInput, Metric, Score
+from benchmark.spec import BadInput, Score
 from benchmark.traces import NEIGHBOURS, read_curves, read_picture
 
 MOST_BYTES = 2**20  # of a record
@@ -27,45 +28,28 @@ MOST_LIKELIHOODS = 2**28  # bytes of per-example likelihoods, unpacked
 MOST_CHARACTERS = 2000  # in one string
 CLOSE = 1e-4  # relative: likelihoods of examples are float32
 
-#: Part of the evidence that a metric needs -> what its protocol must say.
-_DRAWN = ("split", "generated", "held_out", "reference", "how")
-_SAID: Mapping[str, Sequence[str]] = {
-    "log_prob": ("split", "how"),
-    "elbo": ("split", "how"),
-    "importance_bound": ("split", "how"),
-    "token_log_prob": ("split", "how"),
-    "samples": (*_DRAWN, "extractor"),
-    "images": _DRAWN,
-    "classes": (*_DRAWN, "judge"),
-    "labelled": (*_DRAWN, "judge"),
-    "anomalies": ("split", "outliers"),
-    "reconstructions": ("split",),
-    "interpolations": ("extractor",),
-}
-
 _ROUNDING = 1e-4  # by which a Fréchet distance of equal features may be off
 
 _CONTROL = r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]"  # those of writing direction too
 _MARKUP = re.compile(rf"<\s*[a-z/!?]|&#?\w+;|(javascript|data|vbscript):|{_CONTROL}", re.IGNORECASE)
 _NAME = re.compile(r"[\w-]+")
 
-#: Likelihoods of single examples -> the scores in nats that are their mean, with sign.
-_MEANS: Mapping[str, Mapping[str, int]] = {
-    name: {
-        fact.name: 1 if fact.better == "higher" else -1
-        for fact in METRICS.values()
-        if name in fact.terms and fact.unit.startswith("nats")
-    }
-    for name in dict.fromkeys(name for fact in METRICS.values() for name in fact.terms)
-}
+
+@dataclass(frozen=True)
+class Required:
+    """What a metric's protocol must hold: some entries whatever they say, and some with one value."""
+
+    says: Sequence[str]
+    fixed: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Known:
     """What this version of the benchmark measures, and with what."""
 
-    metrics: Sequence[Metric]
+    metrics: Mapping[str, MetricFact]
     costs: Mapping[str, Fact]
+    protocols: Mapping[str, Required]  # of the metrics whose code may be imported
     networks: Collection[str]  # extractors and judges, `digits-v1@f5bf0245`
 
 
@@ -152,23 +136,22 @@ def _scores(file: Path, record: Record, known: Known) -> Iterator[str]:
 
 def _score(name: str, score: Score, record: Record, known: Known) -> Iterator[str]:
     """Whether a score is of a metric, version, unit and protocol that are measured today."""
-    metric = next((metric for metric in known.metrics if metric.name == name), None)
-    protocol = score.protocol
+    metric, required, protocol = known.metrics.get(name), known.protocols.get(name), score.protocol
     if metric is not None:
         if score.version != metric.version:
             yield f"{name} is version {score.version}, measured today is {metric.version}: run it again"
         if score.unit != metric.unit:
             yield f"{name} has unit {score.unit!r}, must be {metric.unit!r}"
-        if score.value is not None:
-            for key in _SAID.get(metric.needs[0], ("split",)):
+        if score.value is not None and required is not None:
+            for key in required.says:
                 if key not in protocol:
                     yield f"{name} does not say its {key.replace('_', ' ')}: a score without its protocol means nothing"
-            for key, value in metric.protocol.items():
+            for key, value in required.fixed.items():
                 if protocol.get(key) != value:
                     yield f"{name} has {key} {protocol.get(key)!r} in its protocol, must be {value!r}"
     elif name in known.costs or name == "selection":
         chosen = protocol.get("metric") if score.absent is None else None
-        selected = next((metric.unit for metric in known.metrics if metric.name == chosen), "")
+        selected = known.metrics[str(chosen)].unit if chosen in known.metrics else ""
         fact = known.costs.get(name)
         must = {"unit": selected if fact is None else fact.unit, "stderr": None, "n": None}
         for key, value in must.items():
@@ -179,7 +162,7 @@ def _score(name: str, score: Score, record: Record, known: Known) -> Iterator[st
             yield f"{name} has version {score.version}, must be {newest}"
     else:
         yield f"{name} is not a metric of this version"
-    limits = METRICS.get(name) or known.costs.get(name)
+    limits = metric or known.costs.get(name)
     low, high = (-math.inf, math.inf) if limits is None else (limits.low, limits.high)
     if score.value is not None and not low - _ROUNDING <= score.value <= high + _ROUNDING:
         yield f"{name} is {score.value:.6g}: it lies between {low:g} and {high:g}"
@@ -203,7 +186,8 @@ def _likelihoods(file: Path, record: Record) -> Iterator[str]:
     """Whether the likelihoods of single examples are plain numbers whose means are the scores."""
     import numpy as np
 
-    means = {score for scores in _MEANS.values() for score in scores}
+    of = _means()
+    means = {score for scores in of.values() for score in scores}
     expected = [name for name in means & set(record.scores) if record.scores[name].value is not None]
     if not file.is_file():
         if expected:
@@ -221,11 +205,11 @@ def _likelihoods(file: Path, record: Record) -> Iterator[str]:
         yield f"{file.name} holds no plain arrays: {str(error).splitlines()[0]}"
         return
     for name, array in arrays.items():
-        if name not in _MEANS or array.dtype != np.float32 or array.ndim != 1 or not np.isfinite(array).all():
+        if name not in of or array.dtype != np.float32 or array.ndim != 1 or not np.isfinite(array).all():
             shape = f"{array.dtype} {list(array.shape)}"
-            yield f"{file.name} holds {name}, {shape}: finite float32 [N] of {', '.join(_MEANS)} are allowed"
+            yield f"{file.name} holds {name}, {shape}: finite float32 [N] of {', '.join(of)} are allowed"
             continue
-        for metric, sign in _MEANS[name].items():
+        for metric, sign in of[name].items():
             score = record.scores.get(metric)
             if score is None or score.value is None or (metric == "nll" and name == "elbo" and "log_prob" in arrays):
                 continue
@@ -239,6 +223,19 @@ def _likelihoods(file: Path, record: Record) -> Iterator[str]:
             expected = [one for one in expected if one != metric]
     if expected:
         yield f"{file.name} holds no likelihoods of {', '.join(sorted(expected))}"
+
+
+def _means() -> dict[str, dict[str, int]]:
+    """Likelihoods of single examples -> the scores in nats that are their mean, with sign."""
+    known = facts.metrics().values()
+    return {
+        name: {
+            fact.name: 1 if fact.better == "higher" else -1
+            for fact in known
+            if name in fact.terms and fact.unit.startswith("nats")
+        }
+        for name in dict.fromkeys(name for fact in known for name in fact.terms)
+    }
 
 
 def _traces(file: Path) -> Iterator[str]:

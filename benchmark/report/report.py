@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from benchmark.config import overrides_of
-from benchmark.leaderboard.columns import LIKELIHOOD, SAMPLES, Column, mark, modality, number, single
+from benchmark.leaderboard.columns import Column, columns, mark, number, single
 from benchmark.leaderboard.published import Published
 from benchmark.leaderboard.rows import Row, Run, select
 from benchmark.leaderboard.texts import ended, machine, seed, unit, words
@@ -187,7 +187,7 @@ class _Report:
     def _spread(self) -> list[Part]:
         rows = []
         for row in self.rows:
-            for column in _columns(row.runs[0].record):
+            for column in columns(row.runs[0].record).leading:
                 if (line := _spread(row, column)) is not None:
                     rows.append(line)
         header = ["model", "data", "budget", "score", "each seed", "seeds", "mean with 95 % interval", "sd"]
@@ -240,7 +240,7 @@ class _Report:
         ours: list[list[Cell]] = [
             [row.runs[0].record.data, row.name, row.budget, column.title, *line]
             for row in self.rows
-            for column in _columns(row.runs[0].record)
+            for column in columns(row.runs[0].record).leading
             if column.metric in {group.metric for group in self.published if group.data == row.runs[0].record.data}
             and (line := _ours(row, column)) is not None
         ]
@@ -336,14 +336,9 @@ def _experiment(record: Record) -> str:
 # Words and numbers ---------------------------------------------------------------------------------------------------
 
 
-def _columns(record: Record) -> list[Column]:
-    kind = modality(record)
-    return [LIKELIHOOD[kind], *(SAMPLES[:1] if kind == "image" else ())]
-
-
 def _headline(record: Record) -> list[str]:
     texts = []
-    for column in _columns(record):
+    for column in columns(record).leading:
         score = column.score(record)
         text = single(score, column.digits)
         texts.append(text if text == "—" or score is None or score.unit == "1" else f"{text} {score.unit}")

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from benchmark.config import validate
 from benchmark.console import Heading, Sheet
-from benchmark.facts import COSTS, FACTS
+from benchmark.facts import COSTS, facts
 from benchmark.leaderboard.rows import Run
 from benchmark.leaderboard.statistics import prediction_interval
 from benchmark.leaderboard.texts import ended
@@ -208,7 +208,8 @@ def _judge(name: str, recorded: Score, again: Score | None, seeds: Sequence[Scor
         for score in seeds
         if score and score.value is not None and _conditions_apart(recorded, score) is None
     ]
-    log = name in FACTS and FACTS[name].log and min(recorded.value, again.value, *others) > 0
+    known = facts()
+    log = name in known and known[name].log and min(recorded.value, again.value, *others) > 0
     expected, back = (_predicted(one, others, log) for one in (recorded.value, again.value))
     error = _by_stderr(recorded, again)
     if expected is None or back is None:

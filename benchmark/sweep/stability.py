@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from benchmark import facts
 from benchmark.sweep.studies import Study, Trial
 
 
@@ -97,9 +98,6 @@ def sources(study: Study) -> Sources | None:
 #: Entries of a record's stability that are no sign of a model's own.
 GENERAL = ("initial", "best", "final", "loss_spikes", "watched_steps", "gradient_tail")
 
-#: Measured of samples where those select: signs of collapse too.
-OF_SAMPLES = ("recall", "class_histogram")
-
 
 @dataclass(frozen=True)
 class Sign:
@@ -122,7 +120,8 @@ def signs(trials: Sequence[Trial]) -> list[Sign]:
         starts = [trial.stability[f"{name}_start"] for trial in ended if f"{name}_start" in trial.stability]
         start = float(np.median(starts)) if starts else None
         found.append(Sign(name, start, min(values), float(np.median(values)), max(values)))
-    for name in OF_SAMPLES:
+    of_samples = dict.fromkeys(name for kind in facts.modalities().values() for name in kind.trials)
+    for name in of_samples:  # measured where samples select: signs of collapse too
         values = [trial.scores[name] for trial in ended if name in trial.scores]
         if values:
             found.append(Sign(name, None, min(values), float(np.median(values)), max(values)))

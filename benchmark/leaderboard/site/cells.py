@@ -82,4 +82,4 @@ def options(record: Record) -> list[tuple[str, list[tuple[str, str]]]]:
     return shown
 
 
-_IDENTITY = ("name", "target", "modalities")
+_IDENTITY = ("name", "target", "structures", "conditions", "modalities")

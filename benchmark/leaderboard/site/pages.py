@@ -21,17 +21,13 @@ from markupsafe import Markup
 
 from benchmark.leaderboard.choosing import LEAD, advice
 from benchmark.leaderboard.columns import (
-    BESIDE,
     COST,
     COST_OF_MACHINE,
-    LIKELIHOOD,
     MARKS,
-    MORE_ON_LIKELIHOOD,
-    MORE_ON_SAMPLES,
-    SAMPLES,
     Column,
+    Columns,
+    columns,
     error_text,
-    modality,
     number,
     quantity,
     value_of,
@@ -131,13 +127,8 @@ class _Group:
         return re.sub(r"[^\w-]+", "-", self.budget)
 
     @cached_property
-    def modality(self) -> str:
-        return modality(self.rows[0].runs[0].record)
-
-    @property
-    def qualities(self) -> tuple[Column, ...]:
-        """What ranks: the likelihood, and for images their samples."""
-        return (LIKELIHOOD[self.modality], *((SAMPLES[0],) if self.modality == "image" else ()))
+    def columns(self) -> Columns:
+        return columns(self.rows[0].runs[0].record)
 
 
 class _Site:
@@ -236,14 +227,14 @@ class _Site:
                 Entry(words(ranking.protocol)),
             ]
             for group in self.groups
-            for quality in group.qualities
+            for quality in group.columns.leading
             for ranking in self.judge.rankings(group.rows, quality)
             for entry in ranking.entries
         ]
         cards = [
             {
                 "name": data,
-                "modality": next(group.modality for group in self.groups if group.data == data),
+                "modality": next(group.columns.kind.name for group in self.groups if group.data == data),
                 "rows": sum(len(group.rows) for group in self.groups if group.data == data),
                 "runs": sum(len(row.runs) for group in self.groups if group.data == data for row in group.rows),
                 "leaders": list(self._leaders(data)),
@@ -261,7 +252,7 @@ class _Site:
     def _leaders(self, data: str) -> Iterator[tuple[str, str, str]]:
         """What is measured, who is first in its largest ranking under the largest budget, and with what."""
         group = next(group for group in self.groups if group.data == data)
-        for quality in group.qualities:
+        for quality in group.columns.leading:
             for ranking in self.judge.rankings(group.rows, quality)[:1]:
                 first = [entry for entry in ranking.entries if entry.rank == 1]
                 yield quality.title, ", ".join(e.row.name for e in first), cell_text(first[0].cell, quality)
@@ -316,18 +307,19 @@ class _Site:
         }
 
     def _budget(self, group: _Group) -> dict[str, Any]:
-        main = LIKELIHOOD[group.modality]
-        tables = self._tables("Likelihood", group, main, BESIDE[group.modality], COST)
+        shown, main = group.columns, group.columns.likelihood
+        tables = self._tables("Likelihood", group, main, shown.beside, COST)
         parts = [self._with_figures(table, ranking, main) for table, ranking in tables]
-        more = self._more("More on the same models", group, main, MORE_ON_LIKELIHOOD)
-        if group.modality == "image":
-            tables = self._tables("Samples", group, SAMPLES[0], SAMPLES[1:], ())
-            parts += [self._with_figures(table, ranking, SAMPLES[0]) for table, ranking in tables]
-            more += self._more("More on samples", group, SAMPLES[0], MORE_ON_SAMPLES)
+        more = self._more("More on the same models", group, main, shown.more_on_likelihood)
+        if shown.samples:
+            first, *others = shown.samples
+            tables = self._tables("Samples", group, first, others, ())
+            parts += [self._with_figures(table, ranking, first) for table, ranking in tables]
+            more += self._more("More on samples", group, first, shown.more_on_samples)
         costs = list(self._pareto(group))
         times = list(self._times(group))
-        shown = {"tables": parts, "more": more, "costs": costs, "times": times}
-        return {"title": group.title, "anchor": group.anchor, **shown}
+        content = {"tables": parts, "more": more, "costs": costs, "times": times}
+        return {"title": group.title, "anchor": group.anchor, **content}
 
     def _with_figures(self, table: Table, ranking: Ranking | None, column: Column) -> dict[str, Any]:
         """A table; where it ranks two rows or more, their intervals and who improves on whom."""
@@ -443,7 +435,7 @@ class _Site:
 
     def _pareto(self, group: _Group) -> Iterator[dict[str, Any]]:
         """For each quality, a figure for each cost that two rows or more have: times on one hardware each."""
-        for quality in group.qualities:
+        for quality in group.columns.leading:
             for ranking in self.judge.rankings(group.rows, quality)[:1]:
                 plots = [self._pareto_plot(group, ranking, quality, cost) for cost in COST]
                 if shown := [plot for plot in plots if plot is not None]:
@@ -483,8 +475,8 @@ class _Site:
         by_example = {pair: one.by_example.better for pair, one in found.items() if one.by_example is not None}
         yield Matrix(f"{column.title}: share of pairs of runs in which the row beats the column", names, by_run)
         if by_example:
-            what = "blocks of tokens" if modality(sides[0].runs[0].record) == "text" else "test examples"
-            caption = f"{column.title}: share of {what} on which the row beats the column, seeds averaged"
+            _, what = columns(sides[0].runs[0].record).kind.unit
+            caption = f"{column.title}: share of test {what} on which the row beats the column, seeds averaged"
             yield Matrix(caption, names, by_example)
 
     # Below the tables ------------------------------------------------------------------------------------------------
@@ -517,8 +509,8 @@ class _Site:
     def _ours(self, data: str, metric: str) -> str:
         """The rows under the largest budget that have this metric, best first: `lstm 1.680, gpt 1.685`."""
         group = next((group for group in self.groups if group.data == data), None)
-        columns = () if group is None else (LIKELIHOOD[group.modality], *BESIDE[group.modality], *SAMPLES)
-        column = next((column for column in columns if column.metric == metric), None)
+        known = () if group is None else group.columns.everything
+        column = next((column for column in known if column.metric == metric), None)
         if group is None or column is None:
             return "—"
         entries = [entry for ranking in self.judge.rankings(group.rows, column) for entry in ranking.entries]
@@ -597,7 +589,7 @@ class _Site:
 
     def _headline(self, group: _Group, row: Row) -> Iterator[tuple[str, str, str]]:
         """Title, value and place of what ranks; then the costs."""
-        for quality in group.qualities:
+        for quality in group.columns.leading:
             for ranking in self.judge.rankings(group.rows, quality):
                 for entry in ranking.entries:
                     if entry.row is row:
@@ -639,10 +631,8 @@ class _Site:
 
     def _spread(self, group: _Group, row: Row) -> Table | None:
         """How much the seeds differ: standard deviation, best and worst."""
-        columns = [LIKELIHOOD[group.modality], *BESIDE[group.modality], *MORE_ON_LIKELIHOOD]
-        columns += [*SAMPLES, *MORE_ON_SAMPLES] if group.modality == "image" else []
         lines = []
-        for column in columns:
+        for column in group.columns.everything:
             cell = self.judge.cell(row.scored, column)
             if cell is None:
                 continue

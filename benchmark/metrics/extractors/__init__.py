@@ -32,8 +32,8 @@ def load_extractor(
     path of torch-fidelity's Inception-v3 weights, or `auto` and torch-fidelity has downloaded them. Raises `BadInput`
     where weights are missing, do not fit, or are not the shipped ones.
     """
-    if spec.modality != "image":
-        return Absence("does not apply", f"features are for images, and {data_name} is {spec.modality}")
+    if spec.structure != "grid":
+        return Absence("does not apply", f"features are for images, and {data_name} is a {spec.structure}")
     weights = cached_weights() if inception == Path("auto") else inception
     if weights is not None:
         return load_inception(weights, spec)
@@ -48,7 +48,7 @@ def load_judge(data_name: str, spec: DataSpec, folders: Sequence[Path] = ()) -> 
     It is another network than the extractor of the same data, of another width and seed, so that what pleases one does
     not please the other by itself.
     """
-    found = _classifier(f"{data_name}-judge", spec, JUDGE_WIDTH, folders) if spec.modality == "image" else None
+    found = _classifier(f"{data_name}-judge", spec, JUDGE_WIDTH, folders) if spec.structure == "grid" else None
     reason = f"no judge of {data_name}: train one with scripts/train_extractor.py data={data_name} role=judge"
     return found or Absence("does not apply", reason)
 

@@ -10,9 +10,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmark.spec import Features
-
 Network = Callable[[Tensor], tuple[Tensor, Tensor]]  # levels [B, C, H, W] -> features [B, d], logits [B, classes]
+
+
+@dataclass(frozen=True)
+class Features:
+    """What an extractor sees in a set of images."""
+
+    features: Tensor  # [n, d] float64
+    logits: Tensor  # [n, classes] float64
 
 
 @dataclass(frozen=True)

@@ -261,7 +261,7 @@ class GPT(GenerativeModel, Likelihood, TokenLikelihood, Watched):
             )
         self.muon_learning_rate, self.learning_rate, self.weight_decay = muon_learning_rate, learning_rate, weight_decay
         self.begin = spec.levels  # the token before the first
-        if spec.modality == "image":
+        if spec.structure == "grid":
             colours, _, columns = spec.shape
             row = columns * colours
             self.lags = [lag for lag in (row + colours, row, row - colours) if lag > 0]  # back to the row above
@@ -288,7 +288,7 @@ class GPT(GenerativeModel, Likelihood, TokenLikelihood, Watched):
         that nothing at a position can know its own token. At an edge of the image the raster's neighbours stand in.
         """
         x: Tensor = self.token(stream[:, self.lag - 1 :])
-        if self.spec.modality == "image":
+        if self.spec.structure == "grid":
             T = x.shape[1]
             x = x + self.place.weight[start : start + T]
             for above, lag in zip(self.above, self.lags, strict=True):
@@ -305,7 +305,7 @@ class GPT(GenerativeModel, Likelihood, TokenLikelihood, Watched):
         return logits
 
     def token_log_prob(self, x: Tensor, state: State | None = None) -> Tensor:
-        if self.spec.modality == "image":
+        if self.spec.structure == "grid":
             x = x.movedim(1, -1).flatten(1)  # [B, C, H, W] → [B, H W C]
         if x.shape[1] > self.spec.dims:
             raise BadInput(
@@ -322,7 +322,7 @@ class GPT(GenerativeModel, Likelihood, TokenLikelihood, Watched):
     def signs(self, x: Tensor) -> dict[str, float]:
         """The largest logits of attention and of the softmax over levels: both grow before a transformer diverges
         (Wortsman and others, "Small-scale proxies for large-scale Transformer training instabilities", 2023)."""
-        x = x.movedim(1, -1).flatten(1) if self.spec.modality == "image" else x
+        x = x.movedim(1, -1).flatten(1) if self.spec.structure == "grid" else x
         y = self.embed(F.pad(x, (self.lag, 0), value=self.begin)[:, :-1], 0)
         table, largest = self.table[: y.shape[1]], 0.0
         for block in self.blocks:
@@ -347,7 +347,7 @@ class GPT(GenerativeModel, Likelihood, TokenLikelihood, Watched):
             logits = self(stream[:, t : t + self.lag], t, caches)[:, -1].float()
             stream[:, t + self.lag] = torch.multinomial(logits.softmax(1), 1).squeeze(1)
         x = stream[:, self.lag :]
-        if self.spec.modality == "image":
+        if self.spec.structure == "grid":
             C, H, W = self.spec.shape
             x = x.view(n, H, W, C).movedim(-1, 1)
         return x.contiguous()

@@ -1,0 +1,194 @@
+"""Draws of samples beside real examples, and what the extractor and the judge see of both.
+
+`Draws` come first; other probes look at the same draws.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmark.data.base import DataModule
+from benchmark.metrics.extractors.base import Extractor, Features
+from benchmark.metrics.probe import Found, Probe
+from benchmark.metrics.session import SAMPLE_CHUNK, Session, draw_samples
+from benchmark.spec import Absence, Conditional
+
+DRAWN = ("split", "generated", "held_out", "reference", "how")  # what the protocol of draws says
+
+
+@dataclass(frozen=True)
+class SampleSets:
+    """Independent draws of samples beside real examples, in data units."""
+
+    generated: tuple[Tensor, ...]  # [n, *shape] each
+    held_out: Tensor  # [n, *shape]
+    reference: Tensor  # [N, *shape]: the training split
+    seconds: float | None = None  # that 1,000 samples took
+
+
+@dataclass(frozen=True)
+class SampleFeatures:
+    """The same draws through one extractor."""
+
+    generated: tuple[Features, ...]  # each draw holds as many samples as there are held-out images
+    held_out: Features
+    reference: Features  # the training split
+
+
+@dataclass(frozen=True)
+class SampleClasses:
+    """What a judge, another network than the extractor, takes each image for."""
+
+    generated: tuple[Tensor, ...]  # [n] class of each sample, draw by draw
+    held_out: Tensor  # [n]
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Images with the class of each."""
+
+    x: Tensor  # [n, *shape]
+    labels: Tensor  # [n]
+
+
+@dataclass(frozen=True)
+class LabelledSamples:
+    """Draws of samples with labels (their condition, or what the judge says), beside real images with their own."""
+
+    generated: tuple[Labelled, ...]
+    held_out: Labelled
+    reference: Labelled  # the training split
+    levels: int
+
+
+def held_out(session: Session) -> Tensor:
+    """Which examples of the split `[n]` samples are compared with."""
+    return session.subset(len(session.split.x), session.protocol.sample_examples, "samples")
+
+
+def beside(session: Session, generated: tuple[Tensor, ...], how: Mapping[str, Any]) -> Found[SampleSets]:
+    """Draws beside the real examples that they are compared with."""
+    real, train = session.split.x[held_out(session)], session.train.x
+    protocol: dict[str, Any] = {
+        "split": session.protocol.split,
+        "generated": len(generated[0]),
+        "held_out": len(real),
+        "reference": f"train, {len(train)}",
+    }
+    return Found(SampleSets(generated, real, train), {**protocol, **how})
+
+
+class Draws(Probe[SampleSets]):
+    """As many independent samples as there are held-out examples, several times over."""
+
+    key = "samples"
+    says = DRAWN
+
+    def collect(self, session: Session) -> Found[SampleSets] | Absence:
+        model, protocol = session.model, session.protocol
+        if model is None:
+            return Absence("does not apply", f"{session.name} has no samples")
+        n = len(held_out(session))
+        started = time.perf_counter()
+        draws = tuple(draw_samples(model, n, protocol.seed, draw) for draw in range(protocol.sample_draws))
+        seconds = (time.perf_counter() - started) / (len(draws) * n) * 1000
+        sampler = model.sampler
+        how = {"sampler": sampler.name, "evaluations": sampler.evaluations, "draws": len(draws)}
+        found = beside(session, draws, {"how": how})
+        return replace(found, evidence=replace(found.evidence, seconds=seconds))
+
+
+class SeenFeatures(Probe[SampleFeatures]):
+    """What the extractor sees in samples, in held-out images and in the training split."""
+
+    key = "features"
+    says = (*DRAWN, "extractor")
+
+    def collect(self, session: Session) -> Found[SampleFeatures] | Absence:
+        extractor, draws = session.experts.extractor, session[Draws]
+        if isinstance(extractor, Absence):
+            return extractor
+        if isinstance(draws, Absence):
+            return draws
+        sets = draws.evidence
+        generated = tuple(extractor(draw) for draw in sets.generated)
+        features = SampleFeatures(generated, extractor(sets.held_out), _train_features(extractor, session.data))
+        return Found(features, {**draws.protocol, "extractor": extractor.name})
+
+
+class JudgedClasses(Probe[SampleClasses]):
+    """What the judge takes samples and held-out images for."""
+
+    key = "classes"
+    says = (*DRAWN, "judge")
+
+    def collect(self, session: Session) -> Found[SampleClasses] | Absence:
+        judge, draws = session.experts.judge, session[Draws]
+        if isinstance(judge, Absence):
+            return judge
+        if isinstance(draws, Absence):
+            return draws
+        generated = tuple(judged(judge, draw) for draw in draws.evidence.generated)
+        classes = SampleClasses(generated, judged(judge, draws.evidence.held_out))
+        return Found(classes, {**draws.protocol, "judge": judge.name})
+
+
+class Lessons(Probe[LabelledSamples]):
+    """Samples with a class each: the condition under which they were drawn, else what the judge says."""
+
+    key = "labelled"
+    says = (*DRAWN, "judge")
+
+    def collect(self, session: Session) -> Found[LabelledSamples] | Absence:
+        judge, split, train = session.experts.judge, session.split, session.train
+        if isinstance(judge, Absence):
+            return judge
+        if split.labels is None or train.labels is None:
+            return Absence("does not apply", f"{session.data.describe()['name']} has no labels")
+        draws = session[Draws]
+        if isinstance(draws, Absence):
+            return draws
+        sets, protocol = draws.evidence, {**draws.protocol, "judge": judge.name}
+        exam, reference = Labelled(sets.held_out, split.labels[held_out(session)]), Labelled(train.x, train.labels)
+        labels = "judge"
+        if isinstance(session.model, Conditional) and session.spec.classes is not None:
+            labels = "condition"
+            generated = tuple(
+                Labelled(_conditioned(session, exam.labels, draw), exam.labels) for draw in range(len(sets.generated))
+            )
+        else:
+            generated = tuple(Labelled(draw, judged(judge, draw)) for draw in sets.generated)
+        if "how" in protocol:
+            protocol["how"] = {**protocol["how"], "labels": labels}
+        return Found(LabelledSamples(generated, exam, reference, session.spec.levels), protocol)
+
+
+def judged(judge: Extractor, x: Tensor) -> Tensor:
+    """The class `[n]` that the judge takes each image for."""
+    return judge(x).logits.argmax(1)
+
+
+def _conditioned(session: Session, condition: Tensor, draw: int) -> Tensor:
+    """One sample under each entry of `condition` `[n, *condition.shape]`."""
+    pieces = []
+    for index, chunk in enumerate(condition.split(SAMPLE_CHUNK)):
+        with session.keyed("conditioned", draw, index):
+            pieces.append(session.model.sample_given(chunk.to(session.device)).cpu())
+    return torch.cat(pieces)
+
+
+_TRAIN_FEATURES: dict[tuple[str, str], Features] = {}
+
+
+def _train_features(extractor: Extractor, data: DataModule) -> Features:
+    """Features of the training split, extracted once a process."""
+    key = (extractor.name, str(data.describe()["splits"]["train"]["sha256"]))
+    if key not in _TRAIN_FEATURES:
+        _TRAIN_FEATURES[key] = extractor(data.split("train").x)
+    return _TRAIN_FEATURES[key]

@@ -1,0 +1,146 @@
+"""One model before the court on one split: what probes may ask, and what they have brought back."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+import torch
+from torch import Tensor
+
+from benchmark.data.base import DataModule, Split, SplitName
+from benchmark.metrics.extractors.base import Extractor
+from benchmark.metrics.probe import Found, Probe
+from benchmark.spec import Absence, Outliers
+
+#: Examples scored, and samples drawn, at a time: fixed, so that random draws do not depend on anybody's batch size.
+LIKELIHOOD_CHUNK = 64
+SAMPLE_CHUNK = 256
+
+NO_EXTRACTOR = Absence("not run", "no extractor of features was given")
+NO_JUDGE = Absence("not run", "no judge of classes was given")
+
+E = TypeVar("E")
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Under which conditions a split is scored. `None`: all of it, or not at all."""
+
+    split: SplitName
+    seed: int
+    elbo_draws: int = 16
+    importance_samples: int | None = None
+    importance_examples: int | None = None
+    solved_examples: int | None = None  # at most so many for a likelihood through an ODE
+    sample_draws: int = 5
+    sample_examples: int | None = None
+    examples: int | None = None
+    stride: int | None = None  # streams: tokens scored in each window; None: whole windows
+
+
+@dataclass(frozen=True)
+class Experts:
+    """Who is asked about samples: an extractor of features, a judge of classes, and what a likelihood should reject.
+
+    `outliers`: `None` means corrupted examples of the data itself.
+    """
+
+    extractor: Extractor | Absence = NO_EXTRACTOR
+    judge: Extractor | Absence = NO_JUDGE
+    outliers: Outliers | None = None
+
+
+class Session:
+    """Evidence about one model (`None`: about what needs no model) on one split, collected when it is asked for.
+
+    `session[SomeProbe]` is what that probe found, the same at every call. `given` is evidence that is known already.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        data: DataModule,
+        protocol: Protocol,
+        experts: Experts,
+        given: Mapping[type[Probe[Any]], Found[Any] | Absence] | None = None,
+        name: str = "",
+    ) -> None:
+        self.model, self.data, self.protocol, self.experts = model, data, protocol, experts
+        self.spec = data.spec
+        self.name = name or type(model).__name__  # in reasons
+        self.found: dict[type[Probe[Any]], Found[Any] | Absence] = dict(given or {})
+
+    def __getitem__(self, probe: type[Probe[E]]) -> Found[E] | Absence:
+        if probe not in self.found:
+            if probe.asks(self.model):
+                self.found[probe] = probe().collect(self)
+            else:
+                names = " or ".join(promise.__name__ for promise in probe.promises)
+                self.found[probe] = Absence("does not apply", f"{self.name} promises no {names}")
+        return cast("Found[E] | Absence", self.found[probe])
+
+    @property
+    def split(self) -> Split:
+        """What is scored."""
+        return self.data.split(self.protocol.split)
+
+    @property
+    def train(self) -> Split:
+        """What a model may have learnt from."""
+        return self.data.split("train")
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model lives."""
+        return torch.device("cpu") if self.model is None else torch.device(self.model.device)
+
+    def keyed(self, *key: Any) -> Any:
+        """Inside, torch draws from a generator keyed by the evaluation's seed and `key`."""
+        return keyed_randomness(self.device, self.protocol.seed, *key)
+
+    def batched(self, fn: Callable[[Tensor], Tensor], x: Tensor, *key: Any) -> Tensor:
+        """`fn` over `x` in fixed chunks, each with a generator keyed by `key`: `[N]` float64 on the CPU."""
+        results = []
+        for index, chunk in enumerate(x.split(LIKELIHOOD_CHUNK)):
+            with self.keyed(*key, index):
+                results.append(fn(chunk.long().to(self.device)).double().cpu())
+        return torch.cat(results)
+
+    def subset(self, total: int, at_most: int | None, purpose: str) -> Tensor:
+        """Indices of a fixed random subset, never a prefix: the first images of a file may be easier than the rest."""
+        if at_most is None or at_most >= total:
+            return torch.arange(total)
+        with keyed_randomness(torch.device("cpu"), self.protocol.seed, "subset", purpose):
+            return torch.randperm(total)[:at_most].sort().values
+
+    def examples(self) -> tuple[Tensor, Tensor]:
+        """The examples of the split that are scored, `[n, *shape]`, and their places `[n]` in it."""
+        chosen = self.subset(len(self.split.x), self.protocol.examples, "examples")
+        return self.split.x[chosen], chosen
+
+
+def named_subset(n: int, total: int) -> dict[str, Any]:
+    """How a protocol names a subset; nothing where all are scored."""
+    return {} if n == total else {"subset": f"{n} of {total}, random"}
+
+
+def draw_samples(model: Any, n: int, seed: int, draw: int = 0) -> Tensor:
+    """`n` samples `[n, *shape]` on the CPU: the same for a seed and draw, whatever was drawn before."""
+    chunks = []
+    for index, start in enumerate(range(0, n, SAMPLE_CHUNK)):
+        with keyed_randomness(model.device, seed, "samples", draw, index), torch.no_grad():
+            chunks.append(model.sample(min(SAMPLE_CHUNK, n - start)).cpu())
+    return torch.cat(chunks)
+
+
+@contextmanager
+def keyed_randomness(device: torch.device, *key: Any) -> Iterator[None]:
+    """Inside, torch draws from a generator keyed by `key`; outside, its state is untouched."""
+    digest = hashlib.sha256(repr(key).encode()).digest()
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(int.from_bytes(digest[:7], "big"))
+        yield

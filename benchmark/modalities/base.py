@@ -1,0 +1,85 @@
+"""What a modality is to the rest of the house."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmark.metrics.probe import Found, Probe
+from benchmark.metrics.samples import Draws, Lessons, beside, held_out
+from benchmark.metrics.session import Session, keyed_randomness
+from benchmark.spec import Absence, DataSpec
+
+#: Evidence that needs no model, by probe.
+Given = dict[type[Probe[Any]], Found[Any] | Absence]
+
+
+@dataclass(frozen=True)
+class Universe:
+    """The specs on which models of a modality are examined.
+
+    `ordinary`: like real data, and small; `enumerable`: so small that every example can be listed; `build_only`: of
+    real size.
+    """
+
+    ordinary: DataSpec
+    enumerable: DataSpec
+    build_only: DataSpec
+
+
+class Modality(ABC):
+    """The code of a modality; `configs/modality/<name>.yaml` says the rest.
+
+    It is stateless: built without arguments.
+    """
+
+    #: On what the laws examine models of this modality.
+    universe: Universe
+
+    @abstractmethod
+    def show(self, x: Tensor, spec: DataSpec, decode: Callable[[Tensor], str], stem: Path) -> Path:
+        """Write samples `x` `[n, *shape]` as people look at them; returns the file: `stem` with an ending."""
+
+    @abstractmethod
+    def references(self, session: Session) -> Mapping[str, Given]:
+        """What no model is needed for, by name: baselines, the known source of the data, real examples as samples.
+
+        `session` has no model; the evidence is scored under its protocol.
+        """
+
+
+def real_samples(session: Session) -> dict[str, Given]:
+    """Real examples in place of samples: held-out ones, the floor; and draws from the training split, which are what
+    sampling error alone costs. No classifier may learn from what it is examined on."""
+    x, chosen = session.split.x, held_out(session)
+    train = session.train.x
+    return {
+        "held-out data": {
+            Draws: beside(session, (x[chosen],), {}),  # one draw: without a standard error
+            Lessons: Absence("does not apply", "the exam itself teaches nothing"),
+        },
+        "training data": {Draws: beside(session, tuple(train[i] for i in _resampled(session, len(chosen))), {})},
+    }
+
+
+def _resampled(session: Session, n: int) -> Iterator[Tensor]:
+    """Independent draws of `n` training examples, as indices."""
+    for draw in range(session.protocol.sample_draws):
+        with keyed_randomness(torch.device("cpu"), session.protocol.seed, "training data", draw):
+            index = torch.randint(len(session.train.x), (n,))
+        yield index
+
+
+def log_frequencies(counts: Tensor) -> Tensor:
+    """Log-frequencies of `counts` `[..., L]`, normalised over the last dimension.
+
+    One pseudo-count a level (Laplace): no test example has probability zero.
+    """
+    smoothed = counts.double() + 1
+    return smoothed.log() - smoothed.sum(-1, keepdim=True).log()

@@ -1,0 +1,83 @@
+"""Images: pictures in a grid, and baselines that know histograms of pixels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from benchmark.metrics.likelihood import LogProb, LogProbs
+from benchmark.metrics.probe import Found
+from benchmark.metrics.samples import Draws, beside, held_out
+from benchmark.metrics.session import Session, keyed_randomness
+from benchmark.modalities.base import Given, Modality, Universe, log_frequencies, real_samples
+from benchmark.spec import DataSpec
+
+
+class Images(Modality):
+    universe = Universe(
+        ordinary=DataSpec((1, 8, 8), 17, "grid", DataSpec.label(10)),
+        enumerable=DataSpec((1, 2, 2), 3, "grid"),
+        build_only=DataSpec((1, 28, 28), 2, "grid", DataSpec.label(10)),
+    )
+
+    def show(self, x: Tensor, spec: DataSpec, decode: Callable[[Tensor], str], stem: Path) -> Path:
+        """One picture of all samples in rows and columns; small ones are enlarged by whole pixels."""
+        from torchvision.utils import save_image
+
+        file = stem.with_suffix(".png")
+        scale = max(1, 32 // spec.shape[-1])
+        pixels = (x.float() / (spec.levels - 1)).repeat_interleave(scale, -1).repeat_interleave(scale, -2)
+        columns = max(1, round(len(x) ** 0.5))
+        save_image(pixels, file, nrow=columns, padding=2, pad_value=0.5)
+        return file
+
+    def references(self, session: Session) -> Mapping[str, Given]:
+        train, test, levels = session.train.x, session.split.x, session.spec.levels
+        known = {fn.__name__: fn(train, test, levels) for fn in (uniform, histogram, pixel_histogram)}
+        protocol = {"split": session.protocol.split}
+        table: dict[str, Given] = {
+            name: {LogProb: Found(LogProbs(nats, session.spec.dims), protocol)}
+            for name, nats in (known | session.data.truth(session.protocol.split)).items()
+        }
+        n = len(held_out(session))
+        draws = []
+        for draw in range(session.protocol.sample_draws):  # images whose pixels know nothing of each other
+            with keyed_randomness(torch.device("cpu"), session.protocol.seed, "pixel histogram", draw):
+                draws.append(draw_pixel_histogram(train, n, levels))
+        table["pixel_histogram"][Draws] = beside(session, tuple(draws), {})
+        return table | real_samples(session)
+
+
+def uniform(train: Tensor, test: Tensor, levels: int) -> Tensor:
+    """Every level of every pixel is equally likely: `[N]` nats an example. `train` is not looked at."""
+    return torch.full((len(test),), -math.log(levels) * test[0].numel(), dtype=torch.float64)
+
+
+def histogram(train: Tensor, test: Tensor, levels: int) -> Tensor:
+    """Every pixel is an independent draw from one histogram of all pixels: `[N]` nats an example."""
+    log_p = log_frequencies(torch.bincount(train.flatten().long(), minlength=levels))  # [L]
+    return log_p[test.long()].flatten(1).sum(1)  # [N]
+
+
+def pixel_histogram(train: Tensor, test: Tensor, levels: int) -> Tensor:
+    """Every pixel is an independent draw from a histogram of its own: `[N]` nats an example."""
+    log_p = _pixel_log_frequencies(train, levels)
+    return log_p[torch.arange(len(log_p)), test.flatten(1).long()].sum(1)  # [N]
+
+
+def draw_pixel_histogram(train: Tensor, n: int, levels: int) -> Tensor:
+    """`n` images `[n, C, H, W]` from the distribution that `pixel_histogram` scores, by torch's global generator."""
+    p = _pixel_log_frequencies(train, levels).exp()
+    return torch.multinomial(p, n, replacement=True).T.reshape(n, *train.shape[1:])
+
+
+def _pixel_log_frequencies(train: Tensor, levels: int) -> Tensor:
+    """Of each level of each pixel, `[D, L]`."""
+    dims = train[0].numel()
+    cell = torch.arange(dims) * levels  # [D]: where each pixel's histogram begins
+    counts = torch.bincount((train.flatten(1).long() + cell).flatten(), minlength=dims * levels)
+    return log_frequencies(counts.view(dims, levels))
