@@ -122,12 +122,14 @@ def run(overrides: tuple[str, ...], resume: Path | None, changed_code: bool, tru
     With --resume only runtime.* may be given, as in runtime.limit_minutes=90.
     """
     from benchmark.config import compose, resumed
-    from benchmark.launch import Display
+    from benchmark.launch import Display, with_stages
 
     if changed_code and resume is None:
         raise BadInput("--changed-code is about a run that resumes: give --resume RUN, or drop it")
     experiment = resumed(resume, overrides, trust) if resume else compose(overrides, trust)
     with Display() as display:
+        if resume is None and experiment.stages:
+            (experiment,) = with_stages([experiment], 1, display, trust)
         display.show(experiment.title, {"phase": "importing torch", "examples": 0, "total": 1})
         from benchmark import train
 
@@ -603,9 +605,11 @@ def bench(cases: tuple[str, ...], rounds: int, reference: Path | None, trust: tu
 
 def _run_again(record: Path, experiment: Experiment, trust: tuple[str, ...]) -> Path:
     """The folder of a new run of `experiment`, which is that of `record`."""
-    from benchmark.launch import Display
+    from benchmark.launch import Display, with_stages
 
     with Display() as display:
+        if experiment.stages:
+            (experiment,) = with_stages([experiment], 1, display, trust)
         display.show(experiment.title, {"phase": "importing torch", "examples": 0, "total": 1})
         from benchmark import train
 

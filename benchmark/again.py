@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmark import facts
 from benchmark import record as records
-from benchmark.build import build_data, build_examination, build_model, restore
+from benchmark.build import build_examination, build_model, data_of, restore
 from benchmark.config import from_container
 from benchmark.evaluate import Result, draw_samples, evaluate, references
 from benchmark.record import Record, read_record
@@ -75,7 +75,7 @@ def renew(folder: Path, trust: tuple[str, ...] = ()) -> Path:
 def count_again(record: Record, trust: tuple[str, ...] = ()) -> Score:
     """The FLOPs of training on an example as they are counted today, from a record's configuration alone."""
     experiment = from_container(record.config, trust)
-    data = build_data(experiment.data, experiment.runtime.data_root)
+    data = data_of(experiment)
     return count_flops(experiment, data, build_model(experiment, data.spec))
 
 

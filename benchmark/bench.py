@@ -22,7 +22,7 @@ import torch
 from lightning_fabric import Fabric
 from pytorch_lightning import LightningModule, Trainer
 
-from benchmark.build import DataModule, GenerativeModel, build_data, build_model
+from benchmark.build import DataModule, GenerativeModel, build_model, data_of
 from benchmark.config import Experiment, choices, compose
 from benchmark.console import Heading, Sheet
 from benchmark.loop import Hooks, Loop, Plan, Stream, has_bfloat16, seed_everything
@@ -83,7 +83,7 @@ def measure(case: str, rounds: int, trust: Sequence[str] = ()) -> Row:
     model_name, _, data_name = case.partition("@")
     experiment = compose([f"model={model_name}", f"data={data_name}", "budget=standard"], trust)
     device = device_named(experiment.runtime.device)
-    data = build_data(experiment.data, experiment.runtime.data_root)
+    data = data_of(experiment)
     bare = _Bare(experiment, data, device)
     steps = max(STEPS[0], min(STEPS[1], round(SECONDS / _typical(bare.times(WARM)[1:]))))
     model = build_model(experiment, data.spec)

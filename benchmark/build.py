@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, get_origin, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
+from torch import nn
 
 from benchmark import facts
 from benchmark.config import DataConfig, Experiment, config_folders, consent, from_container, read_yaml, trusted
@@ -21,6 +22,7 @@ from benchmark.metrics.probe import Metric
 from benchmark.modalities.base import Modality
 from benchmark.models.base import GenerativeModel
 from benchmark.spec import BadInput, DataSpec, shown, unknown
+from benchmark.stages import WEIGHTS, sha256
 
 __all__ = [
     "DataModule",  # this one and the next four are what other rooms know of data, models, metrics and modalities
@@ -33,11 +35,13 @@ __all__ = [
     "build_model",
     "check_data",
     "check_model",
+    "data_of",
     "extractor_folders",
     "load_metrics",
     "load_weights",
     "restore",
     "save_weights",
+    "take_over",
 ]
 
 
@@ -46,6 +50,13 @@ def build_data(config: DataConfig, root: str | None) -> DataModule:
     cls = resolve(config.target, DataModule, config.trust)
     data: DataModule = cls(data_root(root), **check_data(config))
     return data
+
+
+def data_of(experiment: Experiment) -> DataModule:
+    """The dataset of an experiment, in the vocabulary of the data from whose model it starts."""
+    root, words = experiment.runtime.data_root, experiment.vocabulary
+    data = build_data(experiment.data, root)
+    return data if words is None else data.in_words_of(build_data(words.consented(experiment.trust), root))
 
 
 @dataclass(frozen=True)
@@ -101,8 +112,12 @@ def build_model(experiment: Experiment, spec: DataSpec) -> GenerativeModel:
     """The untrained model for data of this `spec`. Raises `BadInput` where its options do not fit together."""
     cls = resolve(experiment.model.target, GenerativeModel, experiment.model.trust)
     options = check_model(experiment)
+    inner: dict[str, Any] = {}
+    if (origin := experiment.first_stage.origin) is not None:
+        inside = from_container({**origin.config, "runtime": experiment.runtime.model_dump()}, experiment.trust)
+        inner["first_stage"] = build_model(inside, spec)
     try:
-        model: GenerativeModel = cls(spec, **options)
+        model: GenerativeModel = cls(spec, **inner, **options)
     except (MemoryError, OverflowError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not _TOO_LARGE.search(str(error)):
             raise
@@ -116,7 +131,23 @@ def build_model(experiment: Experiment, spec: DataSpec) -> GenerativeModel:
 def check_model(experiment: Experiment) -> dict[str, Any]:
     """The model's options, with types checked against its constructor before data or training cost anything."""
     cls = resolve(experiment.model.target, GenerativeModel, experiment.model.trust)
-    return check_options("model", cls, experiment.model.options, given=("spec",))
+    takes, name = "first_stage" in inspect.signature(cls).parameters, experiment.model.name
+    if experiment.first_stage.given and not takes:
+        raise BadInput(f"first_stage is given, but model {name!r} has no model inside: drop it, or start with from=")
+    if takes and not experiment.first_stage.given:
+        raise BadInput(f"model {name!r} needs a first stage: give first_stage=RUN, or first_stage='model=NAME'")
+    return check_options("model", cls, experiment.model.options, given=("spec", "first_stage"))
+
+
+def take_over(model: GenerativeModel, experiment: Experiment) -> None:
+    """Give an untrained model the weights of its stages. Raises `BadInput` where they have changed or do not fit."""
+    for name, stage in experiment.stages.items():
+        if stage.origin is None or stage.run is None:
+            raise BadInput(f"{name} is not settled: no run is known whose weights could be taken over")
+        file = Path(stage.run) / WEIGHTS
+        if sha256(file) != stage.origin.sha256:
+            raise BadInput(f"{name}: {file} no longer holds the weights of run {stage.origin.run}: restore it")
+        load_weights(model.get_submodule("first_stage") if name == "first_stage" else model, file)
 
 
 def resolve(target: str, base: type, trust: Sequence[str] = ()) -> type:
@@ -188,7 +219,7 @@ def save_weights(model: GenerativeModel, file: Path) -> None:
     os.replace(temporary, file)
 
 
-def load_weights(model: GenerativeModel, file: Path) -> None:
+def load_weights(model: nn.Module, file: Path) -> None:
     """Read what `save_weights` wrote. Raises `BadInput` when it does not fit the model."""
     from safetensors import SafetensorError
     from safetensors.torch import load_model
@@ -196,16 +227,17 @@ def load_weights(model: GenerativeModel, file: Path) -> None:
     try:
         load_model(model, str(file))
     except (RuntimeError, SafetensorError, OSError) as error:
-        raise BadInput(f"{file} does not hold the weights of this model: {str(error).splitlines()[0]}") from error
+        why = " ".join(line.strip() for line in str(error).splitlines()[:2])
+        raise BadInput(f"{file} does not hold the weights of this model: {why}") from error
 
 
 def restore(run: Path, trust: Sequence[str] = ()) -> tuple[Experiment, DataModule, GenerativeModel]:
     """What a run left behind: its experiment, data, and model with the weights that validation chose."""
-    for name in ("config.yaml", "model.safetensors"):
+    for name in ("config.yaml", WEIGHTS):
         if not (run / name).is_file():
             raise BadInput(f"{run} holds no {name}: give the folder of a finished run, runs/<data>/<model>/<id>")
     experiment = from_container(read_yaml(run / "config.yaml"), trust)
-    data = build_data(experiment.data, experiment.runtime.data_root)
+    data = data_of(experiment)
     model = build_model(experiment, data.spec)
-    load_weights(model, run / "model.safetensors")
+    load_weights(model, run / WEIGHTS)
     return experiment, data, model.eval()

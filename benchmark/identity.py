@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 VERSION = 2
@@ -37,8 +38,11 @@ def version_1(config: Mapping[str, Any]) -> str:
     return _digest(content)
 
 
-def version_2(config: Mapping[str, Any], before: Before) -> str:
-    """The identity of a stored or composed configuration; `before` says what its missing options count as."""
+def version_2(config: Mapping[str, Any], before: Before, stages: Mapping[str, str] = MappingProxyType({})) -> str:
+    """The identity of a stored or composed configuration.
+
+    `before` says what its missing options count as, `stages` holds the identity of each whose weights it takes over.
+    """
     content: dict[str, Any] = {group: dict(config[group]) for group in _GROUPS}
     content["budget"] = {"examples": content["budget"]["examples"]}
     content["data"].pop("minutes", None)
@@ -52,7 +56,7 @@ def version_2(config: Mapping[str, Any], before: Before) -> str:
     for group, options in before.items():
         known = _plain(options)
         plain[group] = {key: value for key, value in plain[group].items() if known.get(key, _NEVER) != value}
-    return _digest(plain)
+    return _digest({**plain, **stages})
 
 
 _NEVER = object()

@@ -19,7 +19,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from benchmark.config import Experiment, read_yaml, validate
+from benchmark.config import Experiment, read_yaml, stage_of, validate
 from benchmark.record import (
     UNFINISHED,
     Record,
@@ -35,6 +35,7 @@ from benchmark.record import (
 from benchmark.reference import reference_seconds
 from benchmark.server import Children, Event, Task, begin
 from benchmark.spec import BadInput
+from benchmark.stages import at_hand, settled
 
 DONE = ("finished", "pruned", "has a record")
 FAILED = ("failed", "diverged", "truncated")
@@ -224,6 +225,7 @@ def run_suite(
     """
     if jobs < 1:
         raise BadInput(f"jobs={jobs} is not possible: give 1 or more")
+    experiments = with_stages(experiments, jobs, display, trust)
     done, stopped = ({}, {}) if fresh else (_finished(experiments), _stopped(experiments))
     threads = max(1, cores() // jobs)
     display.expect(experiments, jobs)
@@ -246,6 +248,27 @@ def run_suite(
         raise
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def with_stages(
+    experiments: Sequence[Experiment], jobs: int, display: Display, trust: Sequence[str] = ()
+) -> list[Experiment]:
+    """The experiments with the runs whose weights they take over: those that are missing are carried out first.
+
+    Raises `BadInput` where one does not finish.
+    """
+    missing: dict[Identity, Experiment] = {}
+
+    for experiment in experiments:
+        for name in experiment.stages:
+            if at_hand(experiment, name, trust) is None:
+                wanted = stage_of(experiment, name, trust)
+                missing.setdefault(_identity(wanted), wanted)
+    for outcome in run_suite(list(missing.values()), jobs, display, trust=trust) if missing else ():
+        if outcome.record is None or outcome.record.status != "finished":
+            why = outcome.problem or (outcome.record.status if outcome.record else "")
+            raise BadInput(f"{outcome.experiment.title} was to be trained first, and did not finish: {why}")
+    return [settled(experiment, trust=trust) for experiment in experiments]
 
 
 def _in_process(

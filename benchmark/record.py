@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from filelock import FileLock, Timeout
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
-from benchmark.config import choices, identity, renamed
+from benchmark.config import STAGES, choices, identity, renamed
 from benchmark.identity import version_1
 from benchmark.spec import BadInput, Score, unknown
 from benchmark.traces import traces
@@ -247,6 +247,12 @@ class Record(BaseModel):
 
 
 _PROTOCOL: TypeAdapter[_Protocol] = TypeAdapter(_Protocol)
+
+
+def origins(record: Record) -> dict[str, dict[str, Any]]:
+    """The runs whose weights a record's run took over, by stage: id, hash of the weights, configuration, cost."""
+    found = {name: (record.config.get(name) or {}).get("origin") for name in STAGES}
+    return {name: origin for name, origin in found.items() if origin}
 
 
 def read_record(path: Path, as_stored: bool = False) -> Record:

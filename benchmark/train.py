@@ -33,8 +33,10 @@ from benchmark.build import (
     build_examination,
     build_model,
     check_model,
+    data_of,
     load_weights,
     save_weights,
+    take_over,
 )
 from benchmark.config import Experiment, load_data, resumed
 from benchmark.evaluate import (
@@ -55,6 +57,7 @@ from benchmark.loop import Hooks, Loop, Plan, Progress, Stream, has_bfloat16, se
 from benchmark.record import Record
 from benchmark.reference import comparison
 from benchmark.spec import Absence, BadInput, Outliers, Score, Watched, unknown
+from benchmark.stages import settled
 from benchmark.tracking import Tracker
 from benchmark.watch import stability
 
@@ -72,7 +75,11 @@ class Errand:
 
 
 def prepare(experiment: Experiment, folder: Path | None = None) -> Path:
-    """A new run's folder, with the resolved configuration in it. Wrong options are refused before it exists."""
+    """A new run's folder, with the resolved configuration in it. Wrong options are refused before it exists.
+
+    Weights that it takes over must be there: `launch` makes what is missing.
+    """
+    experiment = settled(experiment, trust=experiment.trust)
     _check(experiment)
     if folder is None:
         folder = Path(experiment.runtime.runs) / experiment.data.name / experiment.model.name / secrets.token_hex(4)
@@ -94,8 +101,8 @@ def _check(experiment: Experiment) -> None:
     """
     check_model(experiment)  # its types, before data costs anything
     device_named(experiment.runtime.device)
-    data = build_data(experiment.data, experiment.runtime.data_root)
-    build_model(experiment, data.spec)
+    data = data_of(experiment)
+    take_over(build_model(experiment, data.spec), experiment)
     _check_selection(experiment, build_examination(experiment.data.modality, experiment.trust))
     outliers(experiment, data)
     inception, batch_size = experiment.runtime.inception, experiment.training.batch_size
@@ -181,7 +188,7 @@ class _Run:
         experiment = self.experiment
         seed_everything(experiment.seed.init)
         self.report(Progress("loading", 0, experiment.budget.examples))
-        self.data = build_data(experiment.data, experiment.runtime.data_root)
+        self.data = data_of(experiment)
         self.dataset = self.data.describe()
         self.model = build_model(experiment, self.data.spec)
         self.flops_per_example = count_flops(experiment, self.data, self.model)
@@ -233,6 +240,8 @@ class _Run:
             records.spent(self.folder),
         )
         last = self.folder / "last.ckpt"
+        if not last.is_file():
+            take_over(self.model, experiment)
         self.curves = [row for row in _read_curves(self.folder / "curves.csv") if last.is_file()]
         trainer = make_trainer(experiment, self.device, loop, self.folder)
         stream = Stream(lambda start: self.data.batches(experiment.seed.data, training.batch_size, start), loop)
@@ -371,6 +380,12 @@ class _Run:
             "cpu_minutes": loop.cpu_seconds / 60,
         }
         scores = {name: cost.score(name, value) for name, value in values.items()}
+        before = [origin.cpu_minutes or 0.0 for origin in self.experiment.origins.values()]
+        if before:  # what was trained for it counts
+            own = values["cpu_minutes"]
+            scores["cpu_minutes"] = cost.score(
+                "cpu_minutes", own + sum(before), {"how": {"of this run": round(own, 4)}}
+            )
         return scores | {"flops_per_example": self.flops_per_example}
 
     def _sampling_cost(self, result: Result) -> dict[str, Score]:
@@ -402,7 +417,7 @@ class _Run:
             data=experiment.data.name,
             budget=experiment.budget.name,
             seed=experiment.seed.model_dump(),
-            config=experiment.container(),
+            config=experiment.to_record(),
             config_hash=experiment.config_hash,
             share=self.share,
             impossible=self.impossible,

@@ -11,14 +11,18 @@ from benchmark.config.composition import (
     load_suite,
     overrides_of,
     resumed,
+    stage_of,
     strangers,
     tuned_identity,
 )
 from benchmark.config.experiment import (
+    STAGES,
     DataConfig,
     Experiment,
     ModelConfig,
+    Origin,
     Rename,
+    Stage,
     consent,
     family_of,
     from_container,
@@ -35,10 +39,13 @@ from benchmark.config.files import choices, config_folders, find, read_group, re
 from benchmark.config.settings import as_setting, distinct, value_of
 
 __all__ = [
+    "STAGES",
     "DataConfig",
     "Experiment",
     "ModelConfig",
+    "Origin",
     "Rename",
+    "Stage",
     "as_setting",
     "choices",
     "compose",
@@ -61,6 +68,7 @@ __all__ = [
     "read_yaml",
     "renamed",
     "resumed",
+    "stage_of",
     "strangers",
     "trusted",
     "tuned_identity",

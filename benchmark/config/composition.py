@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import os
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -16,10 +17,12 @@ from typing import Any, get_args
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from benchmark.config.experiment import (
+    STAGES,
     Experiment,
     Malformed,
     Runtime,
     from_container,
+    identity,
     names_of_old,
     read_suite,
     validate,
@@ -47,7 +50,7 @@ def compose(overrides: Sequence[str] = (), trust: Sequence[str] = ()) -> Experim
     """
     content = _compose(overrides)
     try:
-        return from_container(content, trust)
+        return _with_identities(from_container(content, trust))
     except Malformed as error:
         if error.place in (key for key, _ in _pairs(overrides)):
             raise
@@ -89,12 +92,61 @@ def experiment_again(
     return from_container({**content, "runtime": settings}, trust)
 
 
-def resumed(folder: Path, overrides: Sequence[str] = (), trust: Sequence[str] = ()) -> Experiment:
-    """The experiment of the run in `folder`, to be carried out; `overrides` (`runtime.threads=2`) as above."""
+def stage_of(experiment: Experiment, name: str, trust: Sequence[str] = ()) -> Experiment:
+    """The experiment whose weights `experiment` takes over as its stage `name`.
+
+    Where its settings are silent, data, budget and seed are those of `experiment`; where and how it runs always are.
+    """
+    try:
+        return from_container(
+            {**_stage_content(experiment.container(), name), "runtime": experiment.runtime.model_dump()}, trust
+        )
+    except BadInput as error:
+        raise BadInput(f"{name}: {error}") from error
+
+
+def _stage_content(content: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The configuration of the experiment whose weights a resolved configuration takes over as its stage `name`."""
+    stage = content[name]
+    if stage.get("origin"):
+        return dict(stage["origin"]["config"])
+    if stage.get("run"):
+        return _left_behind(Path(str(stage["run"])).expanduser())
+    settings = shlex.split(str(stage["experiment"]))
+    for setting in settings:
+        key, _ = split_setting(setting)
+        if key.startswith("runtime."):
+            raise BadInput(f"{name}: {setting} is about how a run is carried out: give it to the whole command")
+    given = {key for key, _ in map(split_setting, settings)}
+    if "model" not in given:
+        raise BadInput(f"{name}={stage['experiment']}: name its model, as in 'model=vae budget=quick', or a run")
+    silent = {"data": content["data"]["name"], "budget": content["budget"]["name"], "seed": content["seed"]["init"]}
+    settings += [f"{key}={value}" for key, value in silent.items() if key not in given]
+    return _with_identities(validate(_compose(settings))).container()
+
+
+def _with_identities(experiment: Experiment) -> Experiment:
+    """The same with the identity of each stage."""
+    stages, content = {}, experiment.container()
+    for name, stage in experiment.stages.items():
+        try:
+            stages[name] = stage.model_copy(update={"identity": identity(_stage_content(content, name))})
+        except BadInput as error:
+            raise BadInput(f"{name}: {error}") from error
+    return experiment.model_copy(update=stages) if stages else experiment
+
+
+def _left_behind(folder: Path) -> dict[str, Any]:
+    """The configuration that a run left in its folder."""
     file = folder / "config.yaml"
     if not file.is_file():
         raise BadInput(f"{folder} holds no config.yaml: give the folder of a run, runs/<data>/<model>/<id>")
-    content = read_yaml(file)
+    return read_yaml(file)
+
+
+def resumed(folder: Path, overrides: Sequence[str] = (), trust: Sequence[str] = ()) -> Experiment:
+    """The experiment of the run in `folder`, to be carried out; `overrides` (`runtime.threads=2`) as above."""
+    content = _left_behind(folder)
     return experiment_again(content, content.get("runtime") or {}, overrides, trust)
 
 
@@ -116,14 +168,18 @@ def overrides_of(content: Mapping[str, Any]) -> list[str]:
     seed = wanted.seed
     same = {"seed": seed.init} if seed.init == seed.data else {"seed.init": seed.init, "seed.data": seed.data}
     seeds = [f"{key}={value}" for key, value in (same | ({"seed.eval": seed.eval} if seed.eval else {})).items()]
-    mine, theirs = (one.model_dump(mode="json", exclude={"seed", "runtime"}) for one in (wanted, today))
+    mine, theirs = (one.model_dump(mode="json", exclude={"seed", "runtime", *STAGES}) for one in (wanted, today))
     different = [
         as_setting(f"{group}.{key}", value)
         for group, options in mine.items()
         for key, value in options.items()
         if theirs[group].get(key) != value
     ]
-    return [*names, *seeds, *different]
+    stages = [
+        f"{name}={shlex.join(overrides_of({**origin.config, 'runtime': content['runtime']}))}"
+        for name, origin in wanted.origins.items()
+    ]
+    return [*names, *seeds, *stages, *different]
 
 
 def strangers() -> Iterator[str]:
@@ -152,7 +208,7 @@ def strangers() -> Iterator[str]:
 def tuned_identity(data: str, model: str, budget: str) -> str | None:
     """The identity of what `tuned/` says today; `None` where such an experiment no longer exists."""
     try:
-        return validate(_compose(_names(data, model, budget))).config_hash
+        return _with_identities(validate(_compose(_names(data, model, budget)))).config_hash
     except BadInput:
         return None
 
@@ -169,15 +225,42 @@ def _compose(overrides: Sequence[str]) -> dict[str, Any]:
     for key, text in pairs:
         if key not in GROUPS:
             _assign(content, key, value_of(key, text))
+    if any(content["start"].values()):
+        _start_as_before(content)
+        for key, text in pairs:
+            if key.startswith("model."):
+                _assign(content, key, value_of(key, text))
     _check_structure(content)
     return _resolve(content)
 
 
+def _start_as_before(content: dict[str, Any]) -> None:
+    """A model that starts from another's weights has that one's options. Raises `BadInput` for two kinds of model."""
+    try:
+        before = _stage_content(content, "start")["model"]
+    except BadInput as error:
+        raise BadInput(f"from: {error}") from error
+    model = content["model"]
+    if before["name"] != model["name"]:
+        raise BadInput(
+            f"from: model {model['name']!r} cannot start from a {before['name']!r}: name one of its own kind"
+        )
+    model |= {option: value for option, value in before.items() if option in model}
+
+
 def _pairs(overrides: Sequence[str]) -> list[tuple[str, str]]:
-    """Keys and texts. `seed=3` sets what training depends on; `seed.eval` stays."""
+    """Keys and texts. `seed=3` sets what training depends on; `seed.eval` stays. `from=…` is the stage `start`; a stage
+    is the folder of a run or, if there is no such folder, settings of an experiment."""
     pairs = []
     for key, text in map(split_setting, overrides):
-        pairs += [("seed.init", text), ("seed.data", text)] if key == "seed" else [(key, text)]
+        key = "start" + key.removeprefix("from") if key.partition(".")[0] == "from" else key
+        if key == "seed":
+            pairs += [("seed.init", text), ("seed.data", text)]
+        elif key in STAGES:
+            experiment = "=" in text and not Path(text).expanduser().is_dir()
+            pairs.append((f"{key}.{'experiment' if experiment else 'run'}", text))
+        else:
+            pairs.append((key, text))
     return pairs
 
 

@@ -204,11 +204,49 @@ class Runtime(_Strict):
     limit_minutes: Minutes | None = None
 
 
+class Origin(_Strict):
+    """The run whose weights are taken over: what its record says, and what is needed to make it again."""
+
+    run: str  # its id
+    sha256: str  # of its weights
+    config: dict[str, Any]  # its experiment, without runtime
+    cpu_minutes: float | None = None  # what its training cost
+    training_flops: float | None = None
+
+
+class Stage(_Strict):
+    """A run whose weights are taken over: its folder, or the settings of an experiment that is carried out before.
+
+    `identity` is that of its configuration; `origin` is known once the run has been found.
+    """
+
+    run: Place | None = None
+    experiment: Annotated[str, Field(min_length=1)] | None = None
+    identity: str | None = None
+    origin: Origin | None = None
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if self.run is not None and self.experiment is not None and self.origin is None:
+            raise ValueError("give a run or an experiment, not both")
+        return self
+
+    @property
+    def given(self) -> bool:
+        return self != Stage()
+
+
+#: Whose weights an experiment takes over: those of a model inside its own, and those that its own starts from.
+STAGES = ("first_stage", "start")
+
+
 class Experiment(_Strict):
     """One composed, validated configuration."""
 
     data: DataConfig
     model: ModelConfig
+    first_stage: Stage = Stage()
+    start: Stage = Stage()
     budget: Budget
     seed: Seeds
     training: Training
@@ -225,10 +263,29 @@ class Experiment(_Strict):
         return self.model.trust
 
     @property
+    def stages(self) -> dict[str, Stage]:
+        """Those that are given."""
+        return {name: stage for name in STAGES if (stage := getattr(self, name)).given}
+
+    @property
+    def origins(self) -> dict[str, Origin]:
+        """The runs whose weights are taken over."""
+        return {name: stage.origin for name, stage in self.stages.items() if stage.origin is not None}
+
+    @property
+    def vocabulary(self) -> DataConfig | None:
+        """The data whose words the model has known from its start; `None`: those of its own."""
+        if self.start.origin is None:
+            return None
+        before = validate({**self.start.origin.config, "runtime": self.runtime.model_dump()})
+        return before.vocabulary or before.data
+
+    @property
     def targets(self) -> tuple[str, ...]:
         """The import path of every class that takes part."""
         named = (self.data, self.model, *self._outliers())
-        return (*(one.target for one in named), *own_targets("modality", "metric"))
+        before = [str(of.config[group]["target"]) for of in self.origins.values() for group in ("data", "model")]
+        return tuple(dict.fromkeys((*(one.target for one in named), *before, *own_targets("modality", "metric"))))
 
     def _outliers(self) -> list[DataConfig]:
         name = self.evaluation.outliers
@@ -243,6 +300,16 @@ class Experiment(_Strict):
         """Everything, as plain containers that `from_container` takes back."""
         content = self.model_dump(mode="json")
         content["data"]["minutes"] = self.data.minutes
+        for name in STAGES:
+            if name not in self.stages:
+                del content[name]
+        return content
+
+    def to_record(self) -> dict[str, Any]:
+        """The container without the folders of stages, which are of one machine: their origins say what they were."""
+        content = self.container()
+        for name in self.origins:
+            content[name] |= {"run": None}
         return content
 
     @property
@@ -306,7 +373,7 @@ def from_container(content: Mapping[str, Any], trust: Sequence[str] = ()) -> Exp
     experiment = validate(content)
     for named in (experiment.data, experiment.model, *experiment._outliers()):
         named.consented(trust)
-    for target in own_targets("modality", "metric"):
+    for target in (*own_targets("modality", "metric"), *experiment.targets):
         consent(target, trust)
     return experiment
 
@@ -397,7 +464,13 @@ def identity(config: Mapping[str, Any]) -> str:
     """The identity of a resolved configuration, one of today or one that a record holds."""
     groups = {group: config[group] for group in ("data", "model")}
     before = {group: _before(group, str(named["name"])) for group, named in groups.items()}
-    return version_2(config, before | _BEFORE)
+    stages = {name: _identity_of(stage) for name in STAGES if any((stage := config.get(name) or {}).values())}
+    return version_2(config, before | _BEFORE, stages)
+
+
+def _identity_of(stage: Mapping[str, Any]) -> str:
+    """The identity of the experiment whose weights are taken over."""
+    return identity(stage["origin"]["config"]) if stage.get("origin") else str(stage["identity"])
 
 
 def _later(group: type[BaseModel]) -> dict[str, Any]:
@@ -461,9 +534,17 @@ def renamed(config: Mapping[str, Any], made: datetime) -> dict[str, Any]:
     """What changes in a record or a study that holds `config`, made then, under the names of today; empty: nothing."""
     old = {group: str(config[group]["name"]) for group in ("data", "model")}
     new = {group: name_today(group, name, made) for group, name in old.items()}
-    if new == old:
+    stages = {name: config[name] for name in STAGES if (config.get(name) or {}).get("origin")}
+    inner = {name: renamed(stage["origin"]["config"], made) for name, stage in stages.items()}
+    if new == old and not any(inner.values()):
         return {}
-    return {**new, "config": {**config, **{group: config[group] | {"name": name} for group, name in new.items()}}}
+    changed = {group: config[group] | {"name": name} for group, name in new.items()}
+    changed |= {
+        name: stage | {"origin": stage["origin"] | {"config": inner[name]["config"]}}
+        for name, stage in stages.items()
+        if inner[name]
+    }
+    return {**new, "config": {**config, **changed}}
 
 
 def names_of_old(group: str, name: str) -> tuple[str, ...]:

@@ -73,6 +73,20 @@ class DataModule(ABC):
         """The text of tokens `[T]`. Raises `TypeError` where the data is not text."""
         raise TypeError(f"{type(self).__name__} is not text")
 
+    @property
+    def own(self) -> DataModule:
+        """The same data in its own words."""
+        return self
+
+    def in_words_of(self, other: DataModule) -> DataModule:
+        """The same data as a model of `other` knows it, to tune that model. Raises `BadInput` where it cannot."""
+        if (self.spec.shape, self.spec.levels) == (other.spec.shape, other.spec.levels):
+            return self
+        raise BadInput(
+            f"a model of {other.describe()['name']} has {other.spec.levels} levels and shape {other.spec.shape}, "
+            f"{self.describe()['name']} has {self.spec.levels} and {self.spec.shape}: start from a model of such data"
+        )
+
     def truth(self, name: SplitName) -> dict[str, Tensor]:
         """Log-probabilities in nats `[N]` of a split's examples (text: tokens) where their source is known, else none.
 

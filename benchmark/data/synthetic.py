@@ -186,7 +186,7 @@ class SyntheticText(Characters):
         check_split(self.card.name, self.split_sha256, *(self.split(name).x for name in SPLITS))
 
     def truth(self, name: SplitName) -> dict[str, Tensor]:
-        return _truth(self.source, self.split(name).x.numpy())
+        return _truth(self.source, self.own.split(name).x.numpy())
 
     def describe(self) -> dict[str, Any]:
         return super().describe() | {"entropy": self.source.entropy()}  # nats a character

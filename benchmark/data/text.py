@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import platform
 import zipfile
 from abc import abstractmethod
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
@@ -13,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmark.data.base import SPLITS, Card, InMemory, Split, SplitName, generator
+from benchmark.data.base import SPLITS, Card, DataModule, InMemory, Split, SplitName, generator
 from benchmark.data.download import Remote, fetch
 from benchmark.spec import BadInput, Batch, DataSpec, unknown
 
@@ -33,6 +35,7 @@ class Text(InMemory):
     def __init__(self, texts: Mapping[SplitName, str], vocabulary: list[str], context: int, order: Order) -> None:
         self.order = order
         self.vocabulary = vocabulary
+        self._own = self
         splits = {name: self._split(text) for name, text in texts.items()}
         spec = DataSpec((context,), len(vocabulary), "sequence", contiguous=order == "contiguous")
         super().__init__(spec, splits)
@@ -50,6 +53,33 @@ class Text(InMemory):
         if context < 1 or (shortest is not None and context > shortest):
             allowed = "1 or more" if shortest is None else f"1 to {shortest}, the tokens of its shortest split"
             raise BadInput(f"context={context} does not fit {cls.card.name}: give {allowed}")
+
+    @property
+    def own(self) -> Text:
+        return self._own
+
+    def in_words_of(self, other: DataModule) -> DataModule:
+        """The same text under the vocabulary of another. Fingerprints stay: they are of the text."""
+        if not isinstance(other, Text):
+            return super().in_words_of(other)
+        if self.vocabulary == other.vocabulary:
+            return self
+        missing = sorted(set(self.vocabulary) - set(other.vocabulary))
+        if missing:
+            few = ", ".join(map(repr, missing[:5])) + (", …" if len(missing) > 5 else "")
+            raise BadInput(
+                f"{other.card.name} has no {few}, which {self.card.name} has: start from a model of a text with these"
+            )
+        place = {word: index for index, word in enumerate(other.vocabulary)}
+        table = torch.tensor([place[word] for word in self.vocabulary])  # [V]
+        table = table.to(torch.uint8) if len(place) <= 256 else table
+        splits = {name: replace(self.split(name), x=table[self.split(name).x.long()]) for name in SPLITS}
+        fingerprints = self._fingerprints
+        said = copy.copy(self)
+        said.vocabulary, said._splits, said._fingerprints = other.vocabulary, splits, fingerprints
+        said.spec = replace(self.spec, levels=other.spec.levels)
+        said._windows = splits["train"].x.unfold(0, self.spec.shape[0], 1)
+        return said
 
     def _split(self, text: str) -> Split:
         tokens = self.encode(text)
@@ -192,13 +222,12 @@ class WikiText2(Text):
                 for name, file in zip(SPLITS, ("train", "valid", "test"), strict=True)
             }
         vocabulary = sorted(set(words(texts["train"])))
-        self._index = {word: i for i, word in enumerate(vocabulary)}
         super().__init__(texts, vocabulary, context, order)
 
     def encode(self, text: str) -> Tensor:
         """A word that the training split does not have becomes `<unk>`; runs of spaces are one separator."""
-        unknown = self._index["<unk>"]
-        return torch.tensor([self._index.get(word, unknown) for word in words(text)])
+        index = {word: i for i, word in enumerate(self.vocabulary)}
+        return torch.tensor([index.get(word, index["<unk>"]) for word in words(text)])
 
     def decode(self, tokens: Tensor) -> str:
         """Laid out as the official files are: a space before every word and before every end of line."""

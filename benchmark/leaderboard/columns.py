@@ -11,7 +11,7 @@ from typing import Any
 from benchmark import facts
 from benchmark.facts import COSTS, DERIVED, Fact, ModalityFact
 from benchmark.leaderboard.statistics import Interval, log_interval, student_interval
-from benchmark.record import Record
+from benchmark.record import Record, origins
 from benchmark.spec import Score
 
 MARKS = {"exact": "", "bound": "≤ ", "approximate": "≈ "}
@@ -80,13 +80,14 @@ def _bound_in_bits(record: Record) -> Score | None:
 
 
 def _training_flops(record: Record) -> Score | None:
-    """Forward and backward passes over all examples that training saw."""
+    """Forward and backward passes over all examples that training saw, those of its stages included."""
     each, examples = record.scores.get("flops_per_example"), examples_seen(record)
     if each is None or each.value is None:
         return each
     if examples is None:
         return None
-    return replace(each, unit=DERIVED["training_flops"].unit, value=each.value * examples)
+    before = sum(origin.get("training_flops") or 0.0 for origin in origins(record).values())
+    return replace(each, unit=DERIVED["training_flops"].unit, value=each.value * examples + before)
 
 
 def _evaluations_per_sample(record: Record) -> Score | None:

@@ -31,12 +31,13 @@ class Texts(Modality):
         return file
 
     def references(self, session: Session) -> Mapping[str, Given]:
-        split, train, levels = session.split, session.train, session.spec.levels
+        name, data = session.protocol.split, session.data.own
+        split, train, levels = data.split(name), data.split("train"), data.spec.levels
         known = {fn.__name__: fn(train.x, split.x, levels) for fn in (uniform, unigram, bigram)}
-        protocol = {"split": session.protocol.split, "context": "own"}
+        protocol = {"split": name, "context": "own"}
         return {
             name: {TokenLogProb: Found(TokenLogProbs(nats, split.characters, split.bytes), protocol)}
-            for name, nats in (known | session.data.truth(session.protocol.split)).items()
+            for name, nats in (known | data.truth(name)).items()
         }
 
 
