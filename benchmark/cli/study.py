@@ -14,7 +14,8 @@ from benchmark.cli.border import Stopped
 from benchmark.spec import BadInput
 
 if TYPE_CHECKING:
-    from benchmark.sweep.search import Plan, Summary
+    from benchmark.sweep.plan import Plan
+    from benchmark.sweep.search import Summary
 
 
 @click.command()
