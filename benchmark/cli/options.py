@@ -46,7 +46,11 @@ def trust(verb: Verb) -> Verb:
 
 
 def trusting(packages: Sequence[str]) -> str:
-    """The options that a command which resumes a run has to repeat."""
+    """The options that a command which resumes a run has to repeat.
+
+    >>> trusting(["mine", "yours"])
+    ' --trust mine --trust yours'
+    """
     return "".join(f" --trust {package}" for package in packages)
 
 
