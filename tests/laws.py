@@ -319,6 +319,7 @@ def excess(elbo: Tensor) -> tuple[float, float]:
 
     exp of a mean is too large by about sd²/2K (relative).
     """
+    elbo = elbo.detach()
     q, variance = elbo.mean(0).exp(), elbo.var(0) / len(elbo)  # [N], the variance that of the mean
     return float((q * (variance / 2).expm1()).sum()), SIGMAS * float((q**2 * variance).sum().sqrt())
 

@@ -7,12 +7,14 @@ import re
 import shutil
 import subprocess
 import tomllib
+import warnings
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from locked import differences
 
 import benchmark
 
@@ -109,3 +111,15 @@ def test_the_hook_of_last_lines_convicts(hooks: dict[str, dict[str, Any]]) -> No
 
 def test_the_package_says_that_it_is_typed() -> None:
     assert (files("benchmark") / "py.typed").is_file()
+
+
+def test_warnings_are_errors_under_the_lock(locked: bool) -> None:
+    with pytest.raises(UserWarning, match="planted") if locked else pytest.warns(UserWarning, match="planted"):
+        warnings.warn("planted", UserWarning, stacklevel=1)
+
+
+def test_a_version_that_is_not_locked_is_named() -> None:
+    hashes = " \\\n    --hash=sha256:0\n"
+    lock = f"a==1.0{hashes}b==2.0 ; python_version < '3.12'{hashes}b==2.1 ; python_version >= '3.12'{hashes}"
+    assert differences(lock, {"a": "1.0", "b": "2.1", "other": "3"}) == []
+    assert differences(lock, {"a": "1.1", "b": "2.2"}) == ["a 1.1 is not 1.0", "b 2.2 is not 2.0 or 2.1"]
