@@ -562,7 +562,7 @@ def test_killed_trials_and_killed_sweeps_lose_nothing(tmp_path: Path) -> None:
     second.send_signal(signal.SIGINT)
     _, said = second.communicate(timeout=300)
     assert second.returncode == 130
-    assert "the same command goes on" in said
+    assert "repeat the command to resume" in said
     assert "Traceback" not in said
     done = subprocess.run(command(*settings), capture_output=True, text=True, cwd=tmp_path, env=ENVIRONMENT)
     assert done.returncode == 0, done.stderr
