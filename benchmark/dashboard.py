@@ -136,7 +136,7 @@ def _workspace(view: View, sections: Sequence[Section], data: str | None, entity
         project=project,
         name=name,
         sections=[_section(one) for one in sections],
-        runset_settings=ws.RunsetSettings(filters=filters, groupby=[expr.Config(key) for key in view.group]),
+        runset_settings=ws.RunsetSettings(filters=expr.And(*filters), groupby=[expr.Config(key) for key in view.group]),
     )
     digest = hashlib.sha256(name.encode()).hexdigest()[:11]
     workspace._internal_name = f"nw-{digest}-v"  # W&B's key: saving it again replaces the view

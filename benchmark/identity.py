@@ -42,6 +42,14 @@ def version_2(config: Mapping[str, Any], before: Before, stages: Mapping[str, st
     """The identity of a stored or composed configuration.
 
     `before` says what its missing options count as, `stages` holds the identity of each whose weights it takes over.
+    Nominal minutes and where our own classes are do not count, and 8.0 is 8:
+
+    >>> digits = {"target": "benchmark.data.images.Digits", "minutes": {"quick": 1}}
+    >>> rest = {"budget": {"examples": 100}, "training": {}, "evaluation": {}}
+    >>> one = {"data": digits, "model": {"target": "mine.Model", "latent": 8.0}, **rest}
+    >>> moved = {"data": {"target": "benchmark.data.Digits"}, "model": {"target": "mine.Model", "latent": 8}, **rest}
+    >>> version_2(one, before={}) == version_2(moved, before={})
+    True
     """
     content: dict[str, Any] = {group: dict(config[group]) for group in _GROUPS}
     content["budget"] = {"examples": content["budget"]["examples"]}

@@ -50,7 +50,11 @@ def traces(run: Path) -> dict[str, bytes]:
 
 
 def thin(curves: Mapping[str, Curve], points: int = POINTS) -> dict[str, Curve]:
-    """Curves of at most `points` points: neighbours are averaged, at the mean of where they stood."""
+    """Curves of at most `points` points: neighbours are averaged, at the mean of where they stood.
+
+    >>> thin({"loss": ((0, 4.0), (10, 2.0), (20, 1.0), (30, 1.0))}, points=2)
+    {'loss': ((5, 3.0), (25, 1.0))}
+    """
     thinned = {}
     for name, curve in curves.items():
         size = math.ceil(len(curve) / points)

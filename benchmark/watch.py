@@ -64,7 +64,11 @@ def spikes(loss: Sequence[float]) -> int:
 
 
 def tail(norms: Sequence[float]) -> float:
-    """99th percentile over median of the finite norms; `nan` where there are none or the median is zero."""
+    """99th percentile over median of the finite norms; `nan` where there are none or the median is zero.
+
+    >>> tail([1.0, 1.0, 1.0, 1.0, math.inf])
+    1.0
+    """
     finite = np.asarray([norm for norm in norms if math.isfinite(norm)], dtype=float)
     if not len(finite) or not np.median(finite):
         return math.nan

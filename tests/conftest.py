@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from locked import unlocked
 
 from benchmark.data import download
 from benchmark.data.base import DataModule
@@ -20,6 +21,18 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
 
 _loops: list[float] = []  # seconds
+_unlocked: list[str] = unlocked((REPOSITORY / "requirements.lock").read_text(encoding="utf-8"))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Warnings are errors under the lock, but for those that pyproject.toml excepts; with other versions, shown."""
+    if not _unlocked:
+        config.getini("filterwarnings").insert(0, "error")  # later ones win
+
+
+@pytest.fixture(scope="session")
+def locked() -> bool:
+    return not _unlocked
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -29,6 +42,8 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
+    if _unlocked:
+        terminalreporter.write_line(f"warnings are shown, but are no errors: {', '.join(_unlocked)}")
     for seconds in _loops:
         terminalreporter.write_line(f"on a machine that does ten million additions in a Python loop in {seconds:.2f} s")
 

@@ -301,7 +301,7 @@ def _draws(bound: Callable[[Tensor], Tensor], x: Tensor, draws: int) -> Tensor:
     """16 at a time, in one batch."""
     values = []
     for chunk in x.repeat(draws, *[1] * (x.ndim - 1)).split(16 * len(x)):
-        values.append(bound(chunk))
+        values.append(bound(chunk).detach())  # a bound may compute gradients for itself
         assert values[-1].shape == (len(chunk),), f"a bound has shape {tuple(values[-1].shape)}, not ({len(chunk)},)"
     return torch.cat(values).view(draws, len(x)).double()
 

@@ -571,7 +571,8 @@ def test_a_record_names_no_commit_of_a_repository_that_surrounds_the_package(aro
     record.git_state.cache_clear()
     assert record.git_state() is None
     record.code_hash.cache_clear()
-    (around / "benchmark" / "configs" / "model" / "vae.yaml").open("a").write("# changed\n")
+    with (around / "benchmark" / "configs" / "model" / "vae.yaml").open("a") as file:
+        file.write("# changed\n")
     assert record.code_hash() != installed
 
 

@@ -15,7 +15,8 @@ from benchmark.record import Record, write_record
 from benchmark.spec import BadInput, Score
 from benchmark.sweep import search, studies
 from benchmark.sweep.command import plan_of
-from benchmark.sweep.search import Plan, Summary
+from benchmark.sweep.plan import Plan
+from benchmark.sweep.search import Summary
 from benchmark.sweep.studies import as_lines, collect, publish_study, read_study
 
 COMMITTED = sorted((Path(__file__).parent.parent / "leaderboards" / "studies").glob("*/*.jsonl"))

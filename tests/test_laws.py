@@ -16,8 +16,6 @@ from laws import LAWS, Law, Subject
 
 from benchmark.spec import CAPABILITIES, DataSpec
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec")  # Lightning, of torch
-
 CONFIGS = Path(__file__).resolve().parent.parent / "configs" / "model"
 
 

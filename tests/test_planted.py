@@ -42,8 +42,6 @@ from benchmark.models.transformer.gpt import GPT
 from benchmark.models.vae.vae import VAE, DiscretisedLogistics
 from benchmark.spec import DataSpec, Evidence, Features, SampleFeatures
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec")
-
 Plant = Callable[[pytest.MonkeyPatch], None]
 Check = Callable[[], None]
 PAIR = DataSpec((1, 1, 2), 3, "grid")

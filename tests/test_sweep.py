@@ -25,10 +25,13 @@ from benchmark.launch import Display
 from benchmark.record import Record, read_record, read_records, write_record
 from benchmark.server import Task
 from benchmark.spec import BadInput, Score
-from benchmark.sweep import search, space
+from benchmark.sweep import queue, search, space
 from benchmark.sweep.command import confirming, plan_of
 from benchmark.sweep.confirmation import confirmation
-from benchmark.sweep.search import Plan, Summary, open_journal, open_storage
+from benchmark.sweep.plan import SAMPLERS, Plan
+from benchmark.sweep.proposals import make_sampler
+from benchmark.sweep.search import Summary
+from benchmark.sweep.storage import open_journal, open_storage
 from benchmark.sweep.studies import collect, publish_study, read_study
 
 TINY = ["budget.examples=64", "budget.minutes=5", "training.validations=2"]
@@ -226,7 +229,7 @@ def study_of(plan: Plan) -> optuna.Study:
     return optuna.load_study(study_name=plan.title, storage=open_storage(str(plan.folder.parent / "journal.log")))
 
 
-@pytest.mark.parametrize("sampler", search.SAMPLERS)
+@pytest.mark.parametrize("sampler", SAMPLERS)
 def test_a_sweep_carries_out_every_trial_once(sampler: str, tmp_path: Path, fake: type[Fake]) -> None:
     one = plan(tmp_path, trials=6, sampler=sampler, pruner="none")
     summary = run(one, workers=2)
@@ -336,7 +339,7 @@ def test_a_trial_whose_sweep_died_is_taken_up_again(tmp_path: Path, fake: type[F
     one = plan(tmp_path, trials=5)
     run(plan(tmp_path, trials=0))
     study = study_of(one)
-    study.sampler = search.make_sampler("qmc", 0)
+    study.sampler = make_sampler("qmc", 0)
     study.ask()  # number 1 died before it had parameters
     running = study.ask(one.design.distributions)  # number 2
     ended = study.ask(one.design.distributions)  # number 3
@@ -374,15 +377,15 @@ def test_a_trial_that_somebody_else_carries_out_is_left_alone(
     study = study_of(one)
     other = study.ask(one.design.distributions)
     other.set_user_attr("beat", time.time())
-    monkeypatch.setattr(search, "POLL", 0.01)
-    reclaim = search._Sweep._reclaim
+    monkeypatch.setattr(queue, "POLL", 0.01)
+    reclaim = queue.Queue._reclaim
 
-    def reclaim_and_finish(self: search._Sweep) -> None:
+    def reclaim_and_finish(self: queue.Queue) -> None:
         reclaim(self)
         if len(fake.carried) == 2 and study.trials[other.number].value is None:
             study.tell(other, 3.0)
 
-    monkeypatch.setattr(search._Sweep, "_reclaim", reclaim_and_finish)
+    monkeypatch.setattr(queue.Queue, "_reclaim", reclaim_and_finish)
     assert run(one).counts["complete"] == 3
     assert other.number not in {int(name.rpartition("-")[2]) for name, _ in fake.carried}
 
@@ -559,7 +562,7 @@ def test_killed_trials_and_killed_sweeps_lose_nothing(tmp_path: Path) -> None:
     second.send_signal(signal.SIGINT)
     _, said = second.communicate(timeout=300)
     assert second.returncode == 130
-    assert "the same command goes on" in said
+    assert "repeat the command to resume" in said
     assert "Traceback" not in said
     done = subprocess.run(command(*settings), capture_output=True, text=True, cwd=tmp_path, env=ENVIRONMENT)
     assert done.returncode == 0, done.stderr

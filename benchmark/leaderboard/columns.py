@@ -190,12 +190,21 @@ def single(score: Score | None, digits: int) -> str:
 
 
 def number(value: float, digits: int) -> str:
+    """A number with so many decimals, thousands apart, and no minus before zero.
+
+    >>> number(1234.5678, 2), number(-0.001, 2)
+    ('1,234.57', '0.00')
+    """
     text = f"{value:,.{digits}f}"
     return text.removeprefix("-") if float(text.replace(",", "")) == 0 else text
 
 
 def digits_that_show(error: float | None, least: int) -> int:
-    """Decimals at which a positive error does not round to zero, at least `least`."""
+    """Decimals at which a positive error does not round to zero, at least `least`.
+
+    >>> digits_that_show(0.0004, least=2)
+    4
+    """
     if error is None or error < 1e-9:  # rounding noise
         return least
     return max(least, math.ceil(-math.log10(error)))
@@ -206,7 +215,11 @@ def error_text(stderr: float | None, digits: int) -> str:
 
 
 def quantity(value: float) -> str:
-    """Three significant digits: `259k`, `12.3`, `0.095`."""
+    """Three significant digits.
+
+    >>> quantity(258_900), quantity(12.345), quantity(0.095)
+    ('259k', '12.3', '0.095')
+    """
     value = float(f"{value:.3g}")
     for size, suffix in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:

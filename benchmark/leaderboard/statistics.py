@@ -18,7 +18,14 @@ class Interval:
 
 
 def student_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
-    """Mean and Student-t interval of the mean, mean ± t(n-1) sd/√n, of one value a seed."""
+    """Mean and Student-t interval of the mean, mean ± t(n-1) sd/√n, of one value a seed.
+
+    >>> found = student_interval([1.0, 2.0, 3.0])
+    >>> print(f"{found.centre:.2f} [{found.low:.2f}, {found.high:.2f}]")
+    2.00 [-0.48, 4.48]
+    >>> student_interval([1.0])
+    Interval(centre=1.0, low=None, high=None, n=1)
+    """
     from scipy.special import stdtrit  # quantile of Student's t; late, so that the command line starts quickly
 
     n = len(values)
@@ -59,7 +66,11 @@ def log_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
 
 
 def share_interval(k: int, n: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share of which `k` of `n` draws were (Wilson 1927, "Probable Inference")."""
+    """Wilson's 95 % interval of a share of which `k` of `n` draws were (Wilson 1927, "Probable Inference").
+
+    >>> "{:.3f} {:.3f}".format(*share_interval(0, 10))
+    '0.000 0.278'
+    """
     z, share = 1.96, k / n
     centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
@@ -82,6 +93,9 @@ def rank_ranges(intervals: Sequence[tuple[float, float]]) -> list[tuple[int, int
 
     Only intervals that do not overlap are told apart: ahead of one are those that end below it, behind it those that
     start above it. Overlap does not pass on: A may share a place with B, and B with C, while A and C share none.
+
+    >>> rank_ranges([(1.0, 2.0), (1.5, 3.5), (3.0, 4.0)])
+    [(1, 2), (1, 3), (2, 3)]
     """
     return [
         (1 + sum(other[1] < low for other in intervals), len(intervals) - sum(other[0] > high for other in intervals))
@@ -93,6 +107,9 @@ def improvement(ours: Sequence[float], theirs: Sequence[float]) -> float:
     """The probability that one of `ours` is lower than one of `theirs`; ties count half (Agarwal and others 2021).
 
     The Mann-Whitney statistic over the number of pairs.
+
+    >>> improvement([1.0, 2.0], [2.0, 3.0])
+    0.875
     """
     pairs = [(x, y) for x in ours for y in theirs]
     if not pairs:
@@ -101,7 +118,11 @@ def improvement(ours: Sequence[float], theirs: Sequence[float]) -> float:
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Those of (cost, quality) that no other is better than in both, by rising cost; lower is better."""
+    """Those of (cost, quality) that no other is better than in both, by rising cost; lower is better.
+
+    >>> pareto_front([(3.0, 1.0), (1.0, 2.0), (2.0, 2.5)])
+    [(1.0, 2.0), (3.0, 1.0)]
+    """
     front: list[tuple[float, float]] = []
     for cost, quality in sorted(points):
         if not front or quality < front[-1][1]:

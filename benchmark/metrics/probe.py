@@ -69,6 +69,11 @@ class Metric(Generic[E]):
     def __call__(self, evidence: E) -> Estimate:
         return self.compute(evidence)
 
+    @property
+    def needs(self) -> list[str]:
+        """The promises any one of which gives it evidence; none: samples do."""
+        return list(dict.fromkeys(promise.__name__ for probe in self.probes for promise in probe.promises))
+
 
 def metric(
     *probes: type[Probe[E]], protocol: Mapping[str, Any] = _NOTHING

@@ -22,7 +22,7 @@ def metrics_page(needs: Mapping[str, Sequence[str]]) -> str:
         entry = {"name": fact.name, "facts": _facts(fact, needs.get(fact.name, ())), "lines": _lines(fact)}
         sections.setdefault(fact.section, []).append(entry)
     template = files("benchmark.report").joinpath("templates/metrics.md").read_text(encoding="utf-8")
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)  # noqa: S701
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)
     page = environment.from_string(template).render(
         modalities=list(facts.modalities().values()),
         sections=[{"title": title, "metrics": metrics} for title, metrics in sections.items()],

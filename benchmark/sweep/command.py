@@ -11,7 +11,7 @@ from benchmark.launch import default_jobs
 from benchmark.spec import BadInput, unknown
 from benchmark.sweep import space
 from benchmark.sweep.confirmation import best_trial
-from benchmark.sweep.search import Plan
+from benchmark.sweep.plan import Plan
 from benchmark.sweep.space import Space
 from benchmark.sweep.studies import collect, read_study
 

@@ -1,0 +1,188 @@
+"""From records to pages: boards, comparisons and the site."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from benchmark.cli import options
+from benchmark.cli.border import skipped
+from benchmark.spec import BadInput
+
+if TYPE_CHECKING:
+    from benchmark.leaderboard.rows import Current
+    from benchmark.record import Record
+    from benchmark.sweep.studies import Study
+
+
+@click.command()
+@options.folders
+@options.to("leaderboards")
+def leaderboard(folders: tuple[Path, ...], target: Path) -> None:
+    """Render the boards from the committed records, and from your own beside them."""
+    from benchmark.catalogue import catalogue
+    from benchmark.leaderboard.board import boards
+    from benchmark.leaderboard.choosing import advice, choosing_page
+    from benchmark.record import write_atomic
+    from benchmark.sweep.studies import read_studies
+
+    problems: list[str] = []
+    found, current, published = _boards(folders, target, problems)
+    studies = read_studies(folders[0].parent / "studies", problems)
+    pages = boards(found, current, published, target)
+    pages["choosing.md"] = choosing_page(advice(found, catalogue()["models"], current, list(studies.values())))
+    for name, page in pages.items():
+        click.echo(write_atomic(target / name, page))
+    for file in _study_pages(studies, found, current, target):
+        click.echo(file)
+    sys.exit(skipped(problems))
+
+
+@click.command("compare")
+@click.argument("a")
+@click.argument("b")
+@click.option("--data", help="Dataset, where A and B are models on its board.")
+@click.option("--budget", default="standard", show_default=True)
+@click.option("--metric", help="Default: the likelihood, or the first score of samples where one has none.")
+@options.records()
+def compare_(a: str, b: str, data: str | None, budget: str, metric: str | None, records: Path) -> None:
+    """Compare A with B, models or runs: the difference paired by example and by seed, and who wins how often.
+
+    Exit code 4: they do not stand under one protocol.
+    """
+    from benchmark.console import console
+    from benchmark.leaderboard.compare import NotComparable, compare, comparison_table, side
+
+    problems: list[str] = []
+    found, current = _published([records], problems)
+    try:
+        one, two = (side(name, found, current, data, budget) for name in (a, b))
+        result = compare(one, two, metric, problems)
+    except NotComparable as reason:
+        click.echo(f"not comparable: {reason}", err=True)
+        sys.exit(4)
+    console().print(comparison_table(result))
+    sys.exit(skipped(problems))
+
+
+@click.command()
+@options.folders
+@options.to("leaderboards/site")
+def site(folders: tuple[Path, ...], target: Path) -> None:
+    """Render the committed records, and your own beside them, as a static site."""
+    from benchmark.catalogue import catalogue
+    from benchmark.leaderboard.published import read_published
+    from benchmark.leaderboard.site.folder import may_replace, write_site
+    from benchmark.leaderboard.site.pages import site
+    from benchmark.report.parts import as_html
+    from benchmark.report.report import report
+    from benchmark.sweep.studies import read_studies
+
+    may_replace(target)  # before the work
+    problems: list[str] = []
+    found, current, published = _boards(folders, target.parent, problems)
+    studies = list(read_studies(folders[0].parent / "studies", problems).values())
+    figures = read_published(published) if published else ()
+    page = report("Reproducibility of all records on the boards", found, {}, figures, problems=problems)
+    beside = {"reproducibility": as_html(page, home="index.html")}
+    content = site(found, catalogue()["models"], current, published, target, studies, beside, problems)
+    click.echo(write_site(content, target))
+    sys.exit(skipped(problems))
+
+
+@click.command()
+@options.records()
+@options.trust
+def recount(records: Path, trust: tuple[str, ...]) -> None:
+    """Count the FLOPs of records anew that were counted otherwise than today, into recounted.json beside their folder.
+
+    Boards then show these. Exit code 1: some could not be counted.
+    """
+    from benchmark.facts import COSTS
+    from benchmark.leaderboard.recounted import Recounted, as_json, outdated, read_recounted
+    from benchmark.record import read_records, write_atomic
+
+    problems: list[str] = []
+    version, target = COSTS["flops_per_example"].version, records.parent / "recounted.json"
+    recounted = read_recounted(target)
+    wanted = outdated(read_records(records, problems).values(), recounted, version)
+    for name, record in wanted.items():
+        from benchmark.again import count_again
+
+        try:
+            score = count_again(record, trust)
+        except BadInput as error:
+            problems.append(f"{record.model} on {record.data}: {error}")
+            continue
+        if score.value is None:
+            problems.append(f"{record.model} on {record.data}: {score.absent.reason if score.absent else 'no FLOPs'}")
+            continue
+        recounted[name] = Recounted(flops_per_example=score.value, version=version)
+        click.echo(f"{record.model} on {record.data}: {score.value:,.0f} FLOPs an example")
+    click.echo(write_atomic(target, as_json(recounted)) if wanted else f"every count below {records} is of today")
+    sys.exit(skipped(problems))
+
+
+def _boards(
+    folders: Sequence[Path], home: Path, problems: list[str]
+) -> tuple[dict[Path, Record], Current, Path | None]:
+    """What boards in `home` are made of: records, the configurations that count, and the file of published figures."""
+    found, current = _published(folders, problems)
+    if not found and problems:
+        raise BadInput(problems[0])
+    if not found:
+        searched = ", ".join(map(str, folders))
+        raise BadInput(f"no records below {searched}: publish a run first, or name another folder with --records")
+    return found, current, figures_in(home, folders[0].parent)
+
+
+def figures_in(*folders: Path) -> Path | None:
+    """The file of published figures: the user's own among the configurations, else the first in `folders`."""
+    from benchmark.config import find
+
+    places = (folder / "published.yaml" for folder in folders)
+    return find("published.yaml") or next((file for file in places if file.is_file()), None)
+
+
+def _published(folders: Sequence[Path], problems: list[str]) -> tuple[dict[Path, Record], Current]:
+    """The records in the first folder and in one's own, the others, and which configurations count: the tuned ones of
+    today, all of one's own. Costs are counted as they are today; what cannot be read is named in `problems`."""
+    from benchmark.config import tuned_identity
+    from benchmark.leaderboard.recounted import read_recounted, recount
+    from benchmark.record import read_records
+
+    folder, *own = folders
+
+    def setting(record: Record) -> tuple[str, str, str]:
+        return record.data, record.model, record.budget
+
+    found = read_records(folder, problems)
+    settings = {setting(record) for record in found.values()}
+    current = {one: {tuned} for one in settings if (tuned := tuned_identity(*one)) is not None}
+    for path, record in ((path, record) for place in own for path, record in read_records(place, problems).items()):
+        current.setdefault(setting(record), set()).add(record.identity)
+        found[path] = record
+    return recount(found, read_recounted(folder.parent / "recounted.json")), current
+
+
+def _study_pages(
+    studies: Mapping[Path, Study], records: Mapping[Path, Record], current: Current, target: Path
+) -> list[Path]:
+    """Write what the committed studies say: two pages, and their pictures."""
+    from benchmark.leaderboard.rows import select
+    from benchmark.leaderboard.sensitivity import sensitivity_page, starts_of
+    from benchmark.leaderboard.stability import stability_page
+    from benchmark.record import write_atomic
+
+    rows, _ = select(records, current)
+    starts = starts_of(records)
+    found = {"sensitivity.md": sensitivity_page(studies, starts), "stability.md": stability_page(studies, rows, starts)}
+    written = []
+    for name, (page, pictures) in found.items():
+        written += [write_atomic(target / name, page)] if page else []
+        written += [write_atomic(target / "pictures" / file, svg.decode()) for file, svg in pictures.items()]
+    return written
