@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from benchmark.models.base import GenerativeModel, adamw
+from benchmark.nn.layers import Fourier, Positions, time_network, zeroed
 from benchmark.spec import (
     BadInput,
     Batch,
@@ -55,9 +56,10 @@ class VDM(GenerativeModel, LikelihoodBound, Watched):
         weight_decay: NonNegative = 0.01,
     ) -> None:
         super().__init__(spec)
-        _, height, side = spec.shape
-        if height % patch or side % patch:
-            raise BadInput(f"vdm: patch={patch} does not divide {height}x{side} images: use a divisor of both sides")
+        sides = spec.shape[1:]
+        if any(side % patch for side in sides):
+            size = "x".join(map(str, sides))
+            raise BadInput(f"vdm: patch={patch} does not divide {size} images: use a divisor of both sides")
         self.steps, self.learning_rate, self.weight_decay = steps, learning_rate, weight_decay
         levels = (2 * torch.arange(spec.levels) + 1) / spec.levels - 1  # [L], centres of L bins on [-1, 1]
         self.register_buffer("values", levels, persistent=False)
@@ -186,38 +188,28 @@ class Schedule(nn.Module):
 class Network(nn.Module):
     """z_t [B, C, H, W] and γ [B] to logits [B, C, H, W, L], at one size throughout; zero at first."""
 
-    frequencies: Tensor
-    times: Tensor
     blocks: Sequence[Block]
 
     def __init__(self, spec: DataSpec, width: int, depth: int, patch: int, fourier: int, dropout: float) -> None:
         super().__init__()
-        channels, height, side = spec.shape
+        channels, *sides = spec.shape
         self.patch, self.outputs = patch, (patch, patch, channels, spec.levels)
+        self.positions = Positions(width, *(side // patch for side in sides))
         highest = round(math.log2(spec.levels))  # its period is about the distance of two levels
-        self.register_buffer("frequencies", math.pi * 2.0 ** (highest - torch.arange(fourier)), persistent=False)
-        self.register_buffer("times", torch.logspace(-4, 2, 16, base=2), persistent=False)
-        self.time = nn.Sequential(nn.Linear(32, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
+        self.waves = Fourier(math.pi * 2.0 ** (highest - torch.arange(fourier)))
+        self.time = time_network(torch.logspace(-4, 2, 16, base=2), width)
         self.enter = nn.Conv2d(channels * (1 + 2 * fourier) * patch**2, width, 3, padding=1)
-        self.position = nn.Parameter(torch.zeros(width, height // patch, side // patch))
         self.blocks = nn.ModuleList(Block(width, dropout) for _ in range(depth))  # type: ignore[assignment]
         self.attention = Attention(width)
-        self.leave = nn.Sequential(
-            nn.GroupNorm(1, width),
-            nn.SiLU(),
-            nn.Conv2d(width, math.prod(self.outputs), 3, padding=1),
-        )
-        for parameter in self.leave[-1].parameters():
-            nn.init.zeros_(parameter)
+        last = zeroed(nn.Conv2d(width, math.prod(self.outputs), 3, padding=1))
+        self.leave = nn.Sequential(nn.GroupNorm(1, width), nn.SiLU(), last)
         self.to(memory_format=torch.channels_last)
 
     def forward(self, z: Tensor, gamma: Tensor) -> Tensor:
-        angles = gamma[:, None] * self.times  # [B, 16]
-        time = self.time(torch.cat([angles.sin(), angles.cos()], 1))  # [B, P]
-        waves = z.unsqueeze(1) * self.frequencies.view(-1, 1, 1, 1)  # [B, F, C, H, W], appendix C
-        features = torch.cat([z, waves.sin().flatten(1, 2), waves.cos().flatten(1, 2)], 1)
+        time = self.time(gamma)  # [B, P]
+        features = torch.cat([z, self.waves(z).flatten(1, 2)], 1)  # appendix C
         h = F.pixel_unshuffle(features, self.patch).contiguous(memory_format=torch.channels_last)
-        h = self.enter(h) + self.position
+        h = self.positions(self.enter(h))
         for i, block in enumerate(self.blocks):
             if i == len(self.blocks) // 2:
                 h = self.attention(h)
