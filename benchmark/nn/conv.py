@@ -118,6 +118,7 @@ class UNet(nn.Module):
         blocks: int,  # at each scale, on either side
         scales: int,
         patch: int,  # pixels on a side of what the network sees as one place
+        positions: bool,  # whether it knows where in the image it is
         dropout: float,
         frequencies: Tensor,  # [F], at which the time is seen
     ) -> None:
@@ -125,7 +126,7 @@ class UNet(nn.Module):
         inputs, height, width = shape
         context = 4 * channels
         sizes = [channels * 2**i for i in range(scales)]
-        self.positions = Positions(channels, height // patch, width // patch)
+        self.positions = Positions(channels, height // patch, width // patch) if positions else nn.Identity()
         self.fold, self.unfold = nn.PixelUnshuffle(patch), nn.PixelShuffle(patch)
         self.stem = nn.Conv2d(inputs * patch**2, channels, 3, padding=1)
         self.time = time_network(frequencies, context)

@@ -3,11 +3,11 @@
 Paper: Lipman, Chen, Ben-Hamu, Nickel and Le, "Flow Matching for Generative Modeling", ICLR 2023, arXiv:2210.02747
 
 Differences: the lines end at the data (σ_min = 0), as in Liu, Gong and Liu, "Flow Straight and Fast: Learning to
-Generate and Transfer Data with Rectified Flow", ICLR 2023, arXiv:2209.03003; times are drawn logit-normal, as in Esser
-and others, "Scaling Rectified Flow Transformers for High-Resolution Image Synthesis", ICML 2024, arXiv:2403.03206. The
-network may predict a distribution over the levels of each pixel in place of the velocity, which is then that of the
-mean (Eijkelboom and others, "Variational Flow Matching for Graph Generation", NeurIPS 2024, arXiv:2406.04843), and to
-which the likelihood of the noisy pixel itself is added in closed form.
+Generate and Transfer Data with Rectified Flow", ICLR 2023, arXiv:2209.03003; with `times: logit_normal` they are drawn
+as in Esser and others, "Scaling Rectified Flow Transformers for High-Resolution Image Synthesis", ICML 2024,
+arXiv:2403.03206. With `output: levels` the network predicts a distribution over the levels of each pixel in place of
+the velocity, which is then that of the mean (Eijkelboom and others, "Variational Flow Matching for Graph Generation",
+NeurIPS 2024, arXiv:2406.04843), and to which the likelihood of the noisy pixel itself is added in closed form.
 
 The flow is integrated up to a time T just before the data. There a normalised distribution over levels reads the image,
 so that noise of the path itself dequantises the data, and the likelihood is a bound; solving the flow makes it
@@ -63,9 +63,11 @@ class FlowMatching(GenerativeModel, SolvesLikelihood, Interpolates):
         blocks: Size = 1,  # residual blocks at each scale on either side
         scales: Size = 1,  # 1: full size only; 2: a U-Net that also works at half the sides; and so on
         patch: Size = 1,  # pixels on a side of what the network sees as one place
+        positions: bool = True,  # the network knows where in the image it is
         dropout: Share = 0.1,
         noise: Positive = 0.5,  # left at time T, in distances between levels
-        time_mean: float = 0.0,  # of the logit of training times
+        times: Literal["logit_normal", "uniform"] = "logit_normal",  # of training; uniform: as in the paper
+        time_mean: float = 0.0,  # of the logit of logit-normal times
         time_spread: NonNegative = 1.0,
         steps: Steps = 20,  # of the sampler, two evaluations each
         likelihood_steps: Steps = 7,  # at so many times the divergence is evaluated
@@ -83,13 +85,13 @@ class FlowMatching(GenerativeModel, SolvesLikelihood, Interpolates):
             )
         self.read_evaluations = int(output == "levels")
         self.output, self.steps, self.likelihood_steps, self.probes = output, steps, likelihood_steps, probes
-        self.time_mean, self.time_spread = time_mean, time_spread
+        self.times, self.time_mean, self.time_spread = times, time_mean, time_spread
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
         self.register_buffer("values", torch.linspace(-1, 1, spec.levels), persistent=False)  # [L]
         self.last = 1 / (1 + noise * 2 / (spec.levels - 1))  # T, where the noise is (1 - T) / T in units of f
         outputs = channels * (spec.levels if output == "levels" else 1)
         frequencies = torch.logspace(0, 3, width)
-        self.network = UNet(spec.shape, outputs, width, blocks, scales, patch, dropout, frequencies)
+        self.network = UNet(spec.shape, outputs, width, blocks, scales, patch, positions, dropout, frequencies)
 
     # The model -------------------------------------------------------------------------------------------------------
 
@@ -202,7 +204,10 @@ class FlowMatching(GenerativeModel, SolvesLikelihood, Interpolates):
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:  # type: ignore[override]
         f = self.values[batch.x]
         epsilon = torch.randn_like(f)
-        t = self.last * torch.sigmoid(self.time_mean + self.time_spread * torch.randn(len(f), device=f.device))
+        if self.times == "uniform":
+            t = self.last * torch.rand(len(f), device=f.device)
+        else:
+            t = self.last * torch.sigmoid(self.time_mean + self.time_spread * torch.randn(len(f), device=f.device))
         time = t.view(-1, 1, 1, 1)
         v = self.velocity((1 - time) * epsilon + time * f, t)
         loss = (v - (f - epsilon)).square().flatten(1).sum(1)  # eq. 23 with σ_min = 0

@@ -3,10 +3,11 @@
 Paper: Dinh, Sohl-Dickstein and Bengio, "Density estimation using Real NVP", ICLR 2017, arXiv:1605.08803
 
 Differences: no batch normalisation, so that an example's likelihood does not depend on others; couplings start as the
-identity, and their networks know where in the image they are; the last scale alternates no more masks than the others;
-an `mlp` in place of the convolutions for tiny images. Noise may be learnt by a second, conditional flow (Ho and others,
-"Flow++: Improving Flow-Based Generative Models with Variational Dequantization and Architecture Design", ICML 2019,
-arXiv:1902.00275, section 3.1). Either way the density over a cell of noise bounds the probability of the level inside.
+identity, and with `positions` their networks know where in the image they are; the last scale alternates no more masks
+than the others; an `mlp` in place of the convolutions for tiny images. With `dequantisation: variational` noise is
+learnt by a second, conditional flow (Ho and others, "Flow++: Improving Flow-Based Generative Models with Variational
+Dequantization and Architecture Design", ICML 2019, arXiv:1902.00275, section 3.1). Either way the density over a cell
+of noise bounds the probability of the level inside.
 
 Shapes: x [B, C, H, W] integer levels; v, y [B, C, H, W] real; z [B, D] with D = C H W. Unit: nats an image.
 """
@@ -69,6 +70,7 @@ class RealNVP(GenerativeModel, ImportanceBound, Interpolates, Watched):
         couplings: Size = 6,  # at each scale with checkerboard masks; as many with channel masks, but for the last
         width: Size = 128,  # hidden units, or channels of the first scale, doubled at each further one
         depth: Size = 2,  # hidden layers, or residual blocks, of a coupling
+        positions: bool = True,  # convolutions know where in the image they are
         dropout: Share = 0.2,
         dequantisation: Literal["uniform", "variational"] = "variational",
         noise_couplings: Count = 2,  # of the flow that learns the noise, after a conditional normal
@@ -89,11 +91,12 @@ class RealNVP(GenerativeModel, ImportanceBound, Interpolates, Watched):
             raise BadInput(f"realnvp: alpha={alpha} is outside [0, 0.5): use 0, or a small number such as 0.05")
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
 
+        couple = partial(coupling, network=network, depth=depth, positions=positions, dropout=dropout)
+
         def scale(i: int) -> Chain:
             """Figure 3: couplings with checkerboard masks, a squeeze, couplings with channel masks."""
             hidden = width * 2**i
             shape = (channels * 2**i, *(side // 2**i for side in sides))
-            couple = partial(affine, network=network, depth=depth, dropout=dropout)
             before = [couple(checkerboard(shape, j), width=hidden) for j in range(couplings)]
             if i == scales - 1:
                 return Chain(*before)
@@ -107,7 +110,7 @@ class RealNVP(GenerativeModel, ImportanceBound, Interpolates, Watched):
         if dequantisation == "variational":
             nothing = torch.zeros(spec.shape, dtype=torch.bool)
             masks = [nothing, *(checkerboard(spec.shape, i) for i in range(noise_couplings))]
-            layers = [affine(mask, network, noise_width, depth, dropout, context=channels) for mask in masks]
+            layers = [couple(mask, width=noise_width, context=channels) for mask in masks]
             self.dequantise = VariationalDequantisation(spec.levels, layers)
 
     # The model: a standard normal z, couplings, and a logit ----------------------------------------------------------
@@ -170,11 +173,17 @@ class RealNVP(GenerativeModel, ImportanceBound, Interpolates, Watched):
 # Networks inside a coupling ------------------------------------------------------------------------------------------
 
 
-def affine(mask: Tensor, network: Network, width: int, depth: int, dropout: float, context: int = 0) -> Coupling:
-    """An affine coupling of [B, *mask.shape], the identity at first; `context` counts further channels it may see."""
-    build = {"mlp": dense, "conv": conv}[network]
+def coupling(
+    mask: Tensor, network: Network, width: int, depth: int, positions: bool, dropout: float, context: int = 0
+) -> Coupling:
+    """An affine coupling of [B, *mask.shape], the identity at first; `context` counts further channels that it sees."""
     channels, *sides = mask.shape
-    return Coupling(mask, build(channels + context, 2 * channels, sides, width, depth, dropout), Affine(mask.shape))
+    inputs, outputs = channels + context, Affine.outputs * channels
+    if network == "mlp":
+        inside = dense(inputs, outputs, sides, width, depth, dropout)
+    else:
+        inside = conv(inputs, outputs, sides, width, depth, positions, dropout)
+    return Coupling(mask, inside, Affine(mask.shape))
 
 
 def dense(inputs: int, outputs: int, sides: list[int], width: int, depth: int, dropout: float) -> nn.Sequential:
@@ -183,13 +192,15 @@ def dense(inputs: int, outputs: int, sides: list[int], width: int, depth: int, d
     return nn.Sequential(*hidden, zeroed(last), nn.Unflatten(1, (outputs, *sides)))
 
 
-def conv(inputs: int, outputs: int, sides: list[int], width: int, depth: int, dropout: float) -> nn.Sequential:
+def conv(
+    inputs: int, outputs: int, sides: list[int], width: int, depth: int, positions: bool, dropout: float
+) -> nn.Sequential:
     """[B, inputs, H, W] to [B, outputs, H, W] through `depth` residual blocks; zero at first."""
     return nn.Sequential(
         nn.Conv2d(inputs, width, 3, padding=1),
-        Positions(width, *sides),
+        Positions(width, *sides) if positions else nn.Identity(),
         *(Residual(width, dropout) for _ in range(depth)),
         nn.SiLU(),
         zeroed(nn.Conv2d(width, outputs, 3, padding=1)),
-        Positions(outputs, *sides),
+        Positions(outputs, *sides) if positions else nn.Identity(),
     ).to(memory_format=torch.channels_last)
