@@ -15,7 +15,8 @@ from torch.distributions import Normal
 
 from benchmark.data.images import Digits
 from benchmark.evaluate import Protocol, evaluate
-from benchmark.models.diffusion.flow_matching import FlowMatching, standard_normal
+from benchmark.models.diffusion.flow_matching import FlowMatching
+from benchmark.nn.distributions import log_normal
 from benchmark.spec import Absence, BadInput, Batch, DataSpec
 
 TINY = DataSpec((1, 2, 2), 3, "image")
@@ -49,7 +50,7 @@ def gaussian_log_prob(net: Linear, x: Tensor) -> Tensor:
     epsilon = torch.randn(x.shape)
     y = net.last * net.values[x] + (1 - net.last) * epsilon
     path = Normal(net.last * net.mu, math.hypot(net.last * net.sigma, 1 - net.last))
-    log_q = standard_normal(epsilon) - x[0].numel() * math.log(1 - net.last)
+    log_q = log_normal(epsilon) - x[0].numel() * math.log(1 - net.last)
     return (path.log_prob(y) + net.read(y).log_prob(x)).flatten(1).sum(1) - log_q
 
 
