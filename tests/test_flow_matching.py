@@ -149,6 +149,21 @@ def test_lines_are_straight_where_the_data_are_known() -> None:
     assert (net.sample(3) == 2).all()
 
 
+@pytest.mark.parametrize(("times", "quartiles"), [("uniform", (0.25, 0.75)), ("logit_normal", (0.3375, 0.6625))])
+def test_training_times_are_drawn_as_the_option_says(
+    times: Any, quartiles: tuple[float, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As shares of T; a quartile of the logit-normal is the sigmoid of ±0.6745."""
+    net, seen = FlowMatching(TINY, times=times), []
+    monkeypatch.setattr(net, "velocity", lambda y, t: (seen.append(t), torch.zeros_like(y))[1])
+    with laws.seeded(0):
+        net.training_step(Batch(torch.zeros(20_000, 1, 2, 2, dtype=torch.long)), 0)
+    share = seen[0] / net.last
+    found = torch.quantile(share, torch.tensor([0.25, 0.75]))
+    torch.testing.assert_close(found, torch.tensor(quartiles), rtol=0, atol=0.015)
+    assert 0 <= float(share.min()) < float(share.max()) <= 1
+
+
 def test_levels_near_the_data_are_read_without_a_network() -> None:
     net = FlowMatching(DataSpec((1, 8, 8), 17, "image"), noise=0.1)
     x = torch.randint(17, (4, 1, 8, 8))

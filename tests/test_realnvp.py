@@ -41,6 +41,7 @@ def trained(steps: int = 150, **options: object) -> RealNVP:
 FLOWS = [
     pytest.param((1, 4, 4), {"network": "mlp"}, id="mlp"),
     pytest.param((1, 4, 4), {"network": "conv"}, id="conv"),
+    pytest.param((1, 4, 4), {"network": "conv", "positions": False}, id="conv without positions"),
     pytest.param((1, 4, 4), {"network": "mlp", "scales": 2}, id="two scales"),
     pytest.param((3, 8, 4), {"network": "conv", "scales": 2}, id="colours, not square"),
     pytest.param((1, 8, 8), {"network": "conv", "scales": 3, "couplings": 1}, id="three scales"),
