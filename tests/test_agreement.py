@@ -15,10 +15,8 @@ import numpy as np
 import pytest
 import torch
 import torch_fidelity
-import zuko
 from test_extractors import inception_weights  # noqa: F401 (a fixture)
 from test_metrics import normal
-from test_realnvp import perturbed
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
@@ -35,7 +33,6 @@ from benchmark.data.images import Digits
 from benchmark.evaluate import Protocol, draw_samples, evaluate, load_extractor
 from benchmark.metrics import by_name
 from benchmark.metrics.extractors.base import Extractor
-from benchmark.models.flow.realnvp import Coupling, RealNVP
 from benchmark.models.transformer.gpt import GPT
 from benchmark.spec import Absence, Batch, DataSpec, Evidence, Features, SampleFeatures
 
@@ -261,39 +258,3 @@ def test_a_carried_state_agrees_with_a_naive_loop():
     before = [5, *STREAM[:-1].tolist()]  # the begin token first
     total = -sum(float(log_p[a, b]) for a, b in zip(before, STREAM.tolist(), strict=True))
     assert scored(model, STREAM)["nats_per_token"] == pytest.approx(total / len(STREAM), rel=1e-6)
-
-
-# Flows: zuko ---------------------------------------------------------------------------------------------------------
-
-
-def as_zuko(coupling: Coupling) -> zuko.transforms.CouplingTransform:
-    """The same coupling, by zuko's own transforms: the network's weights are all that is copied."""
-    mask = coupling.mask.flatten().bool()
-
-    def meta(seen: Tensor) -> zuko.transforms.DependentTransform:
-        whole = seen.new_zeros(*seen.shape[:-1], len(mask))
-        whole[..., mask] = seen
-        outputs = coupling.network(whole.reshape(-1, *coupling.mask.shape))
-        s, t = (half.flatten(1)[:, ~mask] for half in outputs.chunk(2, 1))
-        log_scale = coupling.bound.flatten()[~mask] * s.tanh()
-        # zuko squashes a to a / (1 + |a / log slope|): undone, with room below the least slope
-        slope = 1e-6
-        a = log_scale / (1 - (log_scale / math.log(slope)).abs())
-        affine = zuko.transforms.MonotonicAffineTransform(t, a, slope=slope)
-        return zuko.transforms.DependentTransform(affine, 1)
-
-    return zuko.transforms.CouplingTransform(meta, mask)
-
-
-def test_an_affine_coupling_flow_agrees_with_zuko():
-    model: RealNVP = perturbed(DataSpec((1, 4, 4), 5, "grid"), couplings=4).double()
-    y = normal(4, 20, 1, 4, 4)
-    theirs = zuko.distributions.NormalizingFlow(
-        zuko.transforms.ComposedTransform(*(as_zuko(coupling) for coupling in model.scales[0].before)),
-        zuko.distributions.DiagNormal(torch.zeros(16).double(), torch.ones(16).double()),
-    )
-    with torch.no_grad():
-        z, log_det = model(y)
-        ours = -0.5 * (z.square() + math.log(2 * math.pi)).sum(1) + log_det
-        torch.testing.assert_close(ours, theirs.log_prob(y.flatten(1)), rtol=1e-9, atol=1e-9)
-        torch.testing.assert_close(model.inverse(z).flatten(1), theirs.transform.inv(z), rtol=1e-9, atol=1e-9)

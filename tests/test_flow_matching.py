@@ -15,7 +15,8 @@ from torch.distributions import Normal
 
 from benchmark.data.images import Digits
 from benchmark.evaluate import Protocol, evaluate
-from benchmark.models.diffusion.flow_matching import FlowMatching, standard_normal
+from benchmark.models.diffusion.flow_matching import FlowMatching
+from benchmark.nn.distributions import log_normal
 from benchmark.spec import Absence, BadInput, Batch, DataSpec
 
 TINY = DataSpec((1, 2, 2), 3, "grid")
@@ -49,7 +50,7 @@ def gaussian_log_prob(net: Linear, x: Tensor) -> Tensor:
     epsilon = torch.randn(x.shape)
     y = net.last * net.values[x] + (1 - net.last) * epsilon
     path = Normal(net.last * net.mu, math.hypot(net.last * net.sigma, 1 - net.last))
-    log_q = standard_normal(epsilon) - x[0].numel() * math.log(1 - net.last)
+    log_q = log_normal(epsilon) - x[0].numel() * math.log(1 - net.last)
     return (path.log_prob(y) + net.read(y).log_prob(x)).flatten(1).sum(1) - log_q
 
 
@@ -146,6 +147,21 @@ def test_lines_are_straight_where_the_data_are_known() -> None:
     y = (1 - t.view(-1, 1, 1, 1)) * epsilon + t.view(-1, 1, 1, 1)
     torch.testing.assert_close(net.velocity(y, t), 1 - epsilon)
     assert (net.sample(3) == 2).all()
+
+
+@pytest.mark.parametrize(("times", "quartiles"), [("uniform", (0.25, 0.75)), ("logit_normal", (0.3375, 0.6625))])
+def test_training_times_are_drawn_as_the_option_says(
+    times: Any, quartiles: tuple[float, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As shares of T; a quartile of the logit-normal is the sigmoid of ±0.6745."""
+    net, seen = FlowMatching(TINY, times=times), []
+    monkeypatch.setattr(net, "velocity", lambda y, t: (seen.append(t), torch.zeros_like(y))[1])
+    with laws.seeded(0):
+        net.training_step(Batch(torch.zeros(20_000, 1, 2, 2, dtype=torch.long)), 0)
+    share = seen[0] / net.last
+    found = torch.quantile(share, torch.tensor([0.25, 0.75]))
+    torch.testing.assert_close(found, torch.tensor(quartiles), rtol=0, atol=0.015)
+    assert 0 <= float(share.min()) < float(share.max()) <= 1
 
 
 def test_levels_near_the_data_are_read_without_a_network() -> None:

@@ -39,7 +39,9 @@ from benchmark.models.diffusion.flow_matching import FlowMatching
 from benchmark.models.diffusion.vdm import VDM
 from benchmark.models.flow.realnvp import RealNVP
 from benchmark.models.transformer.gpt import GPT
-from benchmark.models.vae.vae import VAE, DiscretisedLogistics
+from benchmark.models.vae.vae import VAE
+from benchmark.nn.distributions import DiscretisedLogistics
+from benchmark.nn.flows import Logit, VariationalDequantisation
 from benchmark.spec import DataSpec, Evidence, Features, SampleFeatures
 
 Plant = Callable[[pytest.MonkeyPatch], None]
@@ -166,9 +168,9 @@ def elbo_with_weight(original: Any, self: VAE, x: Tensor) -> Tensor:
     return self.log_likelihood(x, q.rsample()) - 0.1 * torch.distributions.kl_divergence(q, self.prior()).sum(1)
 
 
-def logit_without_constant(original: Any, self: RealNVP, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+def logit_without_constant(original: Any, self: Logit, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     y, log_jacobian = original(self, x, v)
-    return y, log_jacobian + self.spec.dims * math.log(self.spec.levels)
+    return y, log_jacobian + x[0].numel() * math.log(self.levels)
 
 
 def losses_by_mean(original: Any, self: VDM, x: Tensor) -> dict[str, Tensor]:
@@ -236,12 +238,16 @@ BUGS: dict[str, Bug] = {
         "sum to",
     ),
     "realnvp: forgotten dequantisation constant": Bug(
-        wrapped(RealNVP, "logit", logit_without_constant),
+        wrapped(Logit, "forward", logit_without_constant),
         realnvp(laws.assert_is_a_bound),
         "exp of the bound sums to",
     ),
     "realnvp: forgotten density of the learnt noise": Bug(
-        wrapped(RealNVP, "dequantise", lambda original, self, x: (original(self, x)[0], torch.zeros(len(x)))),
+        wrapped(
+            VariationalDequantisation,
+            "forward",
+            lambda original, self, x: (original(self, x)[0], torch.zeros(len(x))),
+        ),
         realnvp(laws.assert_samples_follow_importance_bound),
         "sum to",
     ),

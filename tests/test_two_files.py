@@ -7,7 +7,6 @@ Each is built in a temporary folder, as code and YAML, and goes through `run`, `
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from textwrap import dedent
 
@@ -76,7 +75,7 @@ class Stripes(InMemory):
         return Batch(train[torch.randint(len(train), (batch_size,), generator=generator(seed, step))])
 '''
 
-MODALITY = '''
+MODALITY = """
 import math
 import torch
 from benchmark.metrics.likelihood import LogProb, LogProbs
@@ -99,7 +98,7 @@ class Melodies(Modality):
         nats = torch.full((len(session.split.x),), -session.spec.dims * math.log(session.spec.levels)).double()
         found = Found(LogProbs(nats, session.spec.dims), {"split": session.protocol.split})
         return {"any note": {LogProb: found}}
-'''
+"""
 
 TUNES = '''
 import torch
@@ -162,7 +161,10 @@ def brightness_gap(found):
 '''
 
 FILES = {
-    "model": {"mine/pixels.py": MODEL, "configs/model/pixels.yaml": "target: mine.pixels.Pixels\nstructures: [grid]\nlearning_rate: 0.1\n"},
+    "model": {
+        "mine/pixels.py": MODEL,
+        "configs/model/pixels.yaml": "target: mine.pixels.Pixels\nstructures: [grid]\nlearning_rate: 0.1\n",
+    },
     "dataset": {
         "mine/stripes.py": DATASET,
         "configs/data/stripes.yaml": "target: mine.stripes.Stripes\nmodality: image\nminutes: {smoke: 0.1}\nbrightest: 3\n",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import laws
 import pytest
@@ -127,3 +129,57 @@ def test_times_of_a_batch_are_spread_evenly(monkeypatch):
 def test_refuses_patches_that_do_not_fit():
     with pytest.raises(BadInput, match="patch=3 does not divide 28x28"):
         VDM(DataSpec((1, 28, 28), 256, "grid"), patch=3)
+
+
+# The network predicts noise ------------------------------------------------------------------------------------------
+
+
+def test_predicted_noise_gives_the_loss_of_the_paper() -> None:
+    """Equation 17 as the paper trains it: γ'(t) / 2 times the squared error of the noise (section 4)."""
+    torch.manual_seed(0)
+    model = VDM(PIXELS, output="noise", **SMALL).eval()  # type: ignore[arg-type]
+    torch.nn.init.normal_(model.network.leave[-1].weight)
+    x, found = laws.every_example(PIXELS)[:5], {}
+
+    def remembered(z: torch.Tensor, gamma: torch.Tensor) -> torch.Tensor:
+        found.update(z=z, gamma=gamma, epsilon=z + network(z, gamma).squeeze(-1))
+        return network(z, gamma)
+
+    network, model.network = model.network, torch.nn.Module()
+    model.network.forward = remembered  # type: ignore[method-assign]
+    with torch.no_grad(), laws.seeded(0):
+        diffusion = model.losses(x)["diffusion"]
+    with torch.no_grad(), laws.seeded(0):
+        torch.randn(x.shape)  # of the reconstruction
+        t = (torch.rand(()) + torch.arange(5) / 5) % 1
+        epsilon = torch.randn(x.shape)
+        gamma, slope = model.schedule(t)
+    torch.testing.assert_close(found["gamma"], gamma)
+    error = (epsilon - found["epsilon"]).square().sum((1, 2, 3))
+    torch.testing.assert_close(diffusion, 0.5 * slope * error, rtol=1e-3, atol=1e-3)
+
+
+def test_samples_of_predicted_noise_follow_the_posterior_of_a_known_pixel() -> None:
+    """All data are one level v: the noise is (z - α v) / σ, and every sample is that level."""
+    model = VDM(PIXEL, output="noise", steps=20, **SMALL).eval()  # type: ignore[arg-type]
+
+    class Known(torch.nn.Module):
+        def forward(self, z: torch.Tensor, gamma: torch.Tensor) -> torch.Tensor:
+            alpha, sigma = torch.sigmoid(-gamma).sqrt(), torch.sigmoid(gamma).sqrt()
+            epsilon = (z - alpha.view(-1, 1, 1, 1) * model.values[2]) / sigma.view(-1, 1, 1, 1)
+            return (epsilon - z).unsqueeze(-1)
+
+    model.network = Known()  # type: ignore[assignment]
+    with torch.no_grad(), laws.seeded(0):
+        assert (model.sample(50) == 2).all()
+        bound = model.elbo(torch.full((50, 1, 1, 1), 2))
+    assert bound.mean().item() == pytest.approx(0, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    "law",
+    [laws.assert_trains_every_parameter, laws.assert_overfits, laws.assert_is_a_bound],
+    ids=lambda law: law.__name__,
+)
+def test_a_network_that_predicts_noise_without_positions_keeps_the_laws(law: Callable[[laws.Subject], None]) -> None:
+    law(laws.Subject(partial(VDM, output="noise", positions=False), "image"))

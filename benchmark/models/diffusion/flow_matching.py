@@ -3,11 +3,11 @@
 Paper: Lipman, Chen, Ben-Hamu, Nickel and Le, "Flow Matching for Generative Modeling", ICLR 2023, arXiv:2210.02747
 
 Differences: the lines end at the data (σ_min = 0), as in Liu, Gong and Liu, "Flow Straight and Fast: Learning to
-Generate and Transfer Data with Rectified Flow", ICLR 2023, arXiv:2209.03003; times are drawn logit-normal, as in Esser
-and others, "Scaling Rectified Flow Transformers for High-Resolution Image Synthesis", ICML 2024, arXiv:2403.03206. The
-network may predict a distribution over the levels of each pixel in place of the velocity, which is then that of the
-mean (Eijkelboom and others, "Variational Flow Matching for Graph Generation", NeurIPS 2024, arXiv:2406.04843), and to
-which the likelihood of the noisy pixel itself is added in closed form.
+Generate and Transfer Data with Rectified Flow", ICLR 2023, arXiv:2209.03003; with `times: logit_normal` they are drawn
+as in Esser and others, "Scaling Rectified Flow Transformers for High-Resolution Image Synthesis", ICML 2024,
+arXiv:2403.03206. With `output: levels` the network predicts a distribution over the levels of each pixel in place of
+the velocity, which is then that of the mean (Eijkelboom and others, "Variational Flow Matching for Graph Generation",
+NeurIPS 2024, arXiv:2406.04843), and to which the likelihood of the noisy pixel itself is added in closed form.
 
 The flow is integrated up to a time T just before the data. There a normalised distribution over levels reads the image,
 so that noise of the path itself dequantises the data, and the likelihood is a bound; solving the flow makes it
@@ -20,18 +20,20 @@ Shapes: B images x [B, C, H, W] of L integer levels; f [B, C, H, W] the same on 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from itertools import pairwise
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import Categorical
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
-from benchmark.models.base import GenerativeModel, adamw, interpolated
+from benchmark.models.base import GenerativeModel, adamw
+from benchmark.nn.conv import UNet
+from benchmark.nn.diffusion import heun, runge_kutta
+from benchmark.nn.distributions import log_normal
+from benchmark.nn.latents import interpolated
 from benchmark.spec import (
     BadInput,
     Batch,
@@ -61,9 +63,11 @@ class FlowMatching(GenerativeModel, SolvesLikelihood, Interpolates):
         blocks: Size = 1,  # residual blocks at each scale on either side
         scales: Size = 1,  # 1: full size only; 2: a U-Net that also works at half the sides; and so on
         patch: Size = 1,  # pixels on a side of what the network sees as one place
+        positions: bool = True,  # the network knows where in the image it is
         dropout: Share = 0.1,
         noise: Positive = 0.5,  # left at time T, in distances between levels
-        time_mean: float = 0.0,  # of the logit of training times
+        times: Literal["logit_normal", "uniform"] = "logit_normal",  # of training; uniform: as in the paper
+        time_mean: float = 0.0,  # of the logit of logit-normal times
         time_spread: NonNegative = 1.0,
         steps: Steps = 20,  # of the sampler, two evaluations each
         likelihood_steps: Steps = 7,  # at so many times the divergence is evaluated
@@ -72,21 +76,22 @@ class FlowMatching(GenerativeModel, SolvesLikelihood, Interpolates):
         weight_decay: NonNegative = 0.01,
     ) -> None:
         super().__init__(spec)
-        _, height, side = spec.shape
+        channels, *sides = spec.shape
         multiple = patch * 2 ** (scales - 1)
-        if height % multiple or side % multiple:
+        if any(side % multiple for side in sides):
             raise BadInput(
                 f"flow_matching: patch={patch} with scales={scales} needs sides divisible by {multiple}, the data has "
-                f"{height}x{side}: choose less of either"
+                f"{'x'.join(map(str, sides))}: choose less of either"
             )
         self.read_evaluations = int(output == "levels")
         self.output, self.steps, self.likelihood_steps, self.probes = output, steps, likelihood_steps, probes
-        self.time_mean, self.time_spread = time_mean, time_spread
+        self.times, self.time_mean, self.time_spread = times, time_mean, time_spread
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
         self.register_buffer("values", torch.linspace(-1, 1, spec.levels), persistent=False)  # [L]
         self.last = 1 / (1 + noise * 2 / (spec.levels - 1))  # T, where the noise is (1 - T) / T in units of f
-        outputs = spec.levels if output == "levels" else 1
-        self.network = UNet(spec, outputs, width, blocks, scales, patch, dropout)
+        outputs = channels * (spec.levels if output == "levels" else 1)
+        frequencies = torch.logspace(0, 3, width)
+        self.network = UNet(spec.shape, outputs, width, blocks, scales, patch, positions, dropout, frequencies)
 
     # The model -------------------------------------------------------------------------------------------------------
 
@@ -94,13 +99,15 @@ class FlowMatching(GenerativeModel, SolvesLikelihood, Interpolates):
         """log p(level | y_t) `[B, L, C, H, W]` of each pixel, but for a constant."""
         v, s = self.values.view(-1, 1, 1, 1), t.view(-1, 1, 1, 1, 1)
         logits: Tensor = (s * v * y.unsqueeze(1) - (s * v).square() / 2) / (1 - s).square()  # log N(y; t v, (1 - t)²)
-        return logits + self.network(y, t).float() if self.output == "levels" else logits
+        if self.output == "levels":
+            logits = logits + self.network(y, t).float().unflatten(1, (-1, len(y[0])))
+        return logits
 
     def denoise(self, y: Tensor, t: Tensor) -> Tensor:
         """E[f | y_t], `[B, C, H, W]`."""
         if self.output == "levels":
             return torch.einsum("blchw,l->bchw", self.logits(y, t).softmax(1), self.values)
-        v: Tensor = self.network(y, t).float().squeeze(1)
+        v: Tensor = self.network(y, t).float()
         return y + (1 - t).view(-1, 1, 1, 1) * v
 
     def velocity(self, y: Tensor, t: Tensor) -> Tensor:
@@ -125,11 +132,7 @@ class FlowMatching(GenerativeModel, SolvesLikelihood, Interpolates):
     def generate(self, y: Tensor) -> Tensor:
         """x [B, C, H, W] from y_0 = ε by Heun's method, the noise falling by the same factor at each step."""
         times = -torch.expm1(torch.linspace(0, math.log(1 - self.last), self.steps + 1, device=self.device))
-        for t, u in pairwise(times):
-            here = self.velocity(y, t.expand(len(y)))
-            there = self.velocity(y + (u - t) * here, u.expand(len(y)))
-            y = y + (u - t) * (here + there) / 2
-        sample: Tensor = self.read(y).sample()
+        sample: Tensor = self.read(heun(self.velocity, y, times)).sample()
         return sample
 
     def read(self, y: Tensor) -> Categorical:
@@ -157,7 +160,7 @@ class FlowMatching(GenerativeModel, SolvesLikelihood, Interpolates):
         y = self.last * self.values[x] + (1 - self.last) * epsilon  # ~ q(y_T | x)
         length = -math.log(1 - self.last)  # of the path in s
         log_p: Tensor = self.read(y).log_prob(x).flatten(1).sum(1)
-        log_p -= standard_normal(epsilon)  # both densities of y_T scale ...
+        log_p -= log_normal(epsilon)  # both densities of y_T scale ...
         probes = self.directions(x)
         nodes, weights = np.polynomial.legendre.leggauss(evaluations // 4 - 1)  # on [-1, 1]
         path = (length / 2 * (1 - np.array([-1.0, *nodes, 1.0]))).tolist()  # s, from T to 0
@@ -167,18 +170,18 @@ class FlowMatching(GenerativeModel, SolvesLikelihood, Interpolates):
             if weight is not None:
                 slope, divergence = self.divergence(y, r, probes)
                 log_p -= weight * length / 2 * divergence
-        log_p += standard_normal(y)  # ... by the same factor (1 - T)^-D
+        log_p += log_normal(y)  # ... by the same factor (1 - T)^-D
         return log_p
 
     def directions(self, x: Tensor) -> Tensor:
         """Along which a divergence is measured, `[K, B, C, H, W]`: every pixel, or random signs (Hutchinson 1990), each
         time on another group of pixels, so that only the Jacobian's entries within a group add noise."""
-        C, height, side = self.spec.shape
+        C, height, width = self.spec.shape
         D, K = self.spec.dims, self.probes
         if K >= D:
             return torch.eye(D, device=x.device).view(D, 1, *self.spec.shape).expand(-1, len(x), -1, -1, -1)
         stride = max(1, round(math.sqrt(K / C)))  # of a row: pixels of one group lie about √(K / C) apart
-        pixel = stride * torch.arange(height)[:, None] + torch.arange(side)
+        pixel = stride * torch.arange(height)[:, None] + torch.arange(width)
         group = (C * pixel + torch.arange(C)[:, None, None]) % K  # [C, H, W]
         chosen = F.one_hot(group, K).permute(3, 0, 1, 2).unsqueeze(1).to(x.device)  # [K, 1, C, H, W]
         signs = torch.randint(2, x.shape, device=x.device).float() * 2 - 1
@@ -201,7 +204,10 @@ class FlowMatching(GenerativeModel, SolvesLikelihood, Interpolates):
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:  # type: ignore[override]
         f = self.values[batch.x]
         epsilon = torch.randn_like(f)
-        t = self.last * torch.sigmoid(self.time_mean + self.time_spread * torch.randn(len(f), device=f.device))
+        if self.times == "uniform":
+            t = self.last * torch.rand(len(f), device=f.device)
+        else:
+            t = self.last * torch.sigmoid(self.time_mean + self.time_spread * torch.randn(len(f), device=f.device))
         time = t.view(-1, 1, 1, 1)
         v = self.velocity((1 - time) * epsilon + time * f, t)
         loss = (v - (f - epsilon)).square().flatten(1).sum(1)  # eq. 23 with σ_min = 0
@@ -209,107 +215,3 @@ class FlowMatching(GenerativeModel, SolvesLikelihood, Interpolates):
 
     def configure_optimizers(self) -> Optimizer:
         return adamw(self, self.learning_rate, self.weight_decay)
-
-
-def runge_kutta(slope: Callable[[Tensor, float], Tensor], y: Tensor, s: float, r: float, k1: Tensor) -> Tensor:
-    """One step of the classical method of order four from s to r; `k1` is the slope at s."""
-    h = r - s
-    k2 = slope(y + h / 2 * k1, s + h / 2)
-    k3 = slope(y + h / 2 * k2, s + h / 2)
-    k4 = slope(y + h * k3, r)
-    return y + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
-
-
-def standard_normal(epsilon: Tensor) -> Tensor:
-    """log N(ε; 0, I) `[B]`."""
-    return -0.5 * (epsilon.square() + math.log(2 * math.pi)).flatten(1).sum(1)
-
-
-# The network ---------------------------------------------------------------------------------------------------------
-
-
-class Residual(nn.Module):
-    """x + f(x, time), two 3x3 convolutions; the time scales and shifts what lies between them."""
-
-    def __init__(self, channels: int, features: int, dropout: float) -> None:
-        super().__init__()
-        self.norm1, self.norm2 = nn.GroupNorm(1, channels), nn.GroupNorm(1, channels)
-        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
-        self.time = nn.Linear(features, 2 * channels)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        scale, shift = self.time(time)[:, :, None, None].chunk(2, dim=1)  # [B, P, 1, 1] each
-        y = self.conv1(F.silu(self.norm1(x)))
-        y = self.norm2(y) * (1 + scale) + shift
-        return x + self.conv2(self.dropout(F.silu(y)))  # type: ignore[no-any-return]
-
-
-class Attention(nn.Module):
-    """x + one head of attention between all places; written out, so that it can be differentiated forward."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.norm = nn.GroupNorm(1, channels)
-        self.qkv = nn.Conv2d(channels, 3 * channels, 1)
-        self.mix = nn.Conv2d(channels, channels, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        q, k, v = self.qkv(self.norm(x)).flatten(2).chunk(3, dim=1)  # [B, P, N] each
-        weights = torch.softmax(q.transpose(1, 2) @ k / math.sqrt(x.shape[1]), dim=2)  # [B, N, N]
-        y = (v @ weights.transpose(1, 2)).view(x.shape)
-        return x + self.mix(y)  # type: ignore[no-any-return]
-
-
-class UNet(nn.Module):
-    """[B, C, H, W] and times [B] to [B, outputs, C, H, W] (Ronneberger and others 2015); attention at the bottom."""
-
-    down: Sequence[Sequence[Residual]]
-    up: Sequence[Sequence[Residual]]
-    frequencies: Tensor
-
-    def __init__(
-        self, spec: DataSpec, outputs: int, width: int, blocks: int, scales: int, patch: int, dropout: float
-    ) -> None:
-        super().__init__()
-        channels, height, side = spec.shape
-        inputs, features = channels * patch**2, 4 * width
-        self.outputs = outputs
-        widths = [width * 2**i for i in range(scales)]
-        self.fold, self.unfold = nn.PixelUnshuffle(patch), nn.PixelShuffle(patch)
-        self.stem = nn.Conv2d(inputs, width, 3, padding=1)
-        self.place = nn.Parameter(torch.zeros(width, height // patch, side // patch))
-        self.register_buffer("frequencies", torch.logspace(0, 3, width), persistent=False)
-        self.time = nn.Sequential(nn.Linear(2 * width, features), nn.SiLU(), nn.Linear(features, features), nn.SiLU())
-
-        def blocks_at_each_scale() -> Any:
-            return nn.ModuleList(nn.ModuleList(Residual(P, features, dropout) for _ in range(blocks)) for P in widths)
-
-        self.down, self.up = blocks_at_each_scale(), blocks_at_each_scale()
-        self.attention = Attention(widths[-1])
-        self.shrink = nn.ModuleList(nn.Conv2d(P, 2 * P, 2, stride=2) for P in widths[:-1])
-        self.grow = nn.ModuleList(nn.ConvTranspose2d(2 * P, P, 2, stride=2) for P in widths[:-1])
-        self.norm = nn.GroupNorm(1, width)
-        self.head = nn.Conv2d(width, outputs * inputs, 1)
-        for parameter in self.head.parameters():
-            nn.init.zeros_(parameter)
-        self.to(memory_format=torch.channels_last)
-
-    def forward(self, y: Tensor, t: Tensor) -> Tensor:
-        angles = t[:, None] * self.frequencies
-        time = self.time(torch.cat([angles.sin(), angles.cos()], 1))  # [B, F]
-        h = self.stem(self.fold(y)) + self.place
-        skips = []
-        for i, row in enumerate(self.down):
-            h = self.shrink[i - 1](h) if i else h
-            for block in row:
-                h = block(h, time)
-            skips.append(h)
-        h = self.attention(h)
-        for i, row in reversed(list(enumerate(self.up))):
-            for block in row:
-                h = block(h, time)
-            h = skips[i - 1] + self.grow[i - 1](h) if i else h
-        outputs: Tensor = self.unfold(self.head(F.silu(self.norm(h))))
-        return outputs.view(len(y), self.outputs, *y.shape[1:])

@@ -2,9 +2,10 @@
 
 Paper: Kingma, Salimans, Poole and Ho, "Variational Diffusion Models", NeurIPS 2021, arXiv:2107.00630
 
-Differences: the network predicts a distribution over each pixel's levels, not the noise; the likelihood of the noisy
-pixel itself is added to it in closed form, so that the network need only know what the other pixels say, and is exact
-wherever there is little noise. Learnt positions, and 2x2 patches for larger images, keep it affordable on a CPU.
+Differences: with `output: levels` the network predicts a distribution over each pixel's levels, not the noise; the
+likelihood of the noisy pixel itself is added to it in closed form, so that the network need only know what the other
+pixels say, and is exact wherever there is little noise. Learnt positions, and 2x2 patches for larger images, keep it
+affordable on a CPU.
 
 Shapes: B images x [B, C, H, W] of L integer levels; f [B, C, H, W] the same on [-1, 1]; z_t, a noisy f; γ [B] minus its
 log signal-to-noise ratio, which rises with the time t in [0, 1]; P features. Unit: nats an image.
@@ -15,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +24,7 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from benchmark.models.base import GenerativeModel, adamw
+from benchmark.nn.layers import Fourier, Positions, time_network, zeroed
 from benchmark.spec import (
     BadInput,
     Batch,
@@ -45,9 +48,11 @@ class VDM(GenerativeModel, LikelihoodBound, Watched):
     def __init__(
         self,
         spec: DataSpec,
+        output: Literal["levels", "noise"] = "levels",  # what the network predicts; noise: as in the paper
         width: Size = 32,  # P
         depth: Size = 2,  # residual blocks; one layer of attention stands between the halves
         patch: Size = 1,  # pixels on a side of what the network sees as one place
+        positions: bool = True,  # the network knows where in the image it is
         fourier: Count = 2,  # of the highest frequencies of a pixel's value shown to the network
         dropout: Share = 0.1,
         steps: Steps = 50,  # of the sampler; the bound has infinitely many
@@ -55,14 +60,17 @@ class VDM(GenerativeModel, LikelihoodBound, Watched):
         weight_decay: NonNegative = 0.01,
     ) -> None:
         super().__init__(spec)
-        _, height, side = spec.shape
-        if height % patch or side % patch:
-            raise BadInput(f"vdm: patch={patch} does not divide {height}x{side} images: use a divisor of both sides")
-        self.steps, self.learning_rate, self.weight_decay = steps, learning_rate, weight_decay
+        sides = spec.shape[1:]
+        if any(side % patch for side in sides):
+            size = "x".join(map(str, sides))
+            raise BadInput(f"vdm: patch={patch} does not divide {size} images: use a divisor of both sides")
+        self.output, self.steps = output, steps
+        self.learning_rate, self.weight_decay = learning_rate, weight_decay
         levels = (2 * torch.arange(spec.levels) + 1) / spec.levels - 1  # [L], centres of L bins on [-1, 1]
         self.register_buffer("values", levels, persistent=False)
         self.schedule = Schedule(first=-2 * math.log(3 * spec.levels), last=5.0)
-        self.network = Network(spec, width, depth, patch, fourier, dropout)
+        outputs = spec.levels if output == "levels" else 1
+        self.network = Network(spec, outputs, width, depth, patch, positions, fourier, dropout)
 
     # The model -------------------------------------------------------------------------------------------------------
 
@@ -74,14 +82,17 @@ class VDM(GenerativeModel, LikelihoodBound, Watched):
 
     def denoise(self, z: Tensor, gamma: Tensor) -> Tensor:
         """The mean of f under the model's p(x | z_t), `[B, C, H, W]`."""
-        logits = self.network(z, gamma).float() + self.log_likelihood(z, gamma)  # [B, C, H, W, L], not in bfloat16
-        mean: Tensor = (logits.softmax(-1) * self.values).sum(-1)
+        outputs = self.network(z, gamma).float()  # [B, C, H, W, L or 1], not in bfloat16
+        if self.output == "noise":
+            epsilon = z + outputs.squeeze(-1)
+            f: Tensor = (z - sigma(gamma).view(-1, 1, 1, 1) * epsilon) / alpha(gamma).view(-1, 1, 1, 1)
+            return f
+        mean: Tensor = ((outputs + self.log_likelihood(z, gamma)).softmax(-1) * self.values).sum(-1)
         return mean
 
     def diffuse(self, f: Tensor, gamma: Tensor) -> Tensor:
         """z ~ q(z_t | x), eq. 1."""
-        a, s = alpha(gamma).view(-1, 1, 1, 1), torch.sigmoid(gamma).sqrt().view(-1, 1, 1, 1)
-        return a * f + s * torch.randn_like(f)
+        return alpha(gamma).view(-1, 1, 1, 1) * f + sigma(gamma).view(-1, 1, 1, 1) * torch.randn_like(f)
 
     def losses(self, x: Tensor) -> dict[str, Tensor]:
         """The three terms of the negative bound, `[B]` each (eq. 11)."""
@@ -99,11 +110,10 @@ class VDM(GenerativeModel, LikelihoodBound, Watched):
         gamma, slope = self.schedule.between(share, speed)
         error = (f - self.denoise(self.diffuse(f, gamma), gamma)).square().flatten(1).sum(1)  # [B]
         diffusion = 0.5 * slope * (-gamma).exp() * error  # eq. 17: -SNR'(t) = γ'(t) exp(-γ(t))
-        for part in (
-            share,
-            speed,
-        ):  # moves the ends by the bound, the path between them by its variance (appendix I.2):
-            if part.requires_grad:  # the gradient of a square is 2 l times that of l
+        # The bound moves the schedule's ends, its variance the path between them (appendix I.2): the gradient of a
+        # square l² is 2 l times that of l.
+        for part in (share, speed):
+            if part.requires_grad:
                 part.register_hook(lambda gradient: 2 * diffusion.detach() / self.spec.dims * gradient)
         return {
             "prior": prior.flatten(1).sum(1),
@@ -152,6 +162,11 @@ def alpha(gamma: Tensor) -> Tensor:
     return torch.sigmoid(-gamma).sqrt()
 
 
+def sigma(gamma: Tensor) -> Tensor:
+    """The standard deviation of the noise at γ."""
+    return torch.sigmoid(gamma).sqrt()
+
+
 class Schedule(nn.Module):
     """γ(t), a monotone network of t between two learnt ends (appendix H)."""
 
@@ -184,50 +199,42 @@ class Schedule(nn.Module):
 
 
 class Network(nn.Module):
-    """z_t [B, C, H, W] and γ [B] to logits [B, C, H, W, L], at one size throughout; zero at first."""
+    """z_t [B, C, H, W] and γ [B] to [B, C, H, W, outputs], at one size throughout; zero at first."""
 
-    frequencies: Tensor
-    times: Tensor
     blocks: Sequence[Block]
 
-    def __init__(self, spec: DataSpec, width: int, depth: int, patch: int, fourier: int, dropout: float) -> None:
+    def __init__(
+        self, spec: DataSpec, outputs: int, width: int, depth: int, patch: int, places: bool, waves: int, dropout: float
+    ) -> None:
         super().__init__()
-        channels, height, side = spec.shape
-        self.patch, self.outputs = patch, (patch, patch, channels, spec.levels)
+        channels, *sides = spec.shape
+        self.patch, self.outputs = patch, (patch, patch, channels, outputs)
+        self.positions = Positions(width, *(side // patch for side in sides)) if places else nn.Identity()
         highest = round(math.log2(spec.levels))  # its period is about the distance of two levels
-        self.register_buffer("frequencies", math.pi * 2.0 ** (highest - torch.arange(fourier)), persistent=False)
-        self.register_buffer("times", torch.logspace(-4, 2, 16, base=2), persistent=False)
-        self.time = nn.Sequential(nn.Linear(32, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
-        self.enter = nn.Conv2d(channels * (1 + 2 * fourier) * patch**2, width, 3, padding=1)
-        self.position = nn.Parameter(torch.zeros(width, height // patch, side // patch))
+        self.waves = Fourier(math.pi * 2.0 ** (highest - torch.arange(waves)))
+        self.time = time_network(torch.logspace(-4, 2, 16, base=2), width)
+        self.enter = nn.Conv2d(channels * (1 + 2 * waves) * patch**2, width, 3, padding=1)
         self.blocks = nn.ModuleList(Block(width, dropout) for _ in range(depth))  # type: ignore[assignment]
         self.attention = Attention(width)
-        self.leave = nn.Sequential(
-            nn.GroupNorm(1, width),
-            nn.SiLU(),
-            nn.Conv2d(width, math.prod(self.outputs), 3, padding=1),
-        )
-        for parameter in self.leave[-1].parameters():
-            nn.init.zeros_(parameter)
+        last = zeroed(nn.Conv2d(width, math.prod(self.outputs), 3, padding=1))
+        self.leave = nn.Sequential(nn.GroupNorm(1, width), nn.SiLU(), last)
         self.to(memory_format=torch.channels_last)
 
     def forward(self, z: Tensor, gamma: Tensor) -> Tensor:
-        angles = gamma[:, None] * self.times  # [B, 16]
-        time = self.time(torch.cat([angles.sin(), angles.cos()], 1))  # [B, P]
-        waves = z.unsqueeze(1) * self.frequencies.view(-1, 1, 1, 1)  # [B, F, C, H, W], appendix C
-        features = torch.cat([z, waves.sin().flatten(1, 2), waves.cos().flatten(1, 2)], 1)
+        time = self.time(gamma)  # [B, P]
+        features = torch.cat([z, self.waves(z).flatten(1, 2)], 1)  # appendix C
         h = F.pixel_unshuffle(features, self.patch).contiguous(memory_format=torch.channels_last)
-        h = self.enter(h) + self.position
+        h = self.positions(self.enter(h))
         for i, block in enumerate(self.blocks):
             if i == len(self.blocks) // 2:
                 h = self.attention(h)
             h = block(h, time)
-        logits: Tensor = self.leave(h).movedim(1, -1).unflatten(-1, self.outputs)  # [B, H/p, W/p, p, p, C, L]
-        return logits.permute(0, 5, 1, 3, 2, 4, 6).flatten(4, 5).flatten(2, 3)
+        outputs: Tensor = self.leave(h).movedim(1, -1).unflatten(-1, self.outputs)  # [B, H/p, W/p, p, p, C, L]
+        return outputs.permute(0, 5, 1, 3, 2, 4, 6).flatten(4, 5).flatten(2, 3)
 
 
 class Block(nn.Module):
-    """h + f(h, γ), two 3x3 convolutions; γ scales and shifts between them."""
+    """h + f(h, γ), two 3x3 convolutions; γ scales and shifts between them. Drops channels, not single values."""
 
     def __init__(self, width: int, dropout: float) -> None:
         super().__init__()

@@ -12,15 +12,20 @@ Shapes: x [B, C, H, W] integer levels; z [B, Z] latents; k importance samples; P
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import Bernoulli, Categorical, Distribution, Normal, kl_divergence
-from torch.nn import functional as F
 from torch.optim import Optimizer
 
-from benchmark.models.base import GenerativeModel, adamw, interpolated
+from benchmark.models.base import GenerativeModel, adamw
+from benchmark.nn.conv import decoder, encoder
+from benchmark.nn.distributions import DiscretisedLogistics, importance_bound
+from benchmark.nn.latents import interpolated
+from benchmark.nn.layers import mlp
+from benchmark.nn.levels import centred
 from benchmark.spec import (
     BadInput,
     Batch,
@@ -61,11 +66,12 @@ class VAE(GenerativeModel, ImportanceBound, Reconstructs, Interpolates, Watched)
         weight_decay: NonNegative = 0.01,
     ) -> None:
         super().__init__(spec)
-        _, height, side = spec.shape
+        channels, *sides = spec.shape
         if likelihood == "bernoulli" and spec.levels != 2:
             raise BadInput(f"likelihood 'bernoulli' needs 2 levels, the data has {spec.levels}: choose 'logistics'")
-        if network == "conv" and (height % 4 or side % 4):
-            raise BadInput(f"network 'conv' needs sides divisible by 4, the data has {height}x{side}: choose 'mlp'")
+        if network == "conv" and any(side % 4 for side in sides):
+            size = "x".join(map(str, sides))
+            raise BadInput(f"network 'conv' needs sides divisible by 4, the data has {size}: choose 'mlp'")
         self.likelihood = likelihood
         self.beta, self.importance_samples = beta, importance_samples
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
@@ -75,8 +81,8 @@ class VAE(GenerativeModel, ImportanceBound, Reconstructs, Interpolates, Watched)
             self.encoder = mlp(spec.dims, 2 * latent, width, depth, dropout)
             self.decoder = mlp(latent, outputs * spec.dims, width, depth, dropout)
         else:
-            self.encoder = conv_encoder(spec, 2 * latent, width, depth, dropout)
-            self.decoder = conv_decoder(spec, latent, outputs, width, depth, dropout)
+            self.encoder = encoder(spec.shape, 2 * latent, width, depth, dropout)
+            self.decoder = decoder(latent, (outputs * channels, *sides), width, depth, dropout)
 
     def prior(self) -> Normal:
         """p(z), over [Z]."""
@@ -84,8 +90,9 @@ class VAE(GenerativeModel, ImportanceBound, Reconstructs, Interpolates, Watched)
 
     def encode(self, x: Tensor) -> Normal:
         """q(z | x), over [B, Z]."""
-        x = x.float() * (2 / (self.spec.levels - 1)) - 1  # [B, C, H, W] in [-1, 1]
-        mu, log_sigma = self.encoder(x).float().chunk(2, dim=1)  # [B, Z] each, not in bfloat16
+        mu, log_sigma = (
+            self.encoder(centred(x, self.spec.levels)).float().chunk(2, dim=1)
+        )  # [B, Z] each, not in bfloat16
         return Normal(mu, log_sigma.exp(), validate_args=False)
 
     def decode(self, z: Tensor) -> Distribution:
@@ -139,12 +146,8 @@ class VAE(GenerativeModel, ImportanceBound, Reconstructs, Interpolates, Watched)
 
     def importance_bound(self, x: Tensor, importance_samples: int) -> Tensor:
         q = self.encode(x)
-        total = torch.full((len(x),), -math.inf, device=x.device)
-        chunk = max(1, self.chunk // len(x))
-        for start in range(0, importance_samples, chunk):
-            log_weights = self.log_weights(x, q, min(chunk, importance_samples - start))
-            total = torch.logaddexp(total, log_weights.logsumexp(0))
-        return total - math.log(importance_samples)
+        draw = partial(self.log_weights, x, q)
+        return importance_bound(draw, importance_samples, max(1, self.chunk // len(x)))
 
     def log_weights(self, x: Tensor, q: Normal, k: int, beta: float = 1.0) -> Tensor:
         """log p(x, z) / q(z | x) for k draws of z, `[k, B]`; the prior over the posterior is raised to `beta`."""
@@ -168,104 +171,3 @@ class VAE(GenerativeModel, ImportanceBound, Reconstructs, Interpolates, Watched)
 
     def configure_optimizers(self) -> Optimizer:
         return adamw(self, self.learning_rate, self.weight_decay)
-
-
-class DiscretisedLogistics(Distribution):
-    """Mixture of logistics integrated over the levels' bins; pixels and channels are independent.
-
-    Salimans and others, "PixelCNN++", ICLR 2017, arXiv:1701.05517, eq. 2. Levels lie evenly on [-1, 1]; the outer bins
-    reach to infinity, so that the levels' probabilities sum to one. `outputs` is [..., 3K, C, H, W]: K mixture logits,
-    K means, K logarithms of scales.
-    """
-
-    arg_constraints = {}  # noqa: RUF012 (torch's own convention)
-
-    def __init__(self, outputs: Tensor, levels: int) -> None:
-        self.logits, self.mu, log_scale = outputs.chunk(3, dim=-4)  # [..., K, C, H, W] each
-        self.scale = log_scale.clamp(-7.0, 7.0).exp()  # finite, also where a level never varies
-        self.levels = levels
-        super().__init__(outputs.shape[:-4] + outputs.shape[-3:], validate_args=False)
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        x = value.unsqueeze(-4)  # [..., 1, C, H, W]
-        width = 2 / (self.levels - 1)  # of one bin
-        lower = (x * width - 1 - width / 2 - self.mu) / self.scale  # [..., K, C, H, W]
-        upper = lower + width / self.scale
-        # s(b) - s(a) = s(b) s(-a) (1 - exp(a - b)) for the sigmoid s: no cancellation. At the ends a factor becomes 1.
-        first, last = x == 0, x == self.levels - 1
-        log_p = (
-            F.logsigmoid(upper).masked_fill(last, 0.0)
-            + F.logsigmoid(-lower).masked_fill(first, 0.0)
-            + torch.log(-torch.expm1(-width / self.scale)).masked_fill(first | last, 0.0)
-        )
-        return torch.logsumexp(self.logits.log_softmax(dim=-4) + log_p, dim=-4)  # eq. 2
-
-    def sample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
-        logits = self.logits.expand(*sample_shape, *self.logits.shape).movedim(-4, -1)  # [..., C, H, W, K]
-        component = Categorical(logits=logits, validate_args=False).sample().unsqueeze(-4)  # [..., 1, C, H, W]
-        mu, scale = (
-            t.expand_as(logits.movedim(-1, -4)).gather(-4, component).squeeze(-4) for t in (self.mu, self.scale)
-        )
-        u = torch.rand_like(mu).clamp(1e-7, 1 - 1e-7)
-        x = mu + scale * torch.logit(u)  # [..., C, H, W]
-        return ((x + 1) * (self.levels - 1) / 2).round().clamp(0, self.levels - 1)
-
-
-# Networks ----------------------------------------------------------------------------------------------------------
-
-
-def mlp(inputs: int, outputs: int, width: int, depth: int, dropout: float) -> nn.Sequential:
-    """[B, ...] to [B, outputs] through `depth` hidden layers."""
-    layers: list[nn.Module] = [nn.Flatten()]
-    for i in range(depth):
-        layers += [nn.Linear(inputs if i == 0 else width, width), nn.SiLU(), nn.Dropout(dropout)]
-    return nn.Sequential(*layers, nn.Linear(width, outputs))
-
-
-class Residual(nn.Module):
-    """x + f(x), two 3x3 convolutions."""
-
-    def __init__(self, channels: int, dropout: float) -> None:
-        super().__init__()
-        self.block = nn.Sequential(
-            nn.SiLU(),
-            nn.Conv2d(channels, channels, 3, padding=1),
-            nn.SiLU(),
-            nn.Dropout(dropout),
-            nn.Conv2d(channels, channels, 3, padding=1),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.block(x)  # type: ignore[no-any-return]
-
-
-def conv_encoder(spec: DataSpec, outputs: int, width: int, depth: int, dropout: float) -> nn.Sequential:
-    """[B, C, H, W] to [B, outputs]; patches of 2x2 pixels come in as channels, so that no layer works at full size."""
-    channels, height, side = spec.shape
-    return nn.Sequential(
-        nn.PixelUnshuffle(2),  # [B, 4C, H/2, W/2]
-        nn.Conv2d(4 * channels, width // 2, 3, padding=1),
-        *(Residual(width // 2, dropout) for _ in range(depth)),
-        nn.SiLU(),
-        nn.Conv2d(width // 2, width, 4, stride=2, padding=1),  # [B, width, H/4, W/4]
-        *(Residual(width, dropout) for _ in range(depth)),
-        nn.SiLU(),
-        nn.Flatten(),
-        nn.Linear(width * height * side // 16, outputs),
-    ).to(memory_format=torch.channels_last)
-
-
-def conv_decoder(spec: DataSpec, latent: int, outputs: int, width: int, depth: int, dropout: float) -> nn.Sequential:
-    """[B, Z] to [B, P C, H, W]: the encoder's mirror image."""
-    channels, height, side = spec.shape
-    return nn.Sequential(
-        nn.Linear(latent, width * height * side // 16),
-        nn.Unflatten(1, (width, height // 4, side // 4)),
-        *(Residual(width, dropout) for _ in range(depth)),
-        nn.SiLU(),
-        nn.ConvTranspose2d(width, width // 2, 4, stride=2, padding=1),  # [B, width/2, H/2, W/2]
-        *(Residual(width // 2, dropout) for _ in range(depth)),
-        nn.SiLU(),
-        nn.Conv2d(width // 2, 4 * outputs * channels, 3, padding=1),
-        nn.PixelShuffle(2),
-    ).to(memory_format=torch.channels_last)
