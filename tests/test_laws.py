@@ -36,7 +36,7 @@ def class_of(name: str) -> type:
 
 
 def options(name: str) -> dict[str, Any]:
-    return {k: v for k, v in configuration(name).items() if k not in ("target", "modalities")}
+    return {k: v for k, v in configuration(name).items() if k not in ("target", "modalities", "before")}
 
 
 #: Of a stack of layers, what is enough for the universes of the laws: the code is the same, at a fifth of the time.

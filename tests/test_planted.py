@@ -33,13 +33,14 @@ from benchmark.evaluate import Protocol, evaluate, references, selection_metric
 from benchmark.leaderboard.truth import SIGMAS
 from benchmark.loop import Loop, Plan
 from benchmark.metrics import by_name, likelihood, units
-from benchmark.models.autoregressive.gated_pixelcnn import ColourConv2d, GatedPixelCNN
+from benchmark.models.autoregressive.gated_pixelcnn import GatedPixelCNN
 from benchmark.models.autoregressive.lstm import LSTM
 from benchmark.models.diffusion.flow_matching import FlowMatching
 from benchmark.models.diffusion.vdm import VDM
 from benchmark.models.flow.realnvp import RealNVP
 from benchmark.models.transformer.gpt import GPT
 from benchmark.models.vae.vae import VAE, DiscretisedLogistics
+from benchmark.nn.masked import ColourConv2d
 from benchmark.spec import DataSpec, Evidence, Features, SampleFeatures
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec")

@@ -41,6 +41,10 @@ def relu2(x: Tensor) -> Tensor:
     return F.relu(x).square()
 
 
+NORMS: dict[str, Norm] = {"rms": RMSNorm, "layer": nn.LayerNorm}
+ACTIVATIONS: dict[str, Activation] = {"relu2": relu2, "gelu": F.gelu}
+
+
 def rotary_table(positions: int, width: int) -> Tensor:
     """cos and sin of position times frequency, `[T, 1, K/2, 2]` (Su and others 2021, arXiv:2104.09864, eq. 15)."""
     frequency = 10_000.0 ** (-torch.arange(0, width, 2) / width)
@@ -79,10 +83,10 @@ class Attention(nn.Module):
         self,
         width: int,
         heads: int,
-        causal: bool = True,
         norm: Norm = RMSNorm,
         normalised: bool = True,
         bias: bool = False,
+        causal: bool = True,
     ) -> None:
         super().__init__()
         self.heads, self.causal, self.normalised = heads, causal, normalised
@@ -152,15 +156,15 @@ class Block(nn.Module):
         width: int,
         heads: int,
         dropout: float = 0.0,
-        causal: bool = True,
         norm: Norm = RMSNorm,
         activation: Activation = relu2,
         normalised: bool = True,
         bias: bool = False,
+        causal: bool = True,
     ) -> None:
         """`dropout` is of what both steps add; the rest as in `Attention` and `FeedForward`."""
         super().__init__()
-        self.attention = Attention(width, heads, causal, norm, normalised, bias)
+        self.attention = Attention(width, heads, norm, normalised, bias, causal)
         self.feedforward = FeedForward(width, norm, activation, bias)
         self.dropout = dropout
         for last in (self.attention.mix, self.feedforward.down):

@@ -31,7 +31,7 @@ from benchmark.models.base import GenerativeModel
 from benchmark.nn.levels import raster, unraster
 from benchmark.nn.optim import Muon, Together, adamw
 from benchmark.nn.sampling import draw
-from benchmark.nn.transformer import Activation, Block, Cache, Norm, RMSNorm, draw_normal, relu2, rotary_table
+from benchmark.nn.transformer import ACTIVATIONS, NORMS, Block, Cache, RMSNorm, draw_normal, rotary_table
 from benchmark.spec import (
     BadInput,
     Batch,
@@ -45,9 +45,6 @@ from benchmark.spec import (
     TokenLikelihood,
     Watched,
 )
-
-NORMS: dict[str, Norm] = {"rms": RMSNorm, "layer": nn.LayerNorm}
-ACTIVATIONS: dict[str, Activation] = {"relu2": relu2, "gelu": F.gelu}
 
 
 class GPT(GenerativeModel, Likelihood, TokenLikelihood, Watched):
@@ -73,7 +70,7 @@ class GPT(GenerativeModel, Likelihood, TokenLikelihood, Watched):
         optimizer: Literal["muon", "adamw"] = "muon",  # of the blocks' matrices
         muon_learning_rate: NonNegative = 0.02,
         learning_rate: NonNegative = 3e-3,  # of AdamW
-        weight_decay: NonNegative = 0.0,  # of the blocks' matrices
+        weight_decay: NonNegative = 0.0,  # of the blocks' matrices; of all matrices where AdamW has them
     ) -> None:
         super().__init__(spec)
         if width % (2 * heads):
@@ -84,13 +81,16 @@ class GPT(GenerativeModel, Likelihood, TokenLikelihood, Watched):
         self.muon_learning_rate, self.learning_rate, self.weight_decay = muon_learning_rate, learning_rate, weight_decay
         self.begin = spec.levels  # the token before the first
         self.image = len(spec.shape) == 3
-        self.lags = lags_above(spec.shape) if self.image else []
+        self.lags: list[int] = []  # back to the three nearest pixels in the row above
+        if self.image:
+            colours, row = spec.shape[0], spec.shape[0] * spec.shape[2]
+            self.lags = [lag for lag in (row + colours, row, row - colours) if lag > 0]
         self.lag = max(self.lags, default=1)  # how far back the furthest token lies that a position is given
         self.token = smooth_embedding(spec.levels, width) if self.image else nn.Embedding(spec.levels + 1, width)
         self.above = nn.ModuleList(smooth_embedding(spec.levels, width) for _ in self.lags)
         self.place = nn.Embedding(spec.dims, width) if self.image or positions == "learned" else None
         self.blocks = nn.ModuleList(  # type: ignore[assignment]
-            Block(width, heads, dropout, True, NORMS[norm], ACTIVATIONS[activation], normalised_queries, biases)
+            Block(width, heads, dropout, NORMS[norm], ACTIVATIONS[activation], normalised_queries, biases)
             for _ in range(layers)
         )
         self.norm_in = RMSNorm(width) if norm == "rms" else nn.Identity()
@@ -198,13 +198,6 @@ class GPT(GenerativeModel, Likelihood, TokenLikelihood, Watched):
 
 
 # Private parts ------------------------------------------------------------------------------------------------------
-
-
-def lags_above(shape: tuple[int, ...]) -> list[int]:
-    """How many tokens back the three nearest pixels lie in the row above, for images `[C, H, W]`."""
-    colours, _, columns = shape
-    row = columns * colours
-    return [lag for lag in (row + colours, row, row - colours) if lag > 0]
 
 
 def smooth_embedding(levels: int, width: int) -> nn.Embedding:
