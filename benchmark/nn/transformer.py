@@ -94,12 +94,12 @@ class Attention(nn.Module):
         self.bias = nn.Parameter(torch.zeros(3 * width)) if bias else None
         self.mix = nn.Linear(width, width, bias=bias)
         self.norm = norm(width)
+        self.fused = norm is RMSNorm and normalised and not bias  # a kernel is written for it
 
     def project(self, x: Tensor, rotary: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, `[B, N, T, K]` each; `rotary` `[T, 1, K/2, 2]` turns the first two."""
         weight = self.projections.flatten(0, 1)
-        usual = isinstance(self.norm, RMSNorm) and self.normalised and self.bias is None
-        if usual and rotary is not None and cpu.written_out(x):
+        if self.fused and rotary is not None and cpu.written_out(x):
             q, k, v = cpu.Projected.apply(x, weight, rotary, self.heads)
         else:
             q, k, v = F.linear(self.norm(x), weight, self.bias).unflatten(-1, (3, self.heads, -1)).unbind(2)
@@ -137,11 +137,11 @@ class FeedForward(nn.Module):
         self.up = nn.Linear(width, 4 * width, bias=bias)
         self.down = nn.Linear(4 * width, width, bias=bias)
         self.norm, self.activation = norm(width), activation
+        self.fused = norm is RMSNorm and activation is relu2 and not bias  # a kernel is written for it
 
     def forward(self, x: Tensor) -> Tensor:
         """`[B, T, D]` to `[B, T, D]`."""
-        usual = isinstance(self.norm, RMSNorm) and self.activation is relu2 and self.up.bias is None
-        if usual and cpu.written_out(x):
+        if self.fused and cpu.written_out(x):
             fast: Tensor = cpu.Transformed.apply(x, self.up.weight, self.down.weight)
             return fast
         y: Tensor = self.down(self.activation(self.up(self.norm(x))))
