@@ -75,9 +75,11 @@ class Cache:
 
 
 class Attention(nn.Module):
-    """Scaled dot-product attention of several heads to the positions up to one's own, or to all (Vaswani and others
-    2017, eq. 1), over what `norm` makes of the input; queries and keys of rms 1 if `normalised` (Henry and others
-    2020, arXiv:2010.04245)."""
+    """Scaled dot-product self-attention of several heads (Vaswani and others 2017, eq. 1).
+
+    It reads what `norm` makes of its input: at each position those up to its own, or all unless `causal`. Queries and
+    keys are divided by their rms if `normalised` (Henry and others 2020, arXiv:2010.04245).
+    """
 
     def __init__(
         self,
