@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 import yaml
 
+from benchmark.build import check_options
 from benchmark.config import load_suite
 from benchmark.data.base import DataModule
 from benchmark.models.base import GenerativeModel
+from benchmark.spec import BadInput
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 BUDGETS = ("smoke", "quick", "standard", "full")
@@ -35,15 +37,23 @@ def class_of(config: dict[str, Any]) -> type:
     return getattr(importlib.import_module(module), attribute)
 
 
+def is_variant(path: Path) -> bool:
+    """Whether a model's configuration has another name than the file of its class, and values of its own."""
+    return path.stem != load(path)["target"].split(".")[-2]
+
+
 def plain(value: Any) -> Any:
     """Tuples as lists, all the way down: YAML knows no tuples."""
     return [plain(v) for v in value] if isinstance(value, (tuple, list)) else value
 
 
-def assert_options_are_the_signature(config: dict[str, Any], own: tuple[str, ...], given: str) -> None:
+def assert_options_are_the_signature(
+    config: dict[str, Any], own: tuple[str, ...], given: str, variant: bool = False
+) -> None:
     """Every option of the YAML is one of the constructor, with its default, and none is missing.
 
-    `own` are the keys of the file that are no options; `given` is the argument that the harness supplies.
+    `own` are the keys of the file that are no options; `given` is the argument that the harness supplies. A `variant`
+    of a model has values of its own, which the constructor takes.
     """
     parameters = dict(inspect.signature(class_of(config)).parameters)
     assert given in parameters, f"the constructor takes no {given!r}"
@@ -53,6 +63,10 @@ def assert_options_are_the_signature(config: dict[str, Any], own: tuple[str, ...
         assert parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY), f"{name!r} is no option"
     assert set(config.get("before", {})) <= set(parameters), "`before` says what options were before they existed"
     options = {key: plain(value) for key, value in config.items() if key not in own}
+    if variant:
+        assert set(options) == set(parameters)
+        check_options("model", class_of(config), options, (given,))
+        return
     assert options == {name: plain(parameter.default) for name, parameter in parameters.items()}
 
 
@@ -65,7 +79,16 @@ def test_model(path: Path) -> None:
     model = class_of(config)
     assert issubclass(model, GenerativeModel)
     assert not inspect.isabstract(model), f"abstract: {sorted(model.__abstractmethods__)}"
-    assert_options_are_the_signature(config, MODEL_KEYS, "spec")
+    assert_options_are_the_signature(config, MODEL_KEYS, "spec", variant=is_variant(path))
+
+
+def test_every_model_has_a_configuration_with_its_defaults() -> None:
+    """`gpt2` sets options of the class whose own configuration is `gpt`."""
+    files = [parameter.values[0] for parameter in group("model")]
+    own = {load(path)["target"] for path in files if not is_variant(path)}
+    assert {load(path)["target"] for path in files} == own
+    assert is_variant(CONFIGS / "model" / "gpt2.yaml")
+    assert not is_variant(CONFIGS / "model" / "gpt.yaml")
 
 
 @pytest.mark.parametrize("path", group("model"))
@@ -122,13 +145,17 @@ def test_options_that_drift_are_noticed() -> None:
     path = sorted((CONFIGS / "model").glob("*.yaml"))[0]
     config = load(path)
     name = next(key for key in config if key not in MODEL_KEYS)
-    for drifted in (
-        {key: value for key, value in config.items() if key != name},
-        {**config, name: "another default"},
-        {**config, "no_such_option": 1},
-    ):
+    missing = {key: value for key, value in config.items() if key != name}
+    unknown = {**config, "no_such_option": 1}
+    for drifted in (missing, {**config, name: "another default"}, unknown):
         with pytest.raises(AssertionError):
             assert_options_are_the_signature(drifted, MODEL_KEYS, "spec")
+    for drifted in (missing, unknown):
+        with pytest.raises(AssertionError):
+            assert_options_are_the_signature(drifted, MODEL_KEYS, "spec", variant=True)
+    wrong = {**load(CONFIGS / "model" / "gpt2.yaml"), "layers": -1}
+    with pytest.raises(BadInput, match="layers=-1"):
+        assert_options_are_the_signature(wrong, MODEL_KEYS, "spec", variant=True)
 
 
 def test_settings_of_a_suite_and_of_an_entry_reach_its_runs_and_the_command_line_comes_last(

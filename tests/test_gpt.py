@@ -1,34 +1,49 @@
-"""What is special to the GPT: rotary positions, the pixel above, cached sampling, and which optimiser has what."""
+"""What is special to the GPT: the pixel above, cached sampling, GPT-2 by options, and which optimiser has what."""
 
 from __future__ import annotations
 
+import math
 import time
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 from torch.optim import AdamW
 
-from benchmark.models.transformer import gpt
-from benchmark.models.transformer.gpt import GPT, rotary_table, rotate
+from benchmark.models.transformer.gpt import GPT
 from benchmark.nn.optim import Muon, Together
 from benchmark.spec import BadInput, DataSpec
 
 SPECS = [DataSpec((10,), 7, "sequence"), DataSpec((1, 4, 3), 5, "grid"), DataSpec((3, 3, 2), 4, "grid")]
 
 
-def model(spec: DataSpec) -> GPT:
+PUBLISHED = {
+    "positions": "learned",
+    "norm": "layer",
+    "activation": "gelu",
+    "normalised_queries": False,
+    "biases": True,
+    "initial_weights": "normal",
+    "tied": True,
+    "optimizer": "adamw",
+}
+
+
+def model(spec: DataSpec, **options: Any) -> GPT:
     """A small GPT whose weights are all drawn, so that no projection starts at zero."""
     torch.manual_seed(0)
-    net = GPT(spec, layers=2, heads=2, width=16).double().eval()
+    net = GPT(spec, layers=2, heads=2, width=16, **options).double().eval()
     for parameter in net.parameters():
         nn.init.normal_(parameter, std=0.3)
     return net
 
 
+@pytest.mark.parametrize("options", [{}, PUBLISHED], ids=["ours", "gpt2"])
 @pytest.mark.parametrize("spec", SPECS, ids=str)
-def test_cached_sampling_equals_recomputing_everything(spec: DataSpec) -> None:
-    net = model(spec)
+def test_cached_sampling_equals_recomputing_everything(spec: DataSpec, options: dict[str, Any]) -> None:
+    net = model(spec, **options)
     torch.manual_seed(1)
     fast = net.sample(4)
     torch.manual_seed(1)
@@ -37,16 +52,17 @@ def test_cached_sampling_equals_recomputing_everything(spec: DataSpec) -> None:
         probabilities = net(stream[:, : net.lag + t])[:, -1].softmax(1)
         stream[:, net.lag + t] = torch.multinomial(probabilities, 1).squeeze(1)
     slow = stream[:, net.lag :]
-    if spec.modality == "image":
+    if len(spec.shape) == 3:
         colours, rows, columns = spec.shape
         slow = slow.view(4, rows, columns, colours).permute(0, 3, 1, 2)
     assert torch.equal(fast, slow)
     assert len(fast.unique()) > 1
 
 
+@pytest.mark.parametrize("options", [{}, PUBLISHED], ids=["ours", "gpt2"])
 @pytest.mark.parametrize("spec", SPECS, ids=str)
-def test_a_token_is_predicted_from_those_before_it_alone(spec: DataSpec) -> None:
-    net = model(spec)
+def test_a_token_is_predicted_from_those_before_it_alone(spec: DataSpec, options: dict[str, Any]) -> None:
+    net = model(spec, **options)
     stream = torch.randint(spec.levels, (1, net.lag + spec.dims))
     logits = net(stream[:, :-1])
     for t in range(spec.dims):
@@ -65,33 +81,53 @@ def test_scores_a_prefix_as_the_whole_does_and_refuses_more_than_its_context() -
         net.token_log_prob(torch.randint(7, (2, 11)))
 
 
-def test_rotary_products_depend_on_distance_alone() -> None:
-    table = rotary_table(12, 8)
-    q, k = torch.randn(2, 1, 1, 1, 8).expand(2, 1, 12, 1, 8)
-    products = rotate(q, table)[0, :, 0] @ rotate(k, table)[0, :, 0].T  # [T, T]
-    for distance in range(-11, 12):
-        diagonal = products.diagonal(distance)
-        torch.testing.assert_close(diagonal, diagonal[:1].expand_as(diagonal))
-    assert products.diagonal(0)[0] != pytest.approx(products.diagonal(3)[0].item(), rel=1e-3)
+def test_gpt2_is_its_published_formula() -> None:
+    """Against torch's own encoder, which normalises first, sees no future, and has GELU between its matrices."""
+    spec = SPECS[0]
+    net = model(spec, **PUBLISHED)
+    x = torch.randint(7, (3, 10))
+    stack = nn.TransformerEncoder(
+        nn.TransformerEncoderLayer(16, 2, 64, 0.0, F.gelu, batch_first=True, norm_first=True), 2, nn.LayerNorm(16)
+    )
+    names = {
+        "self_attn.in_proj_weight": "attention.projections",
+        "self_attn.in_proj_bias": "attention.bias",
+        "self_attn.out_proj": "attention.mix",
+        "linear1": "feedforward.up",
+        "linear2": "feedforward.down",
+        "norm1": "attention.norm",
+        "norm2": "feedforward.norm",
+    }
+    ours = {name.replace("blocks.", "layers."): p for name, p in net.state_dict().items()}
+    for theirs, mine in names.items():
+        ours = {name.replace(mine, theirs): p for name, p in ours.items()}
+    ours = {name.replace("norm_out", "norm"): p for name, p in ours.items() if not name.startswith(("token", "place"))}
+    ours = {name: p.flatten(0, 1) if p.ndim == 3 else p for name, p in ours.items()}
+    stack.double().load_state_dict(ours)
+    stream = torch.cat([torch.full((3, 1), 7), x[:, :-1]], 1)
+    future = nn.Transformer.generate_square_subsequent_mask(10, dtype=torch.float64)
+    y = stack(net.token.weight[stream] + net.place.weight, future)
+    logits = y @ net.token.weight[:7].T
+    torch.testing.assert_close(net(net.stream(x)), logits)
+    assert logits.std() > 0.1
 
 
-@pytest.mark.parametrize("rows", [1, 20, 10_000], ids=lambda rows: f"{rows} rows at a time")
-@pytest.mark.parametrize("spec", SPECS, ids=str)
-def test_gradients_written_out_are_those_of_torch(spec: DataSpec, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever is computed at a time: one example, a few with a smaller rest, or all."""
-    net = model(spec)
-    x = torch.randint(spec.levels, (5, *spec.shape))
-    monkeypatch.setattr(gpt, "ROWS", rows)
-    found = []
-    for written_out in (True, False):
-        monkeypatch.setattr(gpt, "written_out", lambda x, answer=written_out: answer)
-        net.zero_grad()
-        loss = net.log_prob(x).double().sum()
-        loss.backward()
-        found.append([loss.detach(), *(p.grad for p in net.parameters())])
-    for ours, torchs in zip(*found, strict=True):
-        torch.testing.assert_close(ours, torchs, rtol=1e-5, atol=1e-5)  # the loss is computed in float32
-    assert all(gradient.abs().max() > 0.1 for gradient in found[0])
+def test_gpt2_starts_with_its_weights_and_decays_matrices_alone() -> None:
+    torch.manual_seed(0)
+    net = GPT(DataSpec((64,), 99, "sequence"), layers=2, heads=2, width=64, weight_decay=0.1, **PUBLISHED)
+    assert net.token.weight.std().item() == pytest.approx(0.02, rel=0.05)
+    assert net.blocks[0].attention.mix.weight.std().item() == pytest.approx(0.01, rel=0.05)
+    assert -net.token_log_prob(torch.randint(99, (2, 64))).mean().item() == pytest.approx(math.log(99), rel=0.02)
+    groups = net.configure_optimizers().param_groups
+    assert [group["weight_decay"] for group in groups] == [0.1, 0.0]
+    assert sum(len(group["params"]) for group in groups) == len(list(net.parameters()))
+
+
+def test_matrices_among_vectors_have_muon() -> None:
+    net = model(SPECS[0], norm="layer", biases=True)
+    muon, rest = net.configure_optimizers().parts
+    counted = [sum(len(group["params"]) for group in part.param_groups) for part in (muon, rest)]
+    assert counted == [2 * 4, len(list(net.parameters())) - 2 * 4]
 
 
 def test_trains_and_samples_in_bfloat16_close_to_float32() -> None:

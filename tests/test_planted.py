@@ -33,7 +33,7 @@ from benchmark.evaluate import Protocol, evaluate, references, selection_metric
 from benchmark.leaderboard.truth import SIGMAS
 from benchmark.loop import Loop, Plan
 from benchmark.metrics import by_name, likelihood, units
-from benchmark.models.autoregressive.gated_pixelcnn import ColourConv2d, GatedPixelCNN
+from benchmark.models.autoregressive.gated_pixelcnn import GatedPixelCNN
 from benchmark.models.autoregressive.lstm import LSTM
 from benchmark.models.diffusion.flow_matching import FlowMatching
 from benchmark.models.diffusion.vdm import VDM
@@ -42,6 +42,7 @@ from benchmark.models.transformer.gpt import GPT
 from benchmark.models.vae.vae import VAE
 from benchmark.nn.distributions import DiscretisedLogistics
 from benchmark.nn.flows import Logit, VariationalDequantisation
+from benchmark.nn.masked import ColourConv2d
 from benchmark.spec import DataSpec, Evidence, Features, SampleFeatures
 
 Plant = Callable[[pytest.MonkeyPatch], None]

@@ -6,7 +6,6 @@ import pytest
 import torch
 from pytorch_lightning import Trainer
 from torch import nn
-from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from benchmark.models.gan.sngan import SNGAN
@@ -42,56 +41,6 @@ def test_every_layer_of_the_discriminator_has_spectral_norm_one():
         torch.testing.assert_close(norm, torch.ones(()), rtol=0.02, atol=0)
 
 
-@pytest.mark.parametrize("levels", [2, 17, 256])
-def test_scaling_stays_in_range_and_inverts(levels):
-    torch.manual_seed(0)
-    model = SNGAN(DataSpec((1, 16, 16), levels, "grid"))
-    x = torch.arange(levels).repeat(256).reshape(levels, 1, 16, 16)
-    y = model.to_unit(x)
-    assert y.min() >= -1
-    assert y.max() <= 1
-    off = model.to_levels(y) - x  # float32 may round a value over its bin's edge
-    assert off.abs().max() <= 1
-    assert off.ne(0).float().mean() < 1e-4
-    assert model.to_levels(torch.tensor([-1.0, 1.0])).tolist() == [0, levels - 1]
-
-
-def test_translation_is_a_shift_of_the_padded_image_by_one_pixel_at_most():
-    torch.manual_seed(0)
-    y = torch.rand(64, 1, 8, 8)
-    padded = F.pad(y, (1, 1, 1, 1), value=-1.0)
-    seen = set()
-    for i, shifted in enumerate(SNGAN(DIGITS).augment(y)):
-        matches = [
-            (down, right)
-            for down in range(3)
-            for right in range(3)
-            if torch.equal(shifted, padded[i, :, down : down + 8, right : right + 8])
-        ]
-        assert len(matches) == 1
-        seen.update(matches)
-    assert len(seen) == 9
-
-
-def test_cutout_paints_one_rectangle_with_the_lowest_level():
-    torch.manual_seed(0)
-    y = torch.rand(64, 3, 8, 8)
-    cut = SNGAN(DataSpec((3, 8, 8), 256, "grid"), translation=0, cutout=3).augment(y)
-    painted = cut == -1
-    assert torch.equal(cut[~painted], y[~painted])
-    assert torch.equal(painted[:, 0], painted[:, 2])
-    rows, columns = painted[:, 0].any(2).sum(1), painted[:, 0].any(1).sum(1)
-    assert torch.equal(painted[:, 0].sum((1, 2)), rows * columns)
-    assert rows.max() == columns.max() == 3
-
-
-def test_gradients_pass_through_the_augmentation_to_the_pixels_that_are_seen():
-    torch.manual_seed(0)
-    y = torch.rand(4, 1, 8, 8, requires_grad=True)
-    SNGAN(DIGITS).augment(y).sum().backward()
-    assert torch.equal(y.grad[:, :, 1:-1, 1:-1], torch.ones(4, 1, 6, 6))  # a shift by one keeps the inside
-
-
 def test_generator_steps_once_in_so_many_discriminator_steps():
     torch.manual_seed(0)
     model = SNGAN(DIGITS, generator_width=8, discriminator_width=8, discriminator_steps=3)
@@ -101,6 +50,20 @@ def test_generator_steps_once_in_so_many_discriminator_steps():
         assert torch.equal(p, before[name]) == name.startswith("generator"), name
     fit(model, steps=3)
     assert not any(torch.equal(p, before[name]) for name, p in model.named_parameters())
+
+
+def test_both_augmentations_paint_what_both_networks_see():
+    torch.manual_seed(0)
+    y = torch.rand(64, 1, 8, 8)
+    for options in ({"translation": 0}, {"translation": 1}, {"translation": 0, "cutout": 2}):
+        painted = (SNGAN(DIGITS, **options).augment(y) == -1).any().item()
+        assert painted == any(value > 0 for value in options.values())
+
+
+def test_batch_normalisation_is_the_papers_generator():
+    norms = {kind: {type(m) for m in SNGAN(DIGITS, generator_norm=kind).modules()} for kind in ("batch", "group")}
+    assert nn.BatchNorm2d in norms["batch"] - norms["group"]
+    assert nn.GroupNorm in norms["group"] - norms["batch"]
 
 
 @pytest.mark.parametrize("shape", [(1, 2, 2), (1, 28, 28), (3, 32, 32), (3, 9, 12)])

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmark.models.base import GenerativeModel, interpolated
+from benchmark.models.base import GenerativeModel
+from benchmark.nn.latents import interpolated
 from benchmark.spec import (
     Batch,
     Conditional,

@@ -5,12 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
-import torch
 from pytorch_lightning import LightningModule
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch import Tensor
 
-from benchmark.nn.latents import interpolated as interpolated
 from benchmark.spec import Batch, DataSpec, Sampler
 
 
@@ -45,7 +42,7 @@ class GenerativeModel(LightningModule, ABC):
         """`n` samples `[n, *shape]`, int64 in data units, on the model's device."""
 
     @abstractmethod
-    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:  # type: ignore[override]
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """One step. Returns `loss` and whatever else is worth a curve, as scalars.
 
         With several optimisers: set `automatic_optimization = False` and step them here.
@@ -54,19 +51,3 @@ class GenerativeModel(LightningModule, ABC):
     @abstractmethod
     def configure_optimizers(self) -> Any:
         """The optimiser, or a list of them, at the peak learning rate. No schedulers: the harness has one for all."""
-
-
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Weight decay on matrices and kernels, none on biases, gains and other vectors."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    return [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
-
-
-def adamw(
-    model: nn.Module, learning_rate: float, weight_decay: float = 0.0, betas: tuple[float, float] = (0.9, 0.999)
-) -> Optimizer:
-    """AdamW (Loshchilov and Hutter 2019) in torch's fused implementation."""
-    return torch.optim.AdamW(parameter_groups(model, weight_decay), lr=learning_rate, betas=betas, fused=True)

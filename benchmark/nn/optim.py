@@ -1,4 +1,4 @@
-"""Muon, and several optimisers as one."""
+"""AdamW over the right parameters, Muon, and several optimisers as one."""
 
 from __future__ import annotations
 
@@ -9,8 +9,25 @@ from itertools import islice
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Weight decay on matrices and kernels, none on biases, gains and other vectors."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+
+
+def adamw(
+    model: nn.Module, learning_rate: float, weight_decay: float = 0.0, betas: tuple[float, float] = (0.9, 0.999)
+) -> Optimizer:
+    """AdamW (Loshchilov and Hutter 2019) in torch's fused implementation."""
+    return torch.optim.AdamW(parameter_groups(model, weight_decay), lr=learning_rate, betas=betas, fused=True)
+
 
 #: The odd polynomial of degree five, steep at 0, that keeps singular values near 1 when iterated (Jordan and others).
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -52,7 +69,7 @@ class Muon(Optimizer):
                     raise ValueError(f"Muon is for matrices: a parameter has the shape {list(p.shape)}")
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         loss = _evaluated(closure)
         for group in self.param_groups:
             same = defaultdict(list)
@@ -100,7 +117,7 @@ class Together(Optimizer):
         self._share()
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         loss = _evaluated(closure)
         for part in self.parts:
             part.step()

@@ -22,62 +22,13 @@ from annotated_types import MinLen
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from benchmark.models.base import GenerativeModel, adamw
+from benchmark.models.base import GenerativeModel
+from benchmark.nn.masked import ColourConv2d, colour_of
+from benchmark.nn.optim import adamw
+from benchmark.nn.sampling import draw
 from benchmark.spec import BadInput, Batch, DataSpec, Likelihood, NonNegative, Sampler, Share, Size
 
 Dilations = Annotated[Sequence[Size], MinLen(1)]
-
-
-def gate(y: Tensor) -> Tensor:
-    """tanh(W_f * x) ⊙ σ(W_g * x), eq. 2: `[B, 2P, ...]` to `[B, P, ...]`."""
-    # Halves of a channels_last tensor are strided: made dense, the functions below run twice as fast.
-    f, g = (half.contiguous(memory_format=torch.channels_last) for half in y.chunk(2, dim=1))
-    return torch.tanh(f) * torch.sigmoid(g)
-
-
-def colour_of(channels: int, colours: int) -> Tensor:
-    """The colour that each of `channels` feature maps may know at its own pixel, `[channels]`."""
-    return torch.arange(channels) * colours // channels
-
-
-class ColourConv2d(nn.Conv2d):
-    """A valid convolution over pixels to the left whose last column is the pixel itself, where colours are ordered.
-
-    There, output channel o reads input channel i only if colour i < colour o (mask A, `strict`) or colour i ≤ colour o
-    (mask B).
-    """
-
-    mask: Tensor
-
-    def __init__(self, source: Tensor, target: Tensor, taps: int = 1, dilation: int = 1, strict: bool = False) -> None:
-        super().__init__(len(source), len(target), (1, taps), dilation=dilation)
-        mask = torch.ones_like(self.weight)  # [out, in, 1, taps]
-        mask[:, :, 0, -1] = (source < target[:, None] if strict else source <= target[:, None]).float()
-        self.register_buffer("mask", mask, persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.conv2d(x, self.weight * self.mask, self.bias, dilation=self.dilation)
-
-
-class GatedLayer(nn.Module):
-    """One layer of both stacks (figure 2), over windows: what lies around them is the caller's to supply."""
-
-    def __init__(self, source: Tensor, target: Tensor, kernel: int, dilation: int, dropout: float, first: bool) -> None:
-        super().__init__()
-        taps = kernel // 2 + 1
-        gates = target.repeat(2)  # both halves of a gate follow the same order
-        self.first = first
-        self.reach = dilation * (kernel // 2)
-        self.vertical = nn.Conv2d(len(source), len(gates), (taps, kernel), dilation=dilation)
-        self.link = nn.Conv2d(len(gates), len(gates), 1)
-        self.left = ColourConv2d(source, gates, taps, dilation, strict=first)
-        self.mix = ColourConv2d(target, target)
-        self.dropout = nn.Dropout(dropout)
-
-    def horizontal(self, h: Tensor, above: Tensor) -> Tensor:
-        """`h` with `reach` columns to the left of the window, `above` from the rows above it; a residual step."""
-        y: Tensor = self.mix(self.dropout(gate(self.left(h) + above)))
-        return y if self.first else h[..., self.reach :] + y
 
 
 class GatedPixelCNN(GenerativeModel, Likelihood):
@@ -169,7 +120,7 @@ class GatedPixelCNN(GenerativeModel, Likelihood):
                             left[k][..., r + j : r + j + 1] = h
                         h = layer.horizontal(left[k][..., j : r + j + 1], above[k][..., j : j + 1])  # [n, P, 1, 1]
                     logits = self.head(h).view(n, C, self.spec.levels)[:, c]
-                    x[:, c, i, j] = torch.multinomial(logits.softmax(1), 1).squeeze(1)
+                    x[:, c, i, j] = draw(logits)
             v = self.features(x[:, :, i : i + 1])  # [n, 1 + C, 1, W]
             for k, (layer, r) in enumerate(zip(self.layers, reach, strict=True)):
                 rows[k][:, :, r + i, r : r + W] = v.squeeze(2)
@@ -179,8 +130,39 @@ class GatedPixelCNN(GenerativeModel, Likelihood):
 
     # Learning -------------------------------------------------------------------------------------------------------
 
-    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:  # type: ignore[override]
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         return {"loss": -self.log_prob(batch.x).mean() / self.spec.dims}  # nats a dimension
 
     def configure_optimizers(self) -> Optimizer:
         return adamw(self, self.learning_rate, self.weight_decay)
+
+
+# Private parts ------------------------------------------------------------------------------------------------------
+
+
+def gate(y: Tensor) -> Tensor:
+    """tanh(W_f * x) ⊙ σ(W_g * x), eq. 2: `[B, 2P, ...]` to `[B, P, ...]`."""
+    # Halves of a channels_last tensor are strided: made dense, the functions below run twice as fast.
+    f, g = (half.contiguous(memory_format=torch.channels_last) for half in y.chunk(2, dim=1))
+    return torch.tanh(f) * torch.sigmoid(g)
+
+
+class GatedLayer(nn.Module):
+    """One layer of both stacks (figure 2), over windows: what lies around them is the caller's to supply."""
+
+    def __init__(self, source: Tensor, target: Tensor, kernel: int, dilation: int, dropout: float, first: bool) -> None:
+        super().__init__()
+        taps = kernel // 2 + 1
+        gates = target.repeat(2)  # both halves of a gate follow the same order
+        self.first = first
+        self.reach = dilation * (kernel // 2)
+        self.vertical = nn.Conv2d(len(source), len(gates), (taps, kernel), dilation=dilation)
+        self.link = nn.Conv2d(len(gates), len(gates), 1)
+        self.left = ColourConv2d(source, gates, taps, dilation, strict=first)
+        self.mix = ColourConv2d(target, target)
+        self.dropout = nn.Dropout(dropout)
+
+    def horizontal(self, h: Tensor, above: Tensor) -> Tensor:
+        """`h` with `reach` columns to the left of the window, `above` from the rows above it; a residual step."""
+        y: Tensor = self.mix(self.dropout(gate(self.left(h) + above)))
+        return y if self.first else h[..., self.reach :] + y

@@ -19,7 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from benchmark.models.base import GenerativeModel, adamw
+from benchmark.models.base import GenerativeModel
+from benchmark.nn.optim import adamw
+from benchmark.nn.sampling import draw
 from benchmark.spec import Batch, DataSpec, Likelihood, NonNegative, Sampler, Share, Size, State, Stateful, Watched
 
 
@@ -85,12 +87,12 @@ class LSTM(GenerativeModel, Likelihood, Stateful, Watched):
         tokens = [state["token"]]
         for _ in range(self.spec.dims):
             logits = self(tokens[-1][:, None], state)[:, 0].float()  # [n, V]
-            tokens.append(torch.multinomial(logits.softmax(1), 1).squeeze(1))
+            tokens.append(draw(logits))
         return torch.stack(tokens[1:], 1)
 
     # Learning --------------------------------------------------------------------------------------------------------
 
-    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:  # type: ignore[override]
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         state = self._state_before(len(batch.x))
         loss = -self.token_log_prob(batch.x, state).mean()  # nats a token
         if self.spec.contiguous:

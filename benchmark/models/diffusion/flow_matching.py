@@ -29,11 +29,12 @@ from torch.distributions import Categorical
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
-from benchmark.models.base import GenerativeModel, adamw
+from benchmark.models.base import GenerativeModel
 from benchmark.nn.conv import UNet
 from benchmark.nn.diffusion import heun, runge_kutta
 from benchmark.nn.distributions import log_normal
 from benchmark.nn.latents import interpolated
+from benchmark.nn.optim import adamw
 from benchmark.spec import (
     BadInput,
     Batch,
@@ -201,7 +202,7 @@ class FlowMatching(GenerativeModel, SolvesLikelihood, Interpolates):
 
     # How it learns ---------------------------------------------------------------------------------------------------
 
-    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:  # type: ignore[override]
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         f = self.values[batch.x]
         epsilon = torch.randn_like(f)
         if self.times == "uniform":

@@ -23,8 +23,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
-from benchmark.models.base import GenerativeModel, adamw
+from benchmark.models.base import GenerativeModel
 from benchmark.nn.layers import Fourier, Positions, time_network, zeroed
+from benchmark.nn.optim import adamw
 from benchmark.spec import (
     BadInput,
     Batch,
@@ -149,7 +150,7 @@ class VDM(GenerativeModel, LikelihoodBound, Watched):
 
     # How it learns ---------------------------------------------------------------------------------------------------
 
-    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:  # type: ignore[override]
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         terms = {name: value.mean() / self.spec.dims for name, value in self.losses(batch.x).items()}
         return {"loss": torch.stack(list(terms.values())).sum(), **terms}  # nats a dimension
 

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from benchmark.models.base import GenerativeModel, adamw
+from benchmark.models.base import GenerativeModel
 from benchmark.nn.conv import Residual
 from benchmark.nn.distributions import importance_bound, log_normal
 from benchmark.nn.flows import (
@@ -39,6 +39,7 @@ from benchmark.nn.flows import (
 )
 from benchmark.nn.latents import interpolated
 from benchmark.nn.layers import Positions, mlp, zeroed
+from benchmark.nn.optim import adamw
 from benchmark.spec import (
     BadInput,
     Batch,
@@ -163,7 +164,7 @@ class RealNVP(GenerativeModel, ImportanceBound, Interpolates, Watched):
 
     # How it learns ---------------------------------------------------------------------------------------------------
 
-    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:  # type: ignore[override]
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         return {"loss": -self.elbo(batch.x).mean() / self.spec.dims}  # nats a dimension
 
     def configure_optimizers(self) -> Optimizer:

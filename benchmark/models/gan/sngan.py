@@ -3,22 +3,39 @@
 Paper: Miyato and others, "Spectral Normalization for Generative Adversarial Networks", ICLR 2018, arXiv:1802.05957
 
 Differences: both networks see differentiably augmented images (Zhao and others, "Differentiable Augmentation for
-Data-Efficient GAN Training", NeurIPS 2020, arXiv:2006.10738), one discriminator step per generator step by default, and
-group normalisation in the generator, whose moving average needs no statistics of its own.
+Data-Efficient GAN Training", NeurIPS 2020, arXiv:2006.10738), one discriminator step per generator step, and group
+normalisation in the generator, whose moving average of weights needs no statistics of its own. All are options.
 
 Shapes: x [B, C, H, W] integer levels; y [B, C, H, W] the same images in [-1, 1]; z [B, Z] latents. No likelihood.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 from torch.optim import Adam, Optimizer
 
-from benchmark.models.base import GenerativeModel, interpolated
+from benchmark.models.base import GenerativeModel
+from benchmark.nn.adversarial import (
+    DownBlock,
+    SumPool,
+    UpBlock,
+    cut_out,
+    halvings,
+    hinge_discriminator,
+    hinge_generator,
+    translated,
+)
+from benchmark.nn.latents import interpolated
+from benchmark.nn.levels import binned, unbinned
 from benchmark.spec import BadInput, Batch, Count, DataSpec, Interpolates, NonNegative, Sampler, Share, Size, Watched
+
+NORMS: dict[str, Callable[[int], nn.Module]] = {"group": partial(nn.GroupNorm, 8), "batch": nn.BatchNorm2d}
 
 
 class SNGAN(GenerativeModel, Interpolates, Watched):
@@ -29,6 +46,7 @@ class SNGAN(GenerativeModel, Interpolates, Watched):
         spec: DataSpec,
         latent: Size = 64,  # dimensions of z
         generator_width: Size = 32,  # channels
+        generator_norm: Literal["group", "batch"] = "group",  # batch: the paper's
         discriminator_width: Size = 32,  # channels
         discriminator_steps: Size = 1,  # for one step of the generator; each sees a batch of its own
         translation: Count = 1,  # augmentation: shifts by up to this many pixels
@@ -51,9 +69,9 @@ class SNGAN(GenerativeModel, Interpolates, Watched):
         self.translation, self.cutout = translation, cutout
         self.learning_rates = (generator_learning_rate, discriminator_learning_rate)
         self.betas = (beta1, beta2)
-        self.generator = generator(spec, latent, generator_width)
-        self.discriminator = discriminator(spec, discriminator_width)
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.generator = generator(spec.shape, latent, generator_width, NORMS[generator_norm])
+        self.discriminator = discriminator(spec.shape, discriminator_width)
+        self.to(memory_format=torch.channels_last)
 
     # Promises ------------------------------------------------------------------------------------------------------
 
@@ -82,22 +100,21 @@ class SNGAN(GenerativeModel, Interpolates, Watched):
 
     def to_unit(self, x: Tensor) -> Tensor:
         """Levels to [-1, 1], with uniform noise that fills each level's bin: no grid for D to recognise."""
-        y = (x + torch.rand_like(x, dtype=torch.float32)) * (2 / self.spec.levels) - 1
-        return y.contiguous(memory_format=torch.channels_last)
+        return binned(x, self.spec.levels).contiguous(memory_format=torch.channels_last)
 
     def to_levels(self, y: Tensor) -> Tensor:
         """[-1, 1] to the level whose bin it lies in: the inverse of `to_unit`."""
-        return ((y + 1) * (self.spec.levels / 2)).floor().long().clamp(0, self.spec.levels - 1)
+        return unbinned(y, self.spec.levels)
 
     # How it learns -------------------------------------------------------------------------------------------------
 
-    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:  # type: ignore[override]
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         optimizer_g, optimizer_d = self.optimizers()  # type: ignore[attr-defined]
         real = self.to_unit(batch.x)
         fake = self.generator(self.noise(len(real)))
 
         on_real, on_fake = self.discriminator(self.augment(torch.cat([real, fake.detach()]))).chunk(2)
-        loss_d = F.relu(1 - on_real).mean() + F.relu(1 + on_fake).mean()  # eq. 16
+        loss_d = hinge_discriminator(on_real, on_fake)  # eq. 16
         optimizer_d.zero_grad()
         self.manual_backward(loss_d)
         optimizer_d.step()
@@ -105,7 +122,7 @@ class SNGAN(GenerativeModel, Interpolates, Watched):
 
         if (batch_idx + 1) % self.discriminator_steps == 0:
             self.discriminator.requires_grad_(False)
-            loss_g = -self.discriminator(self.augment(fake)).mean()  # eq. 17
+            loss_g = hinge_generator(self.discriminator(self.augment(fake)))  # eq. 17
             self.discriminator.requires_grad_(True)
             optimizer_g.zero_grad()
             self.manual_backward(loss_g)
@@ -121,96 +138,40 @@ class SNGAN(GenerativeModel, Interpolates, Watched):
 
     def augment(self, y: Tensor) -> Tensor:
         """DiffAugment: a random shift and a painted square, both filled with the lowest level."""
-        n, _, height, side = y.shape
-        row, column = torch.arange(height, device=y.device), torch.arange(side, device=y.device)
         if self.translation:
-            t = self.translation
-            down, right = torch.randint(2 * t + 1, (2, n, 1), device=y.device)
-            padded = F.pad(y, (t, t, t, t), value=-1.0).movedim(1, -1)  # [B, H+2t, W+2t, C]
-            example = torch.arange(n, device=y.device)[:, None, None]
-            y = padded[example, (row + down)[:, :, None], (column + right)[:, None, :]].movedim(-1, 1)
+            y = translated(y, self.translation)
         if self.cutout:
-            top = torch.randint(1 - self.cutout, height, (n, 1), device=y.device)
-            left = torch.randint(1 - self.cutout, side, (n, 1), device=y.device)
-            rows, columns = ((i >= start) & (i < start + self.cutout) for i, start in ((row, top), (column, left)))
-            y = y.masked_fill((rows[:, :, None] & columns[:, None, :])[:, None], -1.0)  # [B, 1, H, W]
+            y = cut_out(y, self.cutout)
         return y
 
 
-# Networks ----------------------------------------------------------------------------------------------------------
+# Private parts -----------------------------------------------------------------------------------------------------
 
 
-def halvings(spec: DataSpec) -> tuple[int, int, int]:
-    """How often both sides can be halved before one is odd or at most 4, and the sides that remain."""
-    _, height, side = spec.shape
-    times = 0
-    while height % 2 == side % 2 == 0 and min(height, side) > 4:
-        height, side, times = height // 2, side // 2, times + 1
-    return times, height, side
-
-
-def generator(spec: DataSpec, latent: int, width: int) -> nn.Sequential:
+def generator(shape: Sequence[int], latent: int, width: int, norm: Callable[[int], nn.Module]) -> nn.Sequential:
     """[B, Z] to [B, C, H, W] in [-1, 1]."""
-    times, height, side = halvings(spec)
+    times, height, side = halvings(shape[1], shape[2])
     return nn.Sequential(
         nn.Linear(latent, width * height * side),
         nn.Unflatten(1, (width, height, side)),
-        GeneratorBlock(width, scale=1),
-        *(GeneratorBlock(width, scale=2) for _ in range(times)),
-        nn.GroupNorm(8, width),
+        UpBlock(width, 1, norm),
+        *(UpBlock(width, 2, norm) for _ in range(times)),
+        norm(width),
         nn.ReLU(),
-        nn.Conv2d(width, spec.shape[0], 3, padding=1),
+        nn.Conv2d(width, shape[0], 3, padding=1),
         nn.Tanh(),
     )
 
 
-def discriminator(spec: DataSpec, width: int) -> nn.Sequential:
+def discriminator(shape: Sequence[int], width: int) -> nn.Sequential:
     """[B, C, H, W] to [B]. No bias at the end: inside the hinge's margin it would have no gradient."""
-    times, _, _ = halvings(spec)
+    times, _, _ = halvings(shape[1], shape[2])
     return nn.Sequential(
-        spectral_norm(nn.Conv2d(spec.shape[0], width, 3, padding=1)),
-        *(DiscriminatorBlock(width, scale=2) for _ in range(times)),
-        DiscriminatorBlock(width, scale=1),
+        spectral_norm(nn.Conv2d(shape[0], width, 3, padding=1)),
+        *(DownBlock(width, 2) for _ in range(times)),
+        DownBlock(width, 1),
         nn.ReLU(),
         SumPool(),
         spectral_norm(nn.Linear(width, 1, bias=False)),
         nn.Flatten(0),
     )
-
-
-class GeneratorBlock(nn.Module):
-    """Residual block (appendix B.4, figure 8), enlarging by `scale`."""
-
-    def __init__(self, width: int, scale: int) -> None:
-        super().__init__()
-        self.scale = scale
-        self.norm1, self.norm2 = nn.GroupNorm(8, width), nn.GroupNorm(8, width)
-        self.conv1, self.conv2 = nn.Conv2d(width, width, 3, padding=1), nn.Conv2d(width, width, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = F.relu(self.norm1(x))
-        if self.scale > 1:
-            x, h = (F.interpolate(t, scale_factor=float(self.scale), mode="nearest") for t in (x, h))
-        h = self.conv2(F.relu(self.norm2(self.conv1(h))))
-        return x + h  # type: ignore[no-any-return]
-
-
-class DiscriminatorBlock(nn.Module):
-    """Residual block without normalisation, shrinking by `scale`."""
-
-    def __init__(self, width: int, scale: int) -> None:
-        super().__init__()
-        self.scale = scale
-        self.conv1 = spectral_norm(nn.Conv2d(width, width, 3, padding=1))
-        self.conv2 = spectral_norm(nn.Conv2d(width, width, 3, padding=1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.conv2(F.relu(self.conv1(F.relu(x))))
-        return F.avg_pool2d(x + h, self.scale) if self.scale > 1 else x + h
-
-
-class SumPool(nn.Module):
-    """[B, C, H, W] to [B, C]: sums over positions."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.sum(dim=(2, 3))

@@ -20,12 +20,13 @@ from torch import Tensor
 from torch.distributions import Bernoulli, Categorical, Distribution, Normal, kl_divergence
 from torch.optim import Optimizer
 
-from benchmark.models.base import GenerativeModel, adamw
+from benchmark.models.base import GenerativeModel
 from benchmark.nn.conv import decoder, encoder
 from benchmark.nn.distributions import DiscretisedLogistics, importance_bound
 from benchmark.nn.latents import interpolated
 from benchmark.nn.layers import mlp
 from benchmark.nn.levels import centred
+from benchmark.nn.optim import adamw
 from benchmark.spec import (
     BadInput,
     Batch,
@@ -157,7 +158,7 @@ class VAE(GenerativeModel, ImportanceBound, Reconstructs, Interpolates, Watched)
 
     # How it learns -------------------------------------------------------------------------------------------------
 
-    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:  # type: ignore[override]
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         x, k = batch.x, self.importance_samples
         q = self.encode(x)
         kl = kl_divergence(q, self.prior()).sum(1)  # [B]

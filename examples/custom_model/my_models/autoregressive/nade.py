@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
-from benchmark.models.base import GenerativeModel, adamw
+from benchmark.models.base import GenerativeModel
+from benchmark.nn.optim import adamw
 from benchmark.spec import Batch, DataSpec, Likelihood, Sampler
 
 
@@ -67,7 +68,7 @@ class NADE(GenerativeModel, Likelihood):
 
     # How it learns ---------------------------------------------------------------------------------------------------
 
-    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:  # type: ignore[override]
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         return {"loss": -self.log_prob(batch.x).mean()}
 
     def configure_optimizers(self) -> Optimizer:

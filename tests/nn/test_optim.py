@@ -1,4 +1,4 @@
-"""Muon by its laws and against torch's, and several optimisers as one."""
+"""Muon by its laws and against torch's, several optimisers as one, and what AdamW decays."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 
 from benchmark.nn import optim
-from benchmark.nn.optim import Muon, Together, orthogonalised
+from benchmark.nn.optim import Muon, Together, adamw, orthogonalised, parameter_groups
 
 SHAPES = [(6, 6), (6, 6), (6, 6), (12, 6), (6, 12), (12, 6), (5, 3)]
 
@@ -156,3 +156,17 @@ def test_together_steps_as_its_parts_do_apart_through_schedules_and_checkpoints(
         step(twin, *apart)
     for ours, theirs in zip(net.parameters(), twin.parameters(), strict=True):
         assert torch.equal(ours, theirs)
+
+
+def test_weight_decay_is_of_matrices_and_kernels_alone() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 2), nn.BatchNorm2d(4), nn.Linear(4, 2), nn.Linear(2, 2).requires_grad_(False))
+    decayed, spared = parameter_groups(net, 0.3)
+    assert (decayed["weight_decay"], spared["weight_decay"]) == (0.3, 0.0)
+    assert [p.ndim for p in decayed["params"]] == [4, 2]
+    assert [p.ndim for p in spared["params"]] == [1, 1, 1, 1]
+    before = [p.detach().clone() for p in net.parameters()]
+    for p in net.parameters():
+        p.grad = torch.zeros_like(p) if p.requires_grad else None
+    adamw(net, 0.1, 0.3).step()
+    for p, old in zip(net.parameters(), before, strict=True):
+        torch.testing.assert_close(p.detach(), old * (1 - 0.1 * 0.3) if p.ndim > 1 and p.requires_grad else old)

@@ -1,0 +1,32 @@
+"""Draws from categorical distributions that are given by logits."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def draw(logits: Tensor, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None) -> Tensor:
+    """One draw `[...]`, int64, from the softmax of each of `logits` `[..., V]`, from torch's global generator.
+
+    Logits are divided by `temperature`, above 0. Then only the `top_k` likeliest values may be drawn (Fan and others
+    2018; with those as likely as the last of them), and of these the fewest likeliest whose probabilities reach `top_p`
+    together (Holtzman and others 2020).
+    """
+    if temperature != 1.0:
+        logits = logits / temperature
+    if top_k is not None:
+        last = logits.topk(min(top_k, logits.shape[-1])).values[..., -1:]
+        logits = logits.masked_fill(logits < last, -torch.inf)
+    if top_p is not None:
+        logits = _nucleus(logits, top_p)
+    p = logits.softmax(-1)
+    return torch.multinomial(p.reshape(-1, p.shape[-1]), 1).view(p.shape[:-1])
+
+
+def _nucleus(logits: Tensor, top_p: float) -> Tensor:
+    """`logits` with -∞ outside the smallest set of likeliest values with probability `top_p`: never an empty set."""
+    p, order = logits.softmax(-1).sort(-1, descending=True)
+    outside = p.cumsum(-1) - p >= top_p  # those before it are enough
+    outside[..., 0] = False
+    return logits.masked_fill(torch.empty_like(outside).scatter_(-1, order, outside), -torch.inf)
