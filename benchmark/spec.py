@@ -13,6 +13,7 @@ from annotated_types import Ge, Gt, Le, Lt
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch.distributions import Normal
 
 #: What models see of data: a grid of levels `[C, H, W]`, a sequence of tokens `[T]`, a few coordinates `[D]`, or, as a
 #: condition, one label `[]`.
@@ -195,6 +196,28 @@ class Reconstructs(Protocol):
 
 
 @runtime_checkable
+class Autoencodes(Protocol):
+    """A model whose latents z another model can use: q(z | x) encodes, p(x | z) decodes."""
+
+    @property
+    @abstractmethod
+    def latent_shape(self) -> tuple[int, ...]:
+        """Shape S of the latents of one example."""
+
+    @abstractmethod
+    def encode(self, x: Tensor) -> Normal:
+        """q(z | x), independent over [B, *S]."""
+
+    @abstractmethod
+    def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
+        """log p(x | z) in nats `[..., B]` for x `[B, *shape]` and z `[..., B, *S]`, summed over dimensions."""
+
+    @abstractmethod
+    def generate(self, z: Tensor) -> Tensor:
+        """x ~ p(x | z) `[B, *shape]` for z `[B, *S]`, in data units and dtype."""
+
+
+@runtime_checkable
 class Conditional(Protocol):
     """A model that samples under a given condition."""
 
@@ -236,6 +259,7 @@ CAPABILITIES: tuple[type, ...] = (
     Stateful,
     PseudoLikelihood,
     Reconstructs,
+    Autoencodes,
     Conditional,
     Interpolates,
     Watched,

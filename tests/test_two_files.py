@@ -167,7 +167,12 @@ FILES = {
     },
     "dataset": {
         "mine/stripes.py": DATASET,
-        "configs/data/stripes.yaml": "target: mine.stripes.Stripes\nmodality: image\nminutes: {smoke: 0.1}\nbrightest: 3\n",
+        "configs/data/stripes.yaml": """
+            target: mine.stripes.Stripes
+            modality: image
+            minutes: {smoke: 0.1}
+            brightest: 3
+            """,
     },
     "modality": {
         "mine/melodies.py": MODALITY,

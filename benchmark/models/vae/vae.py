@@ -28,6 +28,7 @@ from benchmark.nn.layers import mlp
 from benchmark.nn.levels import centred
 from benchmark.nn.optim import adamw
 from benchmark.spec import (
+    Autoencodes,
     BadInput,
     Batch,
     DataSpec,
@@ -43,7 +44,7 @@ from benchmark.spec import (
 )
 
 
-class VAE(GenerativeModel, ImportanceBound, Reconstructs, Interpolates, Watched):
+class VAE(GenerativeModel, ImportanceBound, Reconstructs, Autoencodes, Interpolates, Watched):
     """p(x) = E_{z ~ N(0, I)} p(x | z), with a diagonal Gaussian posterior q(z | x) and pixels independent given z."""
 
     prior_mean: Tensor
@@ -89,11 +90,14 @@ class VAE(GenerativeModel, ImportanceBound, Reconstructs, Interpolates, Watched)
         """p(z), over [Z]."""
         return Normal(self.prior_mean, torch.ones_like(self.prior_mean), validate_args=False)
 
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        return tuple(self.prior_mean.shape)
+
     def encode(self, x: Tensor) -> Normal:
         """q(z | x), over [B, Z]."""
-        mu, log_sigma = (
-            self.encoder(centred(x, self.spec.levels)).float().chunk(2, dim=1)
-        )  # [B, Z] each, not in bfloat16
+        outputs: Tensor = self.encoder(centred(x, self.spec.levels))
+        mu, log_sigma = outputs.float().chunk(2, dim=1)  # [B, Z] each, not in bfloat16
         return Normal(mu, log_sigma.exp(), validate_args=False)
 
     def decode(self, z: Tensor) -> Distribution:
