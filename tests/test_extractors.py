@@ -130,7 +130,12 @@ def test_images_that_do_not_fit_are_refused():
 
 
 @pytest.mark.parametrize(
-    "spec", [DIGITS, DataSpec((3, 32, 32), 256, "grid", DataSpec.label(10)), DataSpec((1, 28, 28), 2, "grid", DataSpec.label(10))]
+    "spec",
+    [
+        DIGITS,
+        DataSpec((3, 32, 32), 256, "grid", DataSpec.label(10)),
+        DataSpec((1, 28, 28), 2, "grid", DataSpec.label(10)),
+    ],
 )
 def test_a_classifier_fits_under_one_megabyte_whatever_the_size(spec):
     network = Classifier(spec).eval()

@@ -135,5 +135,5 @@ def test_near_is_measured_by_the_surroundings_of_the_training_image() -> None:
     reference = torch.tensor([0, 4, 100, 140]).view(4, 1, 1, 1)
     samples = torch.tensor([1, 2, 110, 120, 140]).view(5, 1, 1, 1)  # the first, the third and the last are near
     images = SampleImages((samples,), reference, reference)
-    estimate = by_name("near_copies").compute(Evidence(DataSpec((1, 1, 1), 256, "grid"), images=images))
+    estimate = memorisation.near_copies(nearest_images(images))
     assert estimate.value == pytest.approx(3 / 5)

@@ -86,29 +86,27 @@ def assert_entropy_in_bits() -> None:
 def assert_mean_is_over_examples() -> None:
     """The same examples in another order have the same mean."""
     log_prob = -normal(0, 100).abs()  # 100 is no multiple of any batch
-    values = [by_name("nll").compute(Evidence(IMAGES, log_prob=x)).value for x in (log_prob, log_prob.sort().values)]
+    values = [likelihood.nll(LogProbs(x, IMAGES.dims)).value for x in (log_prob, log_prob.sort().values)]
     assert values[0] == pytest.approx(values[1]), "the order of examples moves their mean"
 
 
 def samples(generated: Tensor, real: Tensor) -> Evidence:
     drawn, seen = (Features(x, normal(9, len(x), 3)) for x in (generated, real))
-    return Evidence(IMAGES, samples=SampleFeatures((drawn,), seen, seen))
+    return SampleFeatures((drawn,), seen, seen)
 
 
 def assert_missing_modes_cost_recall() -> None:
     """Samples from one of two modes are all real, and cover half of what is real."""
     real = normal(0, 200, 4)
     real[:100] += 50
-    precision, recall = (
-        by_name(name).compute(samples(normal(5, 100, 4), real)).value for name in ("precision", "recall")
-    )
+    precision, recall = (METRICS[name](samples(normal(5, 100, 4), real)).value for name in ("precision", "recall"))
     assert precision > 0.9 > 0.6 > recall, f"half of the modes: precision {precision:.2f}, recall {recall:.2f}"
 
 
 def assert_fid_is_closed_form() -> None:
     """Two Gaussians that differ by a shift: its square, once covariances are fitted to the same noise."""
     x = normal(1, 500, 4)
-    value = by_name("fid").compute(samples(x + 3.0, x)).value
+    value = fidelity.fid(samples(x + 3.0, x)).value
     assert value == pytest.approx(4 * 3.0**2, rel=1e-6), f"a shift of 3 in 4 features costs 36, not {value:.2f}"
 
 
