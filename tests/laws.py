@@ -676,7 +676,7 @@ def assert_log_det_agrees(forward: Flow, x: Tensor) -> None:
 
 @dataclass(frozen=True)
 class Law:
-    """An assertion, and what makes it binding: any one of `promises`, together with `also`, on data of these structures."""
+    """An assertion, and what makes it binding: any one of `promises`, together with `also`, on these structures."""
 
     check: Callable[[Subject], None]
     promises: tuple[type, ...]

@@ -37,7 +37,7 @@ def test_cached_sampling_equals_recomputing_everything(spec: DataSpec) -> None:
         probabilities = net(stream[:, : net.lag + t])[:, -1].softmax(1)
         stream[:, net.lag + t] = torch.multinomial(probabilities, 1).squeeze(1)
     slow = stream[:, net.lag :]
-    if spec.modality == "image":
+    if spec.structure == "grid":
         colours, rows, columns = spec.shape
         slow = slow.view(4, rows, columns, colours).permute(0, 3, 1, 2)
     assert torch.equal(fast, slow)

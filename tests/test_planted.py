@@ -21,18 +21,24 @@ import torch
 import torch_fidelity.metric_fid
 import torch_fidelity.metric_prc
 from laws import Subject
+from test_agreement import Stream
 from test_metrics import normal
 from test_realnvp import perturbed
-from test_truth import NO_EXTRACTOR, data_of
+from test_truth import data_of
 from torch import Tensor
 
-from benchmark import evaluate as evaluation
-from benchmark.build import GenerativeModel, build_data, build_model
+from benchmark.build import GenerativeModel, build_data, build_examination, build_model
 from benchmark.config import compose
-from benchmark.evaluate import Protocol, evaluate, references, selection_metric
+from benchmark.evaluate import Experts, Protocol, evaluate, references, selection_metric
 from benchmark.leaderboard.truth import SIGMAS
 from benchmark.loop import Loop, Plan
-from benchmark.metrics import by_name, likelihood, units
+from benchmark.metrics import coverage, fidelity, likelihood, session, text, units
+from benchmark.metrics.extractors.base import Features
+from benchmark.metrics.likelihood import LogProbs
+from benchmark.metrics.probe import Found
+from benchmark.metrics.samples import SampleFeatures
+from benchmark.metrics.session import Session
+from benchmark.metrics.text import TokenLogProb
 from benchmark.models.autoregressive.gated_pixelcnn import ColourConv2d, GatedPixelCNN
 from benchmark.models.autoregressive.lstm import LSTM
 from benchmark.models.diffusion.flow_matching import FlowMatching
@@ -40,7 +46,7 @@ from benchmark.models.diffusion.vdm import VDM
 from benchmark.models.flow.realnvp import RealNVP
 from benchmark.models.transformer.gpt import GPT
 from benchmark.models.vae.vae import VAE, DiscretisedLogistics
-from benchmark.spec import DataSpec, Evidence, Features, SampleFeatures
+from benchmark.spec import DataSpec
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec")
 
@@ -54,10 +60,10 @@ IMAGES = DataSpec((1, 2, 3), 4, "grid")
 
 
 def law(
-    check: Callable[[Subject], None], model: type[GenerativeModel], modality: Any = "image", **options: Any
+    check: Callable[[Subject], None], model: type[GenerativeModel], structure: Any = "grid", **options: Any
 ) -> Check:
     """A law on a fresh subject: nothing that was trained before the bug was planted is seen again."""
-    return lambda: check(Subject(partial(model, **options), modality))
+    return lambda: check(Subject(partial(model, **options), structure))
 
 
 def assert_not_below_entropy(data_name: str, model_name: str, *options: str) -> None:
@@ -67,9 +73,13 @@ def assert_not_below_entropy(data_name: str, model_name: str, *options: str) -> 
     with laws.seeded(0):
         model = build_model(experiment, data.spec)
     laws.train(model, lambda step: data.batch(0, step, 64), 100)
-    protocol, metric = Protocol("validation", 0, elbo_draws=2, examples=200), selection_metric(model)
-    score = evaluate(model, data, protocol, NO_EXTRACTOR, [metric]).scores[metric]
-    entropy = references(data, protocol, NO_EXTRACTOR)["entropy"][metric].value
+    protocol, examination = (
+        Protocol("validation", 0, elbo_draws=2, examples=200),
+        build_examination(experiment.data.modality),
+    )
+    metric = selection_metric(model, examination)
+    score = evaluate(model, data, protocol, examination, Experts(), [metric]).scores[metric]
+    entropy = references(data, protocol, examination, Experts())["entropy"][metric].value
     assert score.value is not None
     assert score.stderr is not None
     assert entropy is not None
@@ -78,7 +88,7 @@ def assert_not_below_entropy(data_name: str, model_name: str, *options: str) -> 
 
 def assert_entropy_in_bits() -> None:
     """The source of the images costs its entropy, in bits for each of 16 pixels."""
-    table = references(data_of("synthetic_images"), Protocol("test", 0), NO_EXTRACTOR)
+    table = references(data_of("synthetic_images"), Protocol("test", 0), build_examination("image"), Experts())
     bits = data_of("synthetic_images").describe()["entropy"] / math.log(2) / 16
     assert table["entropy"]["bits_per_dim"].value == pytest.approx(bits), "not the entropy in bits"
 
@@ -90,7 +100,7 @@ def assert_mean_is_over_examples() -> None:
     assert values[0] == pytest.approx(values[1]), "the order of examples moves their mean"
 
 
-def samples(generated: Tensor, real: Tensor) -> Evidence:
+def samples(generated: Tensor, real: Tensor) -> SampleFeatures:
     drawn, seen = (Features(x, normal(9, len(x), 3)) for x in (generated, real))
     return SampleFeatures((drawn,), seen, seen)
 
@@ -99,7 +109,8 @@ def assert_missing_modes_cost_recall() -> None:
     """Samples from one of two modes are all real, and cover half of what is real."""
     real = normal(0, 200, 4)
     real[:100] += 50
-    precision, recall = (METRICS[name](samples(normal(5, 100, 4), real)).value for name in ("precision", "recall"))
+    drawn = samples(normal(5, 100, 4), real)
+    precision, recall = coverage.precision(drawn).value, coverage.recall(drawn).value
     assert precision > 0.9 > 0.6 > recall, f"half of the modes: precision {precision:.2f}, recall {recall:.2f}"
 
 
@@ -116,8 +127,11 @@ def assert_stream_is_scored_once() -> None:
     model = build_model(compose(["data=synthetic_text", "model=gpt", "budget=smoke", "model.width=16"]), data.spec)
     stream = data.split("validation").x[:500]
     with torch.no_grad():
-        found, *_ = evaluation._stream_log_prob(model.eval(), stream, Protocol("validation", 0, stride=16))
+        asked = Session(model.eval(), Stream(stream, data.spec), Protocol("validation", 0, stride=16), Experts())
+        brought = asked[TokenLogProb]
         first = model.token_log_prob(stream[None, :64].long())[0]
+    assert isinstance(brought, Found)
+    found = brought.evidence.nats
     assert len(found) == len(stream), f"{len(found)} scores for {len(stream)} tokens"
     torch.testing.assert_close(found[:64], first.double())
 
@@ -126,8 +140,9 @@ def assert_draws_do_not_depend_on_batches() -> None:
     """The bound of the first examples is the same whether or not others come after them."""
     torch.manual_seed(0)
     model, x = VAE(PAIR, width=8).eval(), torch.randint(3, (150, 1, 1, 2))
+    asked = Session(model, data_of("synthetic_images"), Protocol("validation", 0), Experts())
     with torch.no_grad():
-        whole, part = (evaluation._by_chunks(model.elbo, y, model.device, 0, "elbo") for y in (x, x[:64]))
+        whole, part = (asked.batched(model.elbo, y, "elbo") for y in (x, x[:64]))
     assert torch.equal(whole[:64], part), "scores depend on who else is scored"
 
 
@@ -189,9 +204,10 @@ def statistics_about_zero(original: Any, features: Tensor) -> dict[str, np.ndarr
     return original(features) | {"sigma": (features.T @ features / len(features)).numpy()}
 
 
-def overlap_counted_twice(original: Any, model: Any, stream: Tensor, protocol: Protocol) -> Any:
-    windows = stream.unfold(0, model.spec.shape[0], protocol.stride).long()
-    return model.token_log_prob(windows).flatten().double(), {}, {}
+def overlap_counted_twice(original: Any, asked: Session) -> Any:
+    windows = asked.split.x.unfold(0, asked.spec.shape[0], asked.protocol.stride).long()
+    log_prob = asked.model.token_log_prob(windows).flatten().double()
+    return log_prob, torch.arange(len(log_prob)), {}
 
 
 @dataclass(frozen=True)
@@ -206,8 +222,8 @@ FLOW_OPTIONS: dict[str, Any] = {"couplings": 2, "width": 16, "depth": 1, "dropou
 GPT_OPTIONS: dict[str, Any] = {"layers": 1, "heads": 2, "width": 16}
 
 vae, realnvp = partial(law, model=VAE, **VAE_OPTIONS), partial(law, model=RealNVP, **FLOW_OPTIONS)
-text_gpt = partial(law, model=GPT, modality="text", **GPT_OPTIONS)
-text_lstm = partial(law, model=LSTM, modality="text", layers=1, width=16)
+text_gpt = partial(law, model=GPT, structure="sequence", **GPT_OPTIONS)
+text_lstm = partial(law, model=LSTM, structure="sequence", layers=1, width=16)
 
 BUGS: dict[str, Bug] = {
     "vae: mean over pixels where the sum belongs": Bug(
@@ -330,10 +346,10 @@ BUGS: dict[str, Bug] = {
         "a shift of 3",
     ),
     "sliding window: what overlaps counts twice": Bug(
-        wrapped(evaluation, "_stream_log_prob", overlap_counted_twice), assert_stream_is_scored_once, "scores for 500"
+        wrapped(text, "_sliding", overlap_counted_twice), assert_stream_is_scored_once, "scores for 500"
     ),
     "evaluation: draws without a key": Bug(
-        lambda patch: patch.setattr(evaluation, "keyed_randomness", lambda *key: nullcontext()),
+        lambda patch: patch.setattr(session, "keyed_randomness", lambda *key: nullcontext()),
         assert_draws_do_not_depend_on_batches,
         "depend on who else",
     ),
