@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Collection
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -11,8 +12,9 @@ from typing import Any
 from rich.console import Console
 
 from benchmark.console import Sheet
-from benchmark.facts import COSTS
+from benchmark.facts import COSTS, metrics
 from benchmark.record import Record
+from benchmark.report.check import Known, Required
 from benchmark.spec import Absence, Score
 
 TEST = {"split": "test"}
@@ -37,6 +39,14 @@ def absent(name: str, reason: str, kind: Any = "does not apply") -> dict[str, Sc
 def distance(fid: float, **protocol: Any) -> dict[str, Score]:
     shown = EXTRACTOR | protocol | {"how": {"sampler": "ancestral", "evaluations": 1}}
     return {"fid": Score("1", 1, fid, 0.1, 180, shown), "kid": Score("1", 1, 0.01, 0.002, 180, shown | {"subsets": 9})}
+
+
+def known(networks: Collection[str] = ()) -> Known:
+    """What this version measures, with these extractors and judges."""
+    from benchmark.build import load_metrics  # imports torch
+
+    required = {name: Required(metric.probes[0].says, metric.protocol) for name, metric in load_metrics().items()}
+    return Known(metrics(), COSTS, required, networks)
 
 
 def cost() -> dict[str, Score]:

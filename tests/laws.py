@@ -24,6 +24,9 @@ from scipy import stats
 from torch import Tensor
 from torch.nn import functional as F
 
+from benchmark.modalities.base import Universe
+from benchmark.modalities.image import Images
+from benchmark.modalities.text import Texts
 from benchmark.models.base import GenerativeModel
 from benchmark.spec import (
     Batch,
@@ -33,12 +36,12 @@ from benchmark.spec import (
     Interpolates,
     Likelihood,
     LikelihoodBound,
-    Modality,
     PseudoLikelihood,
     Reconstructs,
     Sampler,
     SolvesLikelihood,
     Stateful,
+    Structure,
     TokenLikelihood,
     Watched,
 )
@@ -60,28 +63,8 @@ SIGMAS = 4.5  # standard errors that a Monte-Carlo comparison is allowed
 
 # Universes -----------------------------------------------------------------------------------------------------------
 
-
-@dataclass(frozen=True)
-class Universe:
-    """The specs on which models of one modality are examined."""
-
-    ordinary: DataSpec
-    enumerable: DataSpec
-    build_only: DataSpec
-
-
-UNIVERSES: dict[Modality, Universe] = {
-    "image": Universe(
-        ordinary=DataSpec((1, 8, 8), 17, "grid", DataSpec.label(10)),
-        enumerable=DataSpec((1, 2, 2), 3, "grid"),
-        build_only=DataSpec((1, 28, 28), 2, "grid", DataSpec.label(10)),
-    ),
-    "text": Universe(
-        ordinary=DataSpec((16,), 5, "sequence"),
-        enumerable=DataSpec((4,), 3, "sequence"),
-        build_only=DataSpec((128,), 65, "sequence"),
-    ),
-}
+#: On what models of each structure are examined: the universe of the modality that has it.
+UNIVERSES: dict[Structure, Universe] = {"grid": Images.universe, "sequence": Texts.universe}
 
 
 def every_example(spec: DataSpec) -> Tensor:
@@ -214,9 +197,9 @@ def train(model: GenerativeModel, make: Callable[[int], Batch], steps: int, *cal
 class Subject:
     """A model under examination: what several laws ask of is built and trained once."""
 
-    def __init__(self, build: Build, modality: Modality) -> None:
+    def __init__(self, build: Build, structure: Structure) -> None:
         self.build = build
-        self.universe = UNIVERSES[modality]
+        self.universe = UNIVERSES[structure]
 
     def fresh(self, spec: DataSpec, seed: int = 0) -> Any:
         """An untrained model in evaluation mode."""
@@ -606,7 +589,7 @@ def assert_reconstructs(subject: Subject) -> None:
 
 def assert_obeys_condition(subject: Subject) -> None:
     """After a brief training, samples given a class are nearest to that class far more often than by chance."""
-    spec = replace(subject.universe.ordinary, classes=10)
+    spec = replace(subject.universe.ordinary, condition=DataSpec.label(10))
     centres = prototypes(spec).x.double().flatten(1)  # [10, D]
     condition = torch.arange(10).repeat(20)  # [200]
     hits: list[int] = []
@@ -693,19 +676,19 @@ def assert_log_det_agrees(forward: Flow, x: Tensor) -> None:
 
 @dataclass(frozen=True)
 class Law:
-    """An assertion, and what makes it binding: any one of `promises`, together with `also`, on these modalities."""
+    """An assertion, and what makes it binding: any one of `promises`, together with `also`, on these structures."""
 
     check: Callable[[Subject], None]
     promises: tuple[type, ...]
     also: type = object
-    modalities: tuple[Modality, ...] = ("image", "text")
+    structures: tuple[Structure, ...] = ("grid", "sequence")
 
     @property
     def name(self) -> str:
         return self.check.__name__.removeprefix("assert_")
 
-    def binds(self, model: type, modality: Modality) -> bool:
-        return issubclass(model, self.promises) and issubclass(model, self.also) and modality in self.modalities
+    def binds(self, model: type, structure: Structure) -> bool:
+        return issubclass(model, self.promises) and issubclass(model, self.also) and structure in self.structures
 
 
 LAWS: tuple[Law, ...] = (
@@ -723,7 +706,7 @@ LAWS: tuple[Law, ...] = (
     Law(assert_causal, (TokenLikelihood,)),
     Law(assert_tokens_normalised, (TokenLikelihood,)),
     Law(assert_tokens_sum, (TokenLikelihood,), also=Likelihood),
-    Law(assert_prefix_agrees, (TokenLikelihood,), modalities=("text",)),
+    Law(assert_prefix_agrees, (TokenLikelihood,), structures=("sequence",)),
     Law(assert_carries_state, (Stateful,)),
     Law(assert_pseudo_normalised, (PseudoLikelihood,)),
     Law(assert_reconstructs, (Reconstructs,)),

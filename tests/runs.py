@@ -28,7 +28,7 @@ FEW_DRAWS = (
 
 def experiment(runs: Path, model: str, *overrides: str) -> Experiment:
     """Ten steps of `model` on embedded data, below `runs`."""
-    data = "pydocs" if "text" in read_yaml(choices("model")[model])["modalities"] else "digits"
+    data = "pydocs" if "sequence" in read_yaml(choices("model")[model])["structures"] else "digits"
     more = ["data.context=64"] if data == "pydocs" else []
     names = [f"data={data}", f"model={model}", f"runtime.runs={runs}", "runtime.threads=1", "runtime.device=cpu"]
     later = {override.partition("=")[0]: override for override in (*SHORT, *FEW_DRAWS, *more, *overrides)}

@@ -12,13 +12,14 @@ import toys
 from builders import record
 from torch import Tensor
 
+from benchmark.build import Measure, build_examination
 from benchmark.data.base import InMemory, Split
 from benchmark.data.images import Digits
-from benchmark.evaluate import Protocol, evaluate, load_extractor, load_judge, references
+from benchmark.evaluate import Experts, Protocol, evaluate, load_extractor, load_judge, references
 from benchmark.leaderboard.board import boards
-from benchmark.metrics import METRICS, by_name
+from benchmark.metrics.session import NO_EXTRACTOR, NO_JUDGE
 from benchmark.record import Record, read_record, write_record
-from benchmark.spec import Batch, Estimate, Score
+from benchmark.spec import Absence, Batch, Estimate, Score
 
 PROTOCOL = Protocol("test", seed=0, elbo_draws=2, sample_draws=2)
 
@@ -59,9 +60,12 @@ def digits(data_root: str) -> Digits:
     return Digits(Path(data_root))
 
 
+def experts_of(data: Few) -> Experts:
+    return Experts(load_extractor("digits", data.spec), load_judge("digits", data.spec))
+
+
 def scores_of(model: toys.Toy, data: Few) -> dict[str, Score]:
-    extractor, judge = load_extractor("digits", data.spec), load_judge("digits", data.spec)
-    return evaluate(model, data, PROTOCOL, extractor, judge=judge).scores
+    return evaluate(model, data, PROTOCOL, build_examination("image"), experts_of(data)).scores
 
 
 def kept(tmp_path: Path, scores: dict[str, Score]) -> Record:
@@ -94,15 +98,51 @@ def test_one_image_has_no_standard_error_and_what_needs_more_says_so(digits: Dig
     assert fid is not None
     assert fid.kind == "failed"
     assert fid.reason
-    assert {metric.name for metric in METRICS} <= set(found.scores), "each has a number or a reason"
-    table = references(data, PROTOCOL, load_extractor("digits", data.spec), load_judge("digits", data.spec))
+    assert set(build_examination("image").metrics) <= set(found.scores), "each has a number or a reason"
+    table = references(data, PROTOCOL, build_examination("image"), experts_of(data))
     assert math.isfinite(table["histogram"]["nll"].value or math.nan)
 
 
-def test_a_number_without_a_finite_error_stands_and_says_why(monkeypatch: pytest.MonkeyPatch, digits: Digits) -> None:
-    odd = replace(by_name("nll"), compute=lambda evidence: Estimate(3.0, math.inf, 20))
-    monkeypatch.setattr("benchmark.evaluate.METRICS", (odd,))
+def test_a_number_without_a_finite_error_stands_and_says_why(digits: Digits) -> None:
+    examination = build_examination("image")
+    nll = examination.metrics["nll"]
+    odd = Measure(nll.fact, replace(nll.metric, compute=lambda evidence: Estimate(3.0, math.inf, 20)))
     data = Few(digits, test=20)
-    (score,) = scores_of(toys.Independent(data.spec), data).values()
+    model, asked = toys.Independent(data.spec), replace(examination, metrics={"nll": odd})
+    (score,) = evaluate(model, data, PROTOCOL, asked, Experts()).scores.values()
     assert (score.value, score.stderr) == (3.0, None)
     assert score.protocol["how"]["stderr"] == "left out, since it is inf"
+
+
+def test_what_a_model_does_not_promise_is_named_by_the_promise(digits: Digits) -> None:
+    """A model that promises nothing, and nobody to ask about its samples: only what needs pixels alone has a number."""
+    data = Few(digits, test=30)
+    scores = evaluate(toys.Adversarial(data.spec), data, PROTOCOL, build_examination("image"), Experts()).scores
+    promises = {
+        "nll": "Likelihood or LikelihoodBound",
+        "bits_per_dim": "Likelihood or LikelihoodBound",
+        "elbo": "LikelihoodBound",
+        "importance_bound": "ImportanceBound",
+        "anomaly_auroc": "Likelihood or LikelihoodBound",
+        "anomaly_auroc_corrected": "Likelihood or LikelihoodBound",
+        "psnr": "Reconstructs",
+        "ssim": "Reconstructs",
+        "interpolation_ratio": "Interpolates",
+    }
+    for name, promised in promises.items():
+        assert scores[name].absent == Absence("does not apply", f"Adversarial promises no {promised}"), name
+    judged = {"class_histogram", "downstream_accuracy", "augmented_accuracy"}
+    for name in judged:
+        assert scores[name].absent == NO_JUDGE, name
+    for name in set(scores) - set(promises) - judged - {"copies", "near_copies"}:
+        assert scores[name].absent == NO_EXTRACTOR, name
+    assert scores["copies"].value == 0
+    assert scores["near_copies"].value is not None
+
+
+def test_metrics_of_another_modality_are_not_spoken_of(digits: Digits) -> None:
+    data = Few(digits, test=30)
+    found = set(scores_of(toys.Independent(data.spec), data))
+    assert not {"nats_per_token", "perplexity", "bits_per_char", "bits_per_byte"} & found
+    assert {"nll", "fid", "copies"} <= found
+    assert set(build_examination("text").metrics) == {"nats_per_token", "perplexity", "bits_per_char", "bits_per_byte"}

@@ -28,15 +28,16 @@ from torchmetrics.functional.text import perplexity
 from torchmetrics.image.fid import FrechetInceptionDistance
 from toys import Independent, Markov
 
+from benchmark.build import build_examination
 from benchmark.data.base import SPLITS, Card, InMemory, Split
 from benchmark.data.images import Digits
-from benchmark.evaluate import Protocol, draw_samples, evaluate, load_extractor
-from benchmark.metrics import by_name
-from benchmark.metrics.extractors.base import Extractor
+from benchmark.evaluate import Experts, Protocol, draw_samples, evaluate, load_extractor
+from benchmark.metrics import fidelity
+from benchmark.metrics.extractors.base import Extractor, Features
+from benchmark.metrics.samples import SampleFeatures
 from benchmark.models.transformer.gpt import GPT
-from benchmark.spec import Absence, Batch, DataSpec, Evidence, Features, SampleFeatures
+from benchmark.spec import Batch, DataSpec
 
-NO_EXTRACTOR = Absence("not run", "no extractor")
 NAMES = {
     "fid": KEY_METRIC_FID,
     "kid": KEY_METRIC_KID_MEAN,
@@ -95,7 +96,7 @@ def test_the_harness_reports_what_calculate_metrics_does(digits):
     with laws.seeded(0):
         model = Independent(data.spec)
     protocol = Protocol("test", seed=0, sample_draws=2)
-    scores = evaluate(model, data, protocol, extractor, list(NAMES)).scores
+    scores = evaluate(model, data, protocol, build_examination("image"), Experts(extractor), list(NAMES)).scores
     n = len(data.split("test").x)
     draws = [draw_samples(model, n, protocol.seed, draw) for draw in range(2)]
     theirs = [
@@ -122,9 +123,9 @@ def test_the_harness_reports_what_calculate_metrics_does(digits):
     assert scores["fid"].value > 10  # noise is far from digits
 
 
-def features_of(generated: Tensor, real: Tensor) -> Evidence:
+def features_of(generated: Tensor, real: Tensor) -> SampleFeatures:
     drawn, seen = (Features(x.double(), x.double()) for x in (generated, real))
-    return Evidence(DataSpec((3, 4, 4), 256, "grid"), samples=SampleFeatures((drawn,), seen, seen))
+    return SampleFeatures((drawn,), seen, seen)
 
 
 def test_fid_agrees_with_torchmetrics():
@@ -142,7 +143,7 @@ def test_fid_agrees_with_torchmetrics():
     theirs.update(real, real=True)
     theirs.update(generated[:50], real=False)
     theirs.update(generated[50:], real=False)
-    ours = by_name("fid").compute(features_of(Projected()(generated), Projected()(real))).value
+    ours = fidelity.fid(features_of(Projected()(generated), Projected()(real))).value
     assert ours == pytest.approx(theirs.compute().item(), rel=1e-5)
 
 
@@ -158,7 +159,7 @@ def test_fid_of_two_gaussians_is_the_closed_form():
     sigma, tau = torch.tensor([1.0, 2.0, 0.1]).double(), torch.tensor([3.0, 2.0, 0.5]).double()
     evidence = features_of(with_moments(normal(0, 90, 3), mu, sigma), with_moments(normal(1, 200, 3), nu, tau))
     expected = (mu - nu).square().sum() + (sigma - tau).square().sum()
-    assert by_name("fid").compute(evidence).value == pytest.approx(expected.item(), rel=1e-9)
+    assert fidelity.fid(evidence).value == pytest.approx(expected.item(), rel=1e-9)
 
 
 @pytest.mark.slow
@@ -186,9 +187,9 @@ def test_inception_path_agrees_with_the_library_on_weights_from_a_file(digits, i
         save_cpu_ram=True,
     )
     seen = extractor(real)
-    ours = Evidence(data.spec, samples=SampleFeatures((extractor(generated),), seen, seen))
+    ours = SampleFeatures((extractor(generated),), seen, seen)
     for name in ("fid", "inception_score"):
-        assert by_name(name).compute(ours).value == pytest.approx(theirs[NAMES[name]], rel=1e-4, abs=1e-6), name
+        assert getattr(fidelity, name)(ours).value == pytest.approx(theirs[NAMES[name]], rel=1e-4, abs=1e-6), name
 
 
 # Text: torchmetrics and a naive loop ---------------------------------------------------------------------------------
@@ -209,7 +210,12 @@ class Stream(InMemory):
 def scored(model: Any, stream: Tensor, **options: Any) -> dict[str, float]:
     names = ["nats_per_token", "perplexity"]
     scores = evaluate(
-        model, Stream(stream, model.spec), Protocol("test", seed=0, **options), NO_EXTRACTOR, names
+        model,
+        Stream(stream, model.spec),
+        Protocol("test", seed=0, **options),
+        build_examination("text"),
+        Experts(),
+        names,
     ).scores
     return {name: scores[name].value for name in names}
 

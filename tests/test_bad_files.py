@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import distance, likelihood, record, shown
+from builders import distance, known, likelihood, record, shown
 from click.testing import CliRunner, Result
 
 from benchmark.__main__ import cli
-from benchmark.facts import COSTS
 from benchmark.leaderboard.board import boards
 from benchmark.leaderboard.choosing import advice, choosing_page
 from benchmark.leaderboard.compare import NotComparable, Side, compare, comparison_table
@@ -23,9 +22,8 @@ from benchmark.leaderboard.rows import Run
 from benchmark.leaderboard.site.pages import site
 from benchmark.leaderboard.terminal import runs_table
 from benchmark.leaderboard.truth import truth_page, verdicts
-from benchmark.metrics import METRICS
 from benchmark.record import Record, read_records
-from benchmark.report.check import Known, problems
+from benchmark.report.check import problems
 from benchmark.report.report import report
 from benchmark.report.verify import as_lines, check_again, judge
 from benchmark.spec import BadInput
@@ -154,7 +152,7 @@ def views(records: dict[Path, Record], odd: Run, good: Run, home: Path) -> Itera
 
 def test_no_record_ends_in_a_traceback(tmp_path: Path) -> None:
     """What can be read can be shown, judged and compared; what cannot is refused as bad input."""
-    chance, known, honest_ones = random.Random(0), Known(METRICS, COSTS, ()), committed()
+    chance, honest_ones = random.Random(0), committed()
     accepted = 0
     for index in range(12):
         honest = chance.choice(honest_ones)
@@ -162,7 +160,7 @@ def test_no_record_ends_in_a_traceback(tmp_path: Path) -> None:
         odd.parent.mkdir()
         good.write_text(json.dumps(honest))
         odd.write_text(json.dumps(changed(honest, chance)))
-        problems(odd, known)
+        problems(odd, known())
         named: list[str] = []
         records = read_records(odd.parent, named)
         assert (odd in records) != bool(named)

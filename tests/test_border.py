@@ -128,9 +128,10 @@ def sly(own: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def test_a_users_own_file_counts_in_place_of_the_shipped_one_for_every_verb(own: Path) -> None:
-    write(own, model__vae=shipped("model/vae.yaml") | {"modalities": ["image", "text"], "latent": 3})
+    write(own, model__vae=shipped("model/vae.yaml") | {"structures": ["grid", "sequence"], "latent": 3})
     listed = json.loads(benchmark("list", "--json").stdout)
-    assert {tuple(model["modalities"]) for model in listed["models"] if model["name"] == "vae"} == {("image", "text")}
+    found = {tuple(model["structures"]) for model in listed["models"] if model["name"] == "vae"}
+    assert found == {("grid", "sequence")}
     assert load_model("vae").options["latent"] == compose(["model=vae"]).model.options["latent"] == 3
     assert {one.model.options["latent"] for one in launch_suite("quick") if one.model.name == "vae"} == {3}
     assert tuned_identity("digits", "vae", "standard") == compose(["model=vae"]).config_hash
@@ -424,7 +425,7 @@ def test_every_number_of_a_model_has_a_range_and_one_below_it_is_refused_before_
     model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    data = next(name for name in ("digits", "pydocs") if load_data(name).modality in load_model(model).modalities)
+    data = "digits" if "grid" in load_model(model).structures else "pydocs"
     for option, hint in numbers_of(model).items():
         least = -1 if below(hint) is None else below(hint)
         for value in (least, "nan", "inf", "true", "x"):
@@ -485,10 +486,10 @@ MALFORMED = {
     ),
     "code": (b"a: !!python/object/apply:os.getcwd []\n", "is not valid YAML"),
     "a key that is not text": (b"1: a\n", "is not a name"),
-    "no class": (b"modalities: [image]\n", "target is missing"),
-    "a class that is none": (b"modalities: [image]\ntarget: VAE\n", "import path of a class"),
-    "a value that is no number": (b"modalities: [image]\ntarget: a.B\nx: .nan\n", "give a finite number"),
-    "a wrong kind": (b"modalities: [pictures]\ntarget: a.B\n", "'image' or 'text'"),
+    "no class": (b"structures: [grid]\n", "target is missing"),
+    "a class that is none": (b"structures: [grid]\ntarget: VAE\n", "import path of a class"),
+    "a value that is no number": (b"structures: [grid]\ntarget: a.B\nx: .nan\n", "give a finite number"),
+    "a wrong kind": (b"structures: [pictures]\ntarget: a.B\n", "'grid', 'sequence'"),
     "half": (b"target: [benchmark", "is not valid YAML"),
 }
 

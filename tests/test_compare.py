@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from scipy import stats
 
 from benchmark.__main__ import cli
-from benchmark.facts import METRICS
+from benchmark.facts import metrics, metrics_of, modality
 from benchmark.leaderboard.compare import Comparison, NotComparable, Side, compare, comparison_table, side
 from benchmark.leaderboard.rows import Run
 from benchmark.record import write_per_example, write_record
@@ -175,16 +175,16 @@ def test_names_and_paths(tmp_path):
 
 def metric_of(name: str) -> Any:
     """What makes the scores of a record that has this metric alone, in its unit and at its version."""
-    fact = METRICS[name]
+    fact = metrics()[name]
     return lambda value: {name: Score(fact.unit, fact.version, value, 0.01, 180, TEST)}
 
 
-OF_IMAGES = [name for name, fact in METRICS.items() if "image" in fact.modalities and name != "importance_bound"]
+OF_IMAGES = [name for name in metrics_of(modality("image")) if name != "importance_bound"]
 
 
 @pytest.mark.parametrize("name", OF_IMAGES)  # boards show an importance-weighted bound in bits, where lower is better
 def test_which_direction_is_better_follows_from_the_metric(name):
-    fact = METRICS[name]
+    fact = metrics()[name]
     more, less = (scored(values, who, metric_of(name)) for values, who in (([0.9, 0.8], "a"), ([0.1, 0.2], "b")))
     found = compare(more, less, name)
     assert found.improvement == (1.0 if fact.better == "higher" else 0.0)

@@ -6,7 +6,7 @@ import importlib
 import inspect
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
@@ -14,12 +14,13 @@ import yaml
 from benchmark.build import check_options
 from benchmark.config import load_suite
 from benchmark.data.base import DataModule
+from benchmark.facts import modality
 from benchmark.models.base import GenerativeModel
-from benchmark.spec import BadInput
+from benchmark.spec import BadInput, Structure
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 BUDGETS = ("smoke", "quick", "standard", "full")
-MODEL_KEYS = ("target", "modalities", "before")
+MODEL_KEYS = ("target", "structures", "conditions", "before")
 DATA_KEYS = ("target", "modality", "minutes", "before")
 
 
@@ -73,8 +74,9 @@ def assert_options_are_the_signature(
 @pytest.mark.parametrize("path", group("model"))
 def test_model(path: Path) -> None:
     config = load(path)
-    assert set(config["modalities"]) <= {"image", "text"}
-    assert config["modalities"]
+    assert set(config["structures"]) <= {"grid", "sequence", "coordinates"}
+    assert config["structures"]
+    assert set(config.get("conditions", [])) <= set(get_args(Structure))
     assert config["target"].startswith("benchmark.models.")
     model = class_of(config)
     assert issubclass(model, GenerativeModel)
@@ -102,7 +104,7 @@ def test_model_cites_its_paper(path: Path) -> None:
 @pytest.mark.parametrize("path", group("data"))
 def test_data(path: Path) -> None:
     config = load(path)
-    assert config["modality"] in ("image", "text")
+    assert config["modality"] in {path.stem for path in (CONFIGS / "modality").glob("*.yaml")}
     assert tuple(config["minutes"]) == BUDGETS
     assert list(config["minutes"].values()) == sorted(config["minutes"].values())
     assert config["target"].startswith("benchmark.data.")
@@ -122,7 +124,8 @@ def test_tuned(path: Path) -> None:
     assert data_file.is_file(), f"no dataset {path.parent.name!r}"
     assert model_file.is_file(), f"no model {path.stem!r}"
     data, model = load(data_file), load(model_file)
-    assert data["modality"] in model["modalities"], f"{path.stem} takes {model['modalities']}"
+    structure = modality(data["modality"]).structure
+    assert structure in model["structures"], f"{path.stem} takes {model['structures']}"
 
     known = {
         "data": set(data) - {"target", "modality"},

@@ -36,13 +36,13 @@ def configuration() -> dict[str, Any]:
 @cache
 def subject() -> Subject:
     options = {key: value for key, value in configuration().items() if key not in MODEL_KEYS}
-    return Subject(partial(class_of(configuration()), **options), "image")
+    return Subject(partial(class_of(configuration()), **options), "grid")
 
 
 def laws() -> list[Law]:
     sys.path.insert(0, str(EXAMPLE))
     try:
-        return [law for law in LAWS if law.binds(class_of(configuration()), "image")]
+        return [law for law in LAWS if law.binds(class_of(configuration()), "grid")]
     finally:
         sys.path.remove(str(EXAMPLE))
 

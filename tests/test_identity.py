@@ -40,7 +40,9 @@ def changed(group: str, **options: Any) -> dict[str, Any]:
         ("runtime", {"threads": 2, "runs": "elsewhere", "limit_minutes": 5.0}),
         ("budget", {"minutes": 99.0, "name": "long"}),
         ("data", {"minutes": {}, "modality": "picture", "target": "benchmark.data.elsewhere.Digits"}),
-        ("model", {"modalities": ["image", "audio"], "target": "benchmark.models.moved.VAE"}),
+        ("model", {"structures": ["grid", "sequence"], "target": "benchmark.models.moved.VAE"}),
+        ("model", {"conditions": ["label"]}),
+        ("model", {"modalities": ["image", "audio"]}),  # as records of old say
         ("model", {"beta": 1, "latent": 16.0}),
         ("evaluation", {"outliers": "corrupted"}),
     ],

@@ -70,7 +70,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Result
     (home / "half_sums" / "__init__.py").write_text(MODEL)
     (home / "configs" / "model").mkdir(parents=True)
     (home / "configs" / "model" / "mine.yaml").write_text(
-        "target: half_sums.Half\nmodalities: [image]\nlearning_rate: 0.05\n"
+        "target: half_sums.Half\nstructures: [grid]\nlearning_rate: 0.05\n"
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(home)
@@ -165,11 +165,11 @@ SOURCE = -15 + noise(400)  # nats of each image under the source
     ],
 )
 def test_what_beats_the_source_by_more_than_luck_is_impossible(ours: Tensor, convicted: bool) -> None:
-    assert (impossible(ours, SOURCE, IMAGES, "elbo") is not None) == convicted
+    assert (impossible(ours, SOURCE, IMAGES.dims, "elbo") is not None) == convicted
 
 
 def test_it_says_how_much_in_the_unit_of_the_board_and_by_which_promise() -> None:
-    found = impossible(SOURCE / 2, SOURCE, IMAGES, "elbo")
+    found = impossible(SOURCE / 2, SOURCE, IMAGES.dims, "elbo")
     assert found is not None
     assert found.startswith("bits_per_dim 0.678 beats the source's own 1.36 by ")
     assert found.endswith("standard errors of the paired difference: elbo cannot be right")
@@ -177,15 +177,15 @@ def test_it_says_how_much_in_the_unit_of_the_board_and_by_which_promise() -> Non
 
 def test_few_examples_convict_nobody() -> None:
     lucky = SOURCE[:3] + 1 + 0.1 * noise(3, 1)
-    assert impossible(lucky, SOURCE[:3], IMAGES, "log_prob") is None
-    assert impossible(SOURCE[:1] + 9, SOURCE[:1], IMAGES, "log_prob") is None
-    assert impossible(SOURCE * torch.inf, SOURCE, IMAGES, "log_prob") is None  # another absence says so
+    assert impossible(lucky, SOURCE[:3], IMAGES.dims, "log_prob") is None
+    assert impossible(SOURCE[:1] + 9, SOURCE[:1], IMAGES.dims, "log_prob") is None
+    assert impossible(SOURCE * torch.inf, SOURCE, IMAGES.dims, "log_prob") is None  # another absence says so
 
 
 def test_neighbouring_tokens_are_no_independent_witnesses() -> None:
     source = -1.5 + noise(40_000)
     runs = noise(40).repeat_interleave(1000)  # a thousand neighbours rise and fall together
-    assert impossible(source + 0.05 + runs, source, TEXT, "token_log_prob") is None
-    found = impossible(source / 2, source, TEXT, "token_log_prob")
+    assert impossible(source + 0.05 + runs, source, TEXT.dims, "token_log_prob") is None
+    found = impossible(source / 2, source, TEXT.dims, "token_log_prob")
     assert found is not None
     assert found.startswith("nats_per_token 0.754 beats the source's own 1.51 by ")

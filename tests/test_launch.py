@@ -46,7 +46,7 @@ ONE = SUITE.replace("  - {data: digits, model: broken}\n", "")
 BROKEN = """\
 name: broken
 target: benchmark.models.vae.vae.VAE
-modalities: [image]
+structures: [grid]
 latent: 4
 network: mlp
 width: 16

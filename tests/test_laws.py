@@ -34,7 +34,7 @@ def class_of(name: str) -> type:
 
 
 def options(name: str) -> dict[str, Any]:
-    return {k: v for k, v in configuration(name).items() if k not in ("target", "modalities", "before")}
+    return {k: v for k, v in configuration(name).items() if k not in ("target", "structures", "conditions", "before")}
 
 
 #: Of a stack of layers, what is enough for the universes of the laws: the code is the same, at a fifth of the time.
@@ -42,70 +42,70 @@ SMALL = {"layers": 2, "width": 32, "channels": 16}
 
 
 @cache
-def subject(name: str, modality: Any) -> Subject:
+def subject(name: str, structure: Any) -> Subject:
     given = options(name)
     small = {
         option: min(given[option], size) for option, size in SMALL.items() if option in given and "layers" in given
     }
-    return Subject(partial(class_of(name), **given | small), modality)
+    return Subject(partial(class_of(name), **given | small), structure)
 
 
 def walk() -> list[Any]:
-    """Each model × modality × law that binds it."""
+    """Each model × structure × law that binds it."""
     names = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
     cases = []
     for name in names:
-        modalities = configuration(name)["modalities"]
-        for modality in modalities:
-            label = name if len(modalities) == 1 else f"{name}-{modality}"
+        structures = configuration(name)["structures"]
+        for structure in structures:
+            label = name if len(structures) == 1 else f"{name}-{structure}"
             cases += [
-                pytest.param(name, modality, law, id=f"{label}-{law.name}", marks=pytest.mark.xdist_group(label))
+                pytest.param(name, structure, law, id=f"{label}-{law.name}", marks=pytest.mark.xdist_group(label))
                 for law in LAWS
-                if law.binds(class_of(name), modality)
+                if law.binds(class_of(name), structure)
             ]
     return cases
 
 
-@pytest.mark.parametrize(("name", "modality", "law"), walk())
-def test_model(name: str, modality: Any, law: Law) -> None:
-    law.check(subject(name, modality))
+@pytest.mark.parametrize(("name", "structure", "law"), walk())
+def test_model(name: str, structure: Any, law: Law) -> None:
+    law.check(subject(name, structure))
 
 
 @cache
-def patient_subject(name: str, modality: Any) -> Subject:
+def patient_subject(name: str, structure: Any) -> Subject:
     """The model in its own size."""
-    return Subject(partial(class_of(name), **options(name)), modality)
+    return Subject(partial(class_of(name), **options(name)), structure)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "modality", "law"), walk())
-def test_model_at_length(name: str, modality: Any, law: Law, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("name", "structure", "law"), walk())
+def test_model_at_length(name: str, structure: Any, law: Law, monkeypatch: pytest.MonkeyPatch) -> None:
     """In its own size, with all steps of training and all draws, whether or not fewer have been enough."""
     for constant, value in {"EXERCISE_STEPS": (20, 20), "LEARN_STEPS": 60, "LEARNT": 2.0, "DRAWS": (512, 512)}.items():
         monkeypatch.setattr(laws, constant, value)
-    law.check(patient_subject(name, modality))
+    law.check(patient_subject(name, structure))
 
 
 # The laws ------------------------------------------------------------------------------------------------------------
 
 
 @cache
-def toy(kind: type[toys.Toy], modality: Any) -> Subject:
-    return Subject(kind, modality)
+def toy(kind: type[toys.Toy], structure: Any) -> Subject:
+    return Subject(kind, structure)
 
 
 @pytest.mark.parametrize(
-    ("kind", "modality", "law"),
+    ("kind", "structure", "law"),
     [
-        pytest.param(kind, modality, law, id=f"{kind.__name__}-{modality}-{law.name}")
+        pytest.param(kind, structure, law, id=f"{kind.__name__}-{structure}-{law.name}")
         for kind in toys.HONEST
-        for modality in ("image", "text")
+        for structure in ("grid", "sequence")
         for law in LAWS
-        if law.binds(kind, modality)
+        if law.binds(kind, structure)
     ],
 )
-def test_law_acquits(kind: type[toys.Toy], modality: Any, law: Law) -> None:
-    law.check(toy(kind, modality))
+def test_law_acquits(kind: type[toys.Toy], structure: Any, law: Law) -> None:
+    law.check(toy(kind, structure))
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_law_acquits(kind: type[toys.Toy], modality: Any, law: Law) -> None:
 def test_law_convicts(kind: type[toys.Toy], law: Any, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(laws, "DRILL_STEPS", 100)  # a drill that cannot succeed takes them all
     with pytest.raises(AssertionError, match=words):
-        law(toy(kind, "text"))
+        law(toy(kind, "sequence"))
 
 
 def test_every_capability_has_a_law() -> None:
@@ -163,9 +163,9 @@ def test_every_capability_has_a_law() -> None:
 
 
 def test_bounds_of_the_toys_lie_below_their_integrals() -> None:
-    spec = laws.UNIVERSES["image"].enumerable
+    spec = laws.UNIVERSES["grid"].enumerable
     x = laws.every_example(spec)
-    latent, dequantised = toy(toys.Latent, "image").learned, toy(toys.Dequantised, "image").learned
+    latent, dequantised = toy(toys.Latent, "grid").learned, toy(toys.Dequantised, "grid").learned
     with torch.no_grad(), laws.seeded(0):
         truth = latent.log_prob_by_quadrature(x)
         assert truth.exp().sum() == pytest.approx(1, abs=1e-5)

@@ -11,16 +11,15 @@ import sys
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 from builders import NATS_PER_DIM_BIT, TEST, absent, cost, distance, likelihood, record, spent
 from rich.console import Console
 
-from benchmark.config.experiment import Training
-from benchmark.facts import FACTS
+from benchmark.facts import facts, metrics, modalities
 from benchmark.leaderboard.board import boards
-from benchmark.leaderboard.columns import LIKELIHOOD, SAMPLES, quantity
+from benchmark.leaderboard.columns import columns_of, quantity
 from benchmark.leaderboard.markdown import code, escape, link
 from benchmark.leaderboard.published import read_published
 from benchmark.leaderboard.recounted import read_recounted, recount
@@ -339,9 +338,12 @@ def test_old_counts_of_flops_are_replaced_by_newer_ones_or_left_out(tmp_path: Pa
 
 def test_lower_is_better_in_all_that_ranks_or_selects() -> None:
     """Pages and figures say so, and studies count on it."""
-    selects = [name for name in get_args(Training.model_fields["selection"].annotation) if name != "auto"]
-    names = [column.metric for column in (*LIKELIHOOD.values(), SAMPLES[0])]
-    assert {FACTS[name].better for name in (*names, *selects)} == {"lower"}
+    kinds = modalities().values()
+    ranks = {column.metric for kind in kinds for column in columns_of(kind).leading}
+    selects = {name for kind in kinds for name in kind.select}
+    assert ranks == {"bits_per_dim", "fid", "nats_per_token"}
+    assert selects == {"nll", "fid", "nats_per_token"}
+    assert {facts()[name].better for name in ranks | selects} == {"lower"}
 
 
 def test_data_with_other_fingerprints_do_not_mix() -> None:
@@ -498,11 +500,10 @@ def test_published_figures_are_shown_and_never_ranked(tmp_path: Path) -> None:
 
 def test_the_shipped_figures_are_of_datasets_and_metrics_that_exist() -> None:
     from benchmark.config import choices
-    from benchmark.metrics import METRICS
 
     figures = read_published(REPOSITORY / "leaderboards" / "published.yaml")
     assert {group.data for group in figures} <= set(choices("data"))
-    assert {group.metric for group in figures} <= {metric.name for metric in METRICS}
+    assert {group.metric for group in figures} <= set(metrics())
     assert all(group.figures for group in figures)
 
 

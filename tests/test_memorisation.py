@@ -13,12 +13,14 @@ from test_leaderboard import page, record
 from torch import Tensor
 from toys import Toy
 
+from benchmark.build import build_examination
 from benchmark.data.images import Digits
-from benchmark.evaluate import Protocol, evaluate, load_extractor, load_judge, references
-from benchmark.metrics import by_name
-from benchmark.metrics.memorisation import nearest_in_pixels
+from benchmark.evaluate import Experts, Protocol, evaluate, load_extractor, load_judge, references
+from benchmark.metrics import memorisation
+from benchmark.metrics.memorisation import nearest_images, nearest_in_pixels
+from benchmark.metrics.samples import SampleSets
 from benchmark.record import Record
-from benchmark.spec import Batch, DataSpec, Evidence, SampleImages
+from benchmark.spec import Batch, DataSpec
 
 PROTOCOL = Protocol("test", seed=0, sample_draws=3)
 SHOWN = ["fid", "copies", "near_copies", "nearest_neighbour_ratio"]
@@ -54,7 +56,8 @@ def digits() -> Digits:
 @cache
 def without_a_model() -> dict[str, dict[str, Any]]:
     data = digits()
-    found = references(data, PROTOCOL, load_extractor("digits", data.spec), load_judge("digits", data.spec))
+    experts = Experts(load_extractor("digits", data.spec), load_judge("digits", data.spec))
+    found = references(data, PROTOCOL, build_examination("image"), experts)
     return {name: {metric: asdict(score) for metric, score in scores.items()} for name, scores in found.items()}
 
 
@@ -70,7 +73,8 @@ def submitted(kind: str) -> Record:
         "honest": lambda: Returns(data.spec, fresh),
         "noisy": lambda: Returns(data.spec, fresh, changed=8),
     }[kind]()
-    scores = evaluate(model, data, PROTOCOL, load_extractor("digits", data.spec), SHOWN).scores
+    experts = Experts(load_extractor("digits", data.spec))
+    scores = evaluate(model, data, PROTOCOL, build_examination("image"), experts, SHOWN).scores
     made = record(scores, model=kind, dataset=data.describe() | {"references": without_a_model()})
     return Record.model_validate_json(made.model_dump_json(by_alias=True))
 
@@ -107,14 +111,13 @@ def test_what_copies_and_fresh_images_score() -> None:
 def test_the_picture_shows_the_nearest_samples_beside_what_they_are_near_to() -> None:
     data = digits()
     model = Returns(data.spec, data.split("train").x, changed=1)
-    extractor = load_extractor("digits", data.spec)
-    neighbours = evaluate(model, data, PROTOCOL, extractor, ["copies"]).neighbours
-    assert neighbours is not None
+    examination, experts = build_examination("image"), Experts(load_extractor("digits", data.spec))
+    neighbours = evaluate(model, data, PROTOCOL, examination, experts, ["copies"]).pictures["neighbours"]
     assert neighbours.shape == (64, 1, 8, 8)
     changes = (neighbours[::2] != neighbours[1::2]).flatten(1).sum(1)
     assert changes.max() <= 1
     assert nearest_in_pixels(neighbours[1::2], data.split("train").x)[0].max() == 0
-    assert evaluate(model, data, PROTOCOL, extractor, ["fid"]).neighbours is None  # not asked for, not computed
+    assert not evaluate(model, data, PROTOCOL, examination, experts, ["fid"]).pictures  # not asked for, not computed
 
 
 def test_the_nearest_in_pixels_by_brute_force() -> None:
@@ -134,6 +137,6 @@ def test_near_is_measured_by_the_surroundings_of_the_training_image() -> None:
     """Two clusters, one ten times as wide: a sample may lie as far off in one as would be a copy in the other."""
     reference = torch.tensor([0, 4, 100, 140]).view(4, 1, 1, 1)
     samples = torch.tensor([1, 2, 110, 120, 140]).view(5, 1, 1, 1)  # the first, the third and the last are near
-    images = SampleImages((samples,), reference, reference)
-    estimate = by_name("near_copies").compute(Evidence(DataSpec((1, 1, 1), 256, "grid"), images=images))
+    images = SampleSets((samples,), reference, reference)
+    estimate = memorisation.near_copies(nearest_images(images))
     assert estimate.value == pytest.approx(3 / 5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,29 +13,24 @@ import toys
 from torch import Tensor
 
 from benchmark import train
+from benchmark.build import build_examination
 from benchmark.config import compose
 from benchmark.data.images import Digits
-from benchmark.evaluate import NO_JUDGE, Protocol, draw_samples, evaluate, load_extractor, load_judge
-from benchmark.metrics import anomaly, by_name
-from benchmark.spec import (
-    AnomalyScores,
-    BadInput,
-    Conditional,
-    DataSpec,
-    Estimate,
-    Evidence,
-    Labelled,
-    LabelledSamples,
-    Outliers,
-    Reconstructions,
-)
+from benchmark.evaluate import Experts, Protocol, Result, draw_samples, evaluate, load_extractor, load_judge
+from benchmark.metrics import anomaly, downstream, interpolation, reconstruction
+from benchmark.metrics.anomaly import AnomalyScores
+from benchmark.metrics.reconstruction import Reconstructions
+from benchmark.metrics.samples import Labelled, LabelledSamples
+from benchmark.metrics.session import NO_JUDGE
+from benchmark.spec import BadInput, Conditional, Outliers
 
-IMAGES = DataSpec((1, 8, 8), 17, "grid", DataSpec.label(10))
 PROTOCOL = Protocol("test", seed=0, elbo_draws=2, sample_draws=2)
 
 
-def compute(name: str, **parts: object) -> Estimate:
-    return by_name(name).compute(Evidence(IMAGES, **parts))
+def scored(model: toys.Toy, digits: Digits, names: list[str] | None = None, **experts: Any) -> Result:
+    """What the harness makes of a model; the extractor is that of digits."""
+    given = Experts(load_extractor("digits", digits.spec), **experts)
+    return evaluate(model, digits, PROTOCOL, build_examination("image"), given, names)
 
 
 def normal(seed: int, *shape: int) -> Tensor:
@@ -59,17 +55,19 @@ def lessons(digits: Digits, wrong: float = 0.0, draws: int = 3) -> LabelledSampl
         labels = train.labels[index]
         mistaken = torch.rand(180, generator=generator) < wrong
         generated.append(Labelled(train.x[index], torch.where(mistaken, (labels + 1) % 10, labels)))
-    return LabelledSamples(tuple(generated), Labelled(test.x, test.labels), Labelled(train.x[:400], train.labels[:400]))
+    return LabelledSamples(
+        tuple(generated), Labelled(test.x, test.labels), Labelled(train.x[:400], train.labels[:400]), levels=17
+    )
 
 
 def test_a_classifier_learns_from_samples_and_not_from_wrong_labels(digits: Digits) -> None:
-    good = compute("downstream_accuracy", labelled=lessons(digits))
+    good = downstream.downstream_accuracy(lessons(digits))
     assert 0.93 < good.value <= 1
     assert good.n == 180
     assert good.stderr >= math.sqrt(good.value * (1 - good.value) / 180)
-    assert compute("downstream_accuracy", labelled=lessons(digits, wrong=0.9)).value < 0.2
-    helped = compute("augmented_accuracy", labelled=lessons(digits, wrong=0.9))
-    assert 0.2 < helped.value < compute("augmented_accuracy", labelled=lessons(digits)).value
+    assert downstream.downstream_accuracy(lessons(digits, wrong=0.9)).value < 0.2
+    helped = downstream.augmented_accuracy(lessons(digits, wrong=0.9))
+    assert 0.2 < helped.value < downstream.augmented_accuracy(lessons(digits)).value
 
 
 def test_the_classifier_is_ridge_regression_in_the_span_of_its_kernel(digits: Digits) -> None:
@@ -82,15 +80,15 @@ def test_the_classifier_is_ridge_regression_in_the_span_of_its_kernel(digits: Di
     )
     answers = (torch.exp(-gamma * torch.cdist(q, x) ** 2) @ weights).argmax(1)
     expected = (answers == samples.held_out.labels).double().mean().item()
-    assert compute("downstream_accuracy", labelled=samples).value == pytest.approx(expected)
+    assert downstream.downstream_accuracy(samples).value == pytest.approx(expected)
 
 
 def test_samples_of_one_class_alone_teach_one_answer(digits: Digits) -> None:
     samples = lessons(digits, draws=1)
     ones = Labelled(samples.generated[0].x, torch.ones(180, dtype=torch.int64))
-    only = LabelledSamples((ones,), samples.held_out, samples.reference)
+    only = LabelledSamples((ones,), samples.held_out, samples.reference, levels=17)
     expected = (samples.held_out.labels == 1).double().mean().item()
-    assert compute("downstream_accuracy", labelled=only).value == pytest.approx(expected)
+    assert downstream.downstream_accuracy(only).value == pytest.approx(expected)
 
 
 class Prints(toys.Toy, Conditional):
@@ -112,21 +110,21 @@ class Prints(toys.Toy, Conditional):
 
 
 def test_conditions_are_labels_where_a_model_takes_them_and_else_the_judge_gives_them(digits: Digits) -> None:
-    extractor, judge = load_extractor("digits", digits.spec), load_judge("digits", digits.spec)
+    judge = load_judge("digits", digits.spec)
     names = ["downstream_accuracy", "class_histogram"]
-    scores = evaluate(Prints(digits), digits, PROTOCOL, extractor, names, judge).scores
+    scores = scored(Prints(digits), digits, names, judge=judge).scores
     assert scores["downstream_accuracy"].protocol["how"]["labels"] == "condition"
     assert scores["downstream_accuracy"].protocol["judge"] == judge.name
     assert 0.4 < scores["downstream_accuracy"].value < 0.9  # it learns from one image a class
     assert scores["class_histogram"].value > 0  # of free samples: conditioned ones have the very shares
     toy = toys.Independent(digits.spec)
-    assert evaluate(toy, digits, PROTOCOL, extractor, names, judge).scores["downstream_accuracy"].protocol["how"] == {
+    assert scored(toy, digits, names, judge=judge).scores["downstream_accuracy"].protocol["how"] == {
         "sampler": "ancestral",
         "evaluations": 1,
         "draws": 2,
         "labels": "judge",
     }
-    without = evaluate(toy, digits, PROTOCOL, extractor, names).scores
+    without = scored(toy, digits, names).scores
     assert without["downstream_accuracy"].absent == without["class_histogram"].absent == NO_JUDGE
 
 
@@ -163,8 +161,8 @@ def test_complexity_is_taken_off_in_nats() -> None:
         outlier_length=torch.tensor([9.0, 9.0]).double(),  # and shorter by a byte, 5.5 nats
         paired=True,
     )
-    assert compute("anomaly_auroc", anomalies=scores).value == 0.25
-    assert compute("anomaly_auroc_corrected", anomalies=scores).value == 1
+    assert anomaly.anomaly_auroc(scores).value == 0.25
+    assert anomaly.anomaly_auroc_corrected(scores).value == 1
 
 
 def test_corruptions_are_always_the_same_in_the_levels_of_the_data(digits: Digits) -> None:
@@ -200,20 +198,20 @@ class Knows(toys.Independent):
 
 
 def test_outliers_are_corrupted_images_or_what_is_given(digits: Digits) -> None:
-    model, extractor = Knows(digits), load_extractor("digits", digits.spec)
-    scores = evaluate(model, digits, PROTOCOL, extractor, ["anomaly_auroc"]).scores["anomaly_auroc"]
+    model = Knows(digits)
+    scores = scored(model, digits, ["anomaly_auroc"]).scores["anomaly_auroc"]
     assert scores.protocol["outliers"] == "180 corrupted: noise, blur, mirror, shift"
     assert scores.protocol["how"] == {"by": "exact likelihood"}
     assert 0.6 < scores.value < 1
     noise = Outliers("white noise", torch.randint(17, (300, 1, 8, 8), generator=torch.Generator().manual_seed(0)))
-    given = evaluate(model, digits, PROTOCOL, extractor, ["anomaly_auroc"], outliers=noise).scores["anomaly_auroc"]
+    given = scored(model, digits, ["anomaly_auroc"], outliers=noise).scores["anomaly_auroc"]
     assert given.protocol["outliers"] == "180 white noise"
     assert given.value == 1
-    bound = evaluate(toys.Latent(digits.spec), digits, PROTOCOL, extractor, ["anomaly_auroc"]).scores["anomaly_auroc"]
+    bound = scored(toys.Latent(digits.spec), digits, ["anomaly_auroc"]).scores["anomaly_auroc"]
     assert bound.protocol["how"] == {"by": "bound", "draws": 4}
-    absent = evaluate(Prints(digits), digits, PROTOCOL, extractor, ["anomaly_auroc"]).scores["anomaly_auroc"].absent
+    absent = scored(Prints(digits), digits, ["anomaly_auroc"]).scores["anomaly_auroc"].absent
     assert absent is not None
-    assert absent.reason == "Prints promises no log_prob or elbo"
+    assert absent.reason == "Prints promises no Likelihood or LikelihoodBound"
 
 
 def test_outliers_of_another_kind_are_refused_before_any_work(digits: Digits) -> None:
@@ -232,12 +230,12 @@ def test_outliers_of_another_kind_are_refused_before_any_work(digits: Digits) ->
 def test_psnr_and_ssim_by_hand(digits: Digits) -> None:
     x = digits.split("test").x[:20].long()
     again = (x + 2).clamp(max=16)
-    found = Reconstructions(x, again)
+    found = Reconstructions(x, again, levels=17)
     mse = (x - again).double().square().mean().item()
-    assert compute("psnr", reconstructions=found).value == pytest.approx(10 * math.log10(16**2 / mse), rel=1e-6)
-    assert compute("ssim", reconstructions=found).value == pytest.approx(ssim_of(again, x), rel=1e-6)
-    assert compute("ssim", reconstructions=Reconstructions(x, x)).value == pytest.approx(1)
-    assert compute("ssim", reconstructions=found).n == 20
+    assert reconstruction.psnr(found).value == pytest.approx(10 * math.log10(16**2 / mse), rel=1e-6)
+    assert reconstruction.ssim(found).value == pytest.approx(ssim_of(again, x), rel=1e-6)
+    assert reconstruction.ssim(Reconstructions(x, x, levels=17)).value == pytest.approx(1)
+    assert reconstruction.ssim(found).n == 20
 
 
 def ssim_of(a: Tensor, b: Tensor) -> float:
@@ -256,30 +254,29 @@ def ssim_of(a: Tensor, b: Tensor) -> float:
 
 def test_the_ratio_of_a_path_is_its_length_over_the_distance() -> None:
     straight = torch.linspace(0, 1, 9)[None, :, None] * normal(0, 20, 1, 5)
-    assert compute("interpolation_ratio", interpolations=straight).value == pytest.approx(1)
+    assert interpolation.interpolation_ratio(straight).value == pytest.approx(1)
     corner = torch.tensor([[[0.0, 0.0], [1.0, 0.0], [1.0, 1.0]]]).repeat(3, 1, 1)
-    estimate = compute("interpolation_ratio", interpolations=corner)
+    estimate = interpolation.interpolation_ratio(corner)
     assert estimate.value == pytest.approx(math.sqrt(2))
     assert estimate.stderr == pytest.approx(0, abs=1e-6)
     with pytest.raises(ValueError, match="end where they begin"):
-        compute("interpolation_ratio", interpolations=torch.ones(3, 4, 2))
+        interpolation.interpolation_ratio(torch.ones(3, 4, 2))
 
 
 def test_the_harness_asks_for_reconstructions_and_paths(digits: Digits) -> None:
-    extractor = load_extractor("digits", digits.spec)
     model = toys.Latent(digits.spec)
     names = ["psnr", "ssim", "interpolation_ratio"]
-    scores = evaluate(model, digits, PROTOCOL, extractor, names).scores
+    scores = scored(model, digits, names).scores
     assert scores["psnr"].n == 180
     assert scores["ssim"].protocol["window"] == "7x7, uniform, reflected at the border"
     assert scores["interpolation_ratio"].n == 40
-    assert scores["interpolation_ratio"].protocol["extractor"] == extractor.name
-    assert evaluate(model, digits, PROTOCOL, extractor, names).scores == scores
-    absent = evaluate(toys.Independent(digits.spec), digits, PROTOCOL, extractor, names).scores
+    assert scores["interpolation_ratio"].protocol["extractor"] == load_extractor("digits", digits.spec).name
+    assert scored(model, digits, names).scores == scores
+    absent = scored(toys.Independent(digits.spec), digits, names).scores
     assert [absent[name].absent.reason for name in names] == [
-        "Independent promises no reconstructions",
-        "Independent promises no reconstructions",
-        "Independent promises no interpolations",
+        "Independent promises no Reconstructs",
+        "Independent promises no Reconstructs",
+        "Independent promises no Interpolates",
     ]
 
 
@@ -290,9 +287,9 @@ def test_what_training_does_not_ask_for_is_not_computed(digits: Digits, monkeypa
     for name in ("sample", "reconstruct", "interpolate", "importance_bound"):
         monkeypatch.setattr(model, name, lambda *_, name=name: asked.append(name))
     monkeypatch.setattr(anomaly, "corrupted", lambda *_: asked.append("corrupted"))
-    assert evaluate(model, digits, PROTOCOL, load_extractor("digits", digits.spec), ["nll"]).scores["nll"].value
+    assert scored(model, digits, ["nll"]).scores["nll"].value
     assert not asked
     monkeypatch.undo()
     before = draw_samples(model, 5, 0)
-    evaluate(model, digits, PROTOCOL, load_extractor("digits", digits.spec))
+    scored(model, digits)
     assert torch.equal(before, draw_samples(model, 5, 0))  # what else is drawn leaves samples as they were

@@ -21,18 +21,24 @@ import torch
 import torch_fidelity.metric_fid
 import torch_fidelity.metric_prc
 from laws import Subject
+from test_agreement import Stream
 from test_metrics import normal
 from test_realnvp import perturbed
-from test_truth import NO_EXTRACTOR, data_of
+from test_truth import data_of
 from torch import Tensor
 
-from benchmark import evaluate as evaluation
-from benchmark.build import GenerativeModel, build_data, build_model
+from benchmark.build import GenerativeModel, build_data, build_examination, build_model
 from benchmark.config import compose
-from benchmark.evaluate import Protocol, evaluate, references, selection_metric
+from benchmark.evaluate import Experts, Protocol, evaluate, references, selection_metric
 from benchmark.leaderboard.truth import SIGMAS
 from benchmark.loop import Loop, Plan
-from benchmark.metrics import by_name, likelihood, units
+from benchmark.metrics import coverage, fidelity, likelihood, session, text, units
+from benchmark.metrics.extractors.base import Features
+from benchmark.metrics.likelihood import LogProbs
+from benchmark.metrics.probe import Found
+from benchmark.metrics.samples import SampleFeatures
+from benchmark.metrics.session import Session
+from benchmark.metrics.text import TokenLogProb
 from benchmark.models.autoregressive.gated_pixelcnn import GatedPixelCNN
 from benchmark.models.autoregressive.lstm import LSTM
 from benchmark.models.diffusion.flow_matching import FlowMatching
@@ -43,7 +49,7 @@ from benchmark.models.vae.vae import VAE
 from benchmark.nn.distributions import DiscretisedLogistics
 from benchmark.nn.flows import Logit, VariationalDequantisation
 from benchmark.nn.masked import ColourConv2d
-from benchmark.spec import DataSpec, Evidence, Features, SampleFeatures
+from benchmark.spec import DataSpec
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 Check = Callable[[], None]
@@ -55,10 +61,10 @@ IMAGES = DataSpec((1, 2, 3), 4, "grid")
 
 
 def law(
-    check: Callable[[Subject], None], model: type[GenerativeModel], modality: Any = "image", **options: Any
+    check: Callable[[Subject], None], model: type[GenerativeModel], structure: Any = "grid", **options: Any
 ) -> Check:
     """A law on a fresh subject: nothing that was trained before the bug was planted is seen again."""
-    return lambda: check(Subject(partial(model, **options), modality))
+    return lambda: check(Subject(partial(model, **options), structure))
 
 
 def assert_not_below_entropy(data_name: str, model_name: str, *options: str) -> None:
@@ -68,9 +74,13 @@ def assert_not_below_entropy(data_name: str, model_name: str, *options: str) -> 
     with laws.seeded(0):
         model = build_model(experiment, data.spec)
     laws.train(model, lambda step: data.batch(0, step, 64), 100)
-    protocol, metric = Protocol("validation", 0, elbo_draws=2, examples=200), selection_metric(model)
-    score = evaluate(model, data, protocol, NO_EXTRACTOR, [metric]).scores[metric]
-    entropy = references(data, protocol, NO_EXTRACTOR)["entropy"][metric].value
+    protocol, examination = (
+        Protocol("validation", 0, elbo_draws=2, examples=200),
+        build_examination(experiment.data.modality),
+    )
+    metric = selection_metric(model, examination)
+    score = evaluate(model, data, protocol, examination, Experts(), [metric]).scores[metric]
+    entropy = references(data, protocol, examination, Experts())["entropy"][metric].value
     assert score.value is not None
     assert score.stderr is not None
     assert entropy is not None
@@ -79,7 +89,7 @@ def assert_not_below_entropy(data_name: str, model_name: str, *options: str) -> 
 
 def assert_entropy_in_bits() -> None:
     """The source of the images costs its entropy, in bits for each of 16 pixels."""
-    table = references(data_of("synthetic_images"), Protocol("test", 0), NO_EXTRACTOR)
+    table = references(data_of("synthetic_images"), Protocol("test", 0), build_examination("image"), Experts())
     bits = data_of("synthetic_images").describe()["entropy"] / math.log(2) / 16
     assert table["entropy"]["bits_per_dim"].value == pytest.approx(bits), "not the entropy in bits"
 
@@ -87,29 +97,28 @@ def assert_entropy_in_bits() -> None:
 def assert_mean_is_over_examples() -> None:
     """The same examples in another order have the same mean."""
     log_prob = -normal(0, 100).abs()  # 100 is no multiple of any batch
-    values = [by_name("nll").compute(Evidence(IMAGES, log_prob=x)).value for x in (log_prob, log_prob.sort().values)]
+    values = [likelihood.nll(LogProbs(x, IMAGES.dims)).value for x in (log_prob, log_prob.sort().values)]
     assert values[0] == pytest.approx(values[1]), "the order of examples moves their mean"
 
 
-def samples(generated: Tensor, real: Tensor) -> Evidence:
+def samples(generated: Tensor, real: Tensor) -> SampleFeatures:
     drawn, seen = (Features(x, normal(9, len(x), 3)) for x in (generated, real))
-    return Evidence(IMAGES, samples=SampleFeatures((drawn,), seen, seen))
+    return SampleFeatures((drawn,), seen, seen)
 
 
 def assert_missing_modes_cost_recall() -> None:
     """Samples from one of two modes are all real, and cover half of what is real."""
     real = normal(0, 200, 4)
     real[:100] += 50
-    precision, recall = (
-        by_name(name).compute(samples(normal(5, 100, 4), real)).value for name in ("precision", "recall")
-    )
+    drawn = samples(normal(5, 100, 4), real)
+    precision, recall = coverage.precision(drawn).value, coverage.recall(drawn).value
     assert precision > 0.9 > 0.6 > recall, f"half of the modes: precision {precision:.2f}, recall {recall:.2f}"
 
 
 def assert_fid_is_closed_form() -> None:
     """Two Gaussians that differ by a shift: its square, once covariances are fitted to the same noise."""
     x = normal(1, 500, 4)
-    value = by_name("fid").compute(samples(x + 3.0, x)).value
+    value = fidelity.fid(samples(x + 3.0, x)).value
     assert value == pytest.approx(4 * 3.0**2, rel=1e-6), f"a shift of 3 in 4 features costs 36, not {value:.2f}"
 
 
@@ -119,8 +128,11 @@ def assert_stream_is_scored_once() -> None:
     model = build_model(compose(["data=synthetic_text", "model=gpt", "budget=smoke", "model.width=16"]), data.spec)
     stream = data.split("validation").x[:500]
     with torch.no_grad():
-        found, *_ = evaluation._stream_log_prob(model.eval(), stream, Protocol("validation", 0, stride=16))
+        asked = Session(model.eval(), Stream(stream, data.spec), Protocol("validation", 0, stride=16), Experts())
+        brought = asked[TokenLogProb]
         first = model.token_log_prob(stream[None, :64].long())[0]
+    assert isinstance(brought, Found)
+    found = brought.evidence.nats
     assert len(found) == len(stream), f"{len(found)} scores for {len(stream)} tokens"
     torch.testing.assert_close(found[:64], first.double())
 
@@ -129,8 +141,9 @@ def assert_draws_do_not_depend_on_batches() -> None:
     """The bound of the first examples is the same whether or not others come after them."""
     torch.manual_seed(0)
     model, x = VAE(PAIR, width=8).eval(), torch.randint(3, (150, 1, 1, 2))
+    asked = Session(model, data_of("synthetic_images"), Protocol("validation", 0), Experts())
     with torch.no_grad():
-        whole, part = (evaluation._by_chunks(model.elbo, y, model.device, 0, "elbo") for y in (x, x[:64]))
+        whole, part = (asked.batched(model.elbo, y, "elbo") for y in (x, x[:64]))
     assert torch.equal(whole[:64], part), "scores depend on who else is scored"
 
 
@@ -192,9 +205,10 @@ def statistics_about_zero(original: Any, features: Tensor) -> dict[str, np.ndarr
     return original(features) | {"sigma": (features.T @ features / len(features)).numpy()}
 
 
-def overlap_counted_twice(original: Any, model: Any, stream: Tensor, protocol: Protocol) -> Any:
-    windows = stream.unfold(0, model.spec.shape[0], protocol.stride).long()
-    return model.token_log_prob(windows).flatten().double(), {}, {}
+def overlap_counted_twice(original: Any, asked: Session) -> Any:
+    windows = asked.split.x.unfold(0, asked.spec.shape[0], asked.protocol.stride).long()
+    log_prob = asked.model.token_log_prob(windows).flatten().double()
+    return log_prob, torch.arange(len(log_prob)), {}
 
 
 @dataclass(frozen=True)
@@ -209,8 +223,8 @@ FLOW_OPTIONS: dict[str, Any] = {"couplings": 2, "width": 16, "depth": 1, "dropou
 GPT_OPTIONS: dict[str, Any] = {"layers": 1, "heads": 2, "width": 16}
 
 vae, realnvp = partial(law, model=VAE, **VAE_OPTIONS), partial(law, model=RealNVP, **FLOW_OPTIONS)
-text_gpt = partial(law, model=GPT, modality="text", **GPT_OPTIONS)
-text_lstm = partial(law, model=LSTM, modality="text", layers=1, width=16)
+text_gpt = partial(law, model=GPT, structure="sequence", **GPT_OPTIONS)
+text_lstm = partial(law, model=LSTM, structure="sequence", layers=1, width=16)
 
 BUGS: dict[str, Bug] = {
     "vae: mean over pixels where the sum belongs": Bug(
@@ -337,10 +351,10 @@ BUGS: dict[str, Bug] = {
         "a shift of 3",
     ),
     "sliding window: what overlaps counts twice": Bug(
-        wrapped(evaluation, "_stream_log_prob", overlap_counted_twice), assert_stream_is_scored_once, "scores for 500"
+        wrapped(text, "_sliding", overlap_counted_twice), assert_stream_is_scored_once, "scores for 500"
     ),
     "evaluation: draws without a key": Bug(
-        lambda patch: patch.setattr(evaluation, "keyed_randomness", lambda *key: nullcontext()),
+        lambda patch: patch.setattr(session, "keyed_randomness", lambda *key: nullcontext()),
         assert_draws_do_not_depend_on_batches,
         "depend on who else",
     ),

@@ -220,7 +220,7 @@ def test_identity_is_of_what_changes_a_result_and_of_nothing_else(tier: Tier) ->
 
 def changing(content: dict[str, Any]) -> Iterator[str]:
     """The options that change a result."""
-    without = {"target", "modality", "modalities", "minutes"}
+    without = {"target", "modality", "structures", "conditions", "minutes"}
     for group in ("data", "model", "training", "evaluation"):
         yield from (f"{group}.{name}" for name in content[group] if name not in without)
     yield "budget.examples"

@@ -11,16 +11,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from builders import known
 from click.testing import CliRunner
 
 from benchmark.__main__ import cli
-from benchmark.facts import COSTS
-from benchmark.metrics import METRICS
 from benchmark.metrics.extractors import PINNED
 from benchmark.record import publish
-from benchmark.report.check import MOST_BYTES, Known, problems
+from benchmark.report.check import MOST_BYTES, problems
 
-KNOWN = Known(METRICS, COSTS, {f"{name}@{digest[:8]}" for name, digest in PINNED.items()})
+KNOWN = known({f"{name}@{digest[:8]}" for name, digest in PINNED.items()})
 pytestmark = pytest.mark.xdist_group("finished run")  # which one worker makes
 
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 from PIL import Image, PngImagePlugin
 
+from benchmark.modalities.image import Images
 from benchmark.spec import BadInput, DataSpec
 from benchmark.traces import MOMENTS, POINTS, read_curves, read_picture, read_text, thin, traces
-from benchmark.tracking import save_samples
 
 SPEC = DataSpec((1, 8, 8), 17, "grid")
 
@@ -29,7 +29,7 @@ def run(tmp_path: Path) -> Path:
     generator = torch.Generator().manual_seed(0)
     for name in (*(f"{n:09d}" for n in range(1000, 7000, 1000)), "final"):
         x = torch.randint(17, (64, 1, 8, 8), generator=generator)
-        save_samples(x, SPEC, lambda row: "", folder / "samples" / name)
+        Images().show(x, SPEC, lambda row: "", folder / "samples" / name)
     return folder
 
 

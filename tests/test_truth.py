@@ -18,15 +18,13 @@ from click.testing import CliRunner
 from test_leaderboard import REPOSITORY, likelihood, record
 
 from benchmark.__main__ import cli
-from benchmark.build import DataModule, build_data, build_model
+from benchmark.build import DataModule, build_data, build_examination, build_model
 from benchmark.config import load_data, load_suite
 from benchmark.data.synthetic import MarkovChain, PixelNetwork
-from benchmark.evaluate import Protocol, evaluate, references, selection_metric
+from benchmark.evaluate import Experts, Protocol, evaluate, references, selection_metric
 from benchmark.leaderboard.truth import SIGMAS, truth_page, verdicts
 from benchmark.record import Record, read_records, write_record
-from benchmark.spec import Absence, DataSpec, Score
-
-NO_EXTRACTOR = Absence("not run", "no extractor")
+from benchmark.spec import DataSpec, Score
 
 
 @cache
@@ -100,7 +98,7 @@ def test_training_batches_are_of_the_training_split():
 
 
 def test_entropy_stands_among_the_references_in_each_unit():
-    table = references(data_of("synthetic_images"), Protocol("test", 0), NO_EXTRACTOR)
+    table = references(data_of("synthetic_images"), Protocol("test", 0), build_examination("image"), Experts())
     nats = data_of("synthetic_images").describe()["entropy"]
     assert table["entropy"]["nll"].value == pytest.approx(nats)
     assert table["entropy"]["bits_per_dim"].value == pytest.approx(nats / math.log(2) / 16)
@@ -108,7 +106,7 @@ def test_entropy_stands_among_the_references_in_each_unit():
     assert table["source"]["nll"].value == pytest.approx(nats, abs=4 * table["source"]["nll"].stderr)
     order = [table[name]["nll"].value for name in ("uniform", "histogram", "pixel_histogram", "source")]
     assert order == sorted(order, reverse=True)
-    table = references(data_of("synthetic_text"), Protocol("test", 0), NO_EXTRACTOR)
+    table = references(data_of("synthetic_text"), Protocol("test", 0), build_examination("text"), Experts())
     rate = data_of("synthetic_text").describe()["entropy"]
     assert table["entropy"]["nats_per_token"].value == pytest.approx(rate)
     assert table["entropy"]["perplexity"].value == pytest.approx(math.exp(rate))
@@ -122,15 +120,16 @@ def test_entropy_stands_among_the_references_in_each_unit():
 def test_no_model_beats_the_entropy_and_training_approaches_it(experiment, steps, size):
     """The short version of `make truth`: few steps, part of validation."""
     data = data_of(experiment.data.name)
-    metric = selection_metric(build_model(experiment, data.spec))
+    examination = build_examination(experiment.data.modality)
+    metric = selection_metric(build_model(experiment, data.spec), examination)
     protocol = Protocol("validation", 0, elbo_draws=2, examples=4 * size, solved_examples=size)
-    entropy = references(data, protocol, NO_EXTRACTOR)["entropy"][metric].value
+    entropy = references(data, protocol, examination, Experts())["entropy"][metric].value
     with laws.seeded(0):
         model = build_model(experiment, data.spec)
     above = []
     for more in (0, steps):
         laws.train(model, lambda step: data.batch(0, step, size), more)
-        score = evaluate(model, data, protocol, NO_EXTRACTOR, [metric]).scores[metric]
+        score = evaluate(model, data, protocol, examination, Experts(), [metric]).scores[metric]
         above.append(score.value - entropy)
         assert above[-1] > -SIGMAS * score.stderr
     assert above[1] < above[0]

@@ -174,7 +174,7 @@ class ForgetsBuffer(Independent):
 
 class NeedsMoreThanSpec(Independent):
     def __init__(self, spec: DataSpec) -> None:
-        super().__init__(DataSpec((1, 8, 8), spec.levels, spec.modality, spec.classes))
+        super().__init__(DataSpec((1, 8, 8), spec.levels, spec.structure, spec.condition))
 
 
 class ClimbsLoss(Independent):

@@ -97,7 +97,8 @@ class LatentFlow(GenerativeModel, ImportanceBound, Interpolates):
             log_q = q.log_prob(z).flatten(2).sum(2)  # [k, B]
             log_likelihood: Tensor = self.first_stage.log_likelihood(x, z)
         log_prior = self.log_prior(z.flatten(0, 1)).unflatten(0, (k, len(x)))
-        return log_likelihood + log_prior - log_q  # [k, B]
+        log_weights: Tensor = log_likelihood + log_prior - log_q  # [k, B]
+        return log_weights
 
     # Promises --------------------------------------------------------------------------------------------------------
 
