@@ -176,10 +176,6 @@ def test_samples_of_predicted_noise_follow_the_posterior_of_a_known_pixel() -> N
     assert bound.mean().item() == pytest.approx(0, abs=0.05)
 
 
-@pytest.mark.parametrize(
-    "law",
-    [laws.assert_trains_every_parameter, laws.assert_overfits, laws.assert_is_a_bound],
-    ids=lambda law: law.__name__,
-)
+@pytest.mark.parametrize("law", [laws.assert_trains_every_parameter, laws.assert_is_a_bound])
 def test_a_network_that_predicts_noise_without_positions_keeps_the_laws(law: Callable[[laws.Subject], None]) -> None:
-    law(laws.Subject(partial(VDM, output="noise", positions=False), "image"))
+    law(laws.Subject(partial(VDM, output="noise", positions=False, **SMALL), "image"))
