@@ -29,7 +29,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "identity": (),
     "config": ("spec", "identity"),
     "reference": ("spec", "config"),
-    "catalogue": ("spec", "config"),
+    "catalogue": ("spec", "facts", "config"),
     "build": ("spec", "facts", "config", "data", "metrics.probe", "modalities", "models.base"),
     "evaluate": ("spec", "build", "metrics"),
     "tracking": ("spec",),
