@@ -8,6 +8,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+from benchmark import facts
 from benchmark.config import choices, config_folders, family_of, load_data, load_model, read_suite, read_yaml, strangers
 from benchmark.spec import CAPABILITIES, BadInput
 
@@ -57,6 +58,10 @@ def read() -> tuple[dict[str, list[dict[str, Any]]], list[str]]:
             read_yaml(file)
         except BadInput as error:
             broken.append(str(error))
+    try:
+        facts.modalities()  # and the metrics that they name
+    except BadInput as error:
+        broken.append(str(error))
     return found, [*broken, *strangers()]
 
 

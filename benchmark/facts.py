@@ -113,10 +113,16 @@ class ModalityFact(_Strict):
 
     @model_validator(mode="after")
     def _names_exist(self) -> Self:
-        known = {**metrics(), **DERIVED}
-        for name in (*self.likelihood, *self.samples, *self.metrics, *self.select, *self.trials):
-            if name not in known:
-                raise ValueError(str(unknown("metric", name, known)))
+        computed, shown = metrics(), {**metrics(), **DERIVED}
+        columns, others = (*self.likelihood, *self.samples), (*self.metrics, *self.select, *self.trials)
+        for known, names in ((shown, columns), (computed, others)):
+            for name in names:
+                if name not in known:
+                    raise ValueError(str(unknown("metric", name, known)))
+        for name in self.select:
+            if computed[name].better != "lower":
+                allowed = ", ".join(one for one, fact in computed.items() if fact.better == "lower")
+                raise ValueError(f"select: less of {name!r} is not better, so it cannot select (allowed: {allowed})")
         return self
 
     @property
@@ -127,7 +133,7 @@ class ModalityFact(_Strict):
 
 def _fact(shape: type[Any], group: str, name: str) -> Any:
     try:
-        return shape(name=name, **read_group(group, name))
+        return shape.model_validate({**read_group(group, name), "name": name})
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])

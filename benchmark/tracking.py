@@ -14,14 +14,11 @@ import warnings
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
 from benchmark.spec import BadInput, Score
-
-if TYPE_CHECKING:
-    pass
 
 try:
     import wandb

@@ -137,6 +137,16 @@ def test_a_users_own_file_counts_in_place_of_the_shipped_one_for_every_verb(own:
     assert tuned_identity("digits", "vae", "standard") == compose(["model=vae"]).config_hash
 
 
+def test_a_model_that_names_modalities_is_told_to_name_structures(own: Path) -> None:
+    content = shipped("model/vae.yaml")
+    del content["structures"]
+    write(own, model__mine=content | {"modalities": ["image"]})
+    line = refusal(benchmark("run", "model=mine", "data=digits", "budget=smoke"))
+    assert f"{own / 'model' / 'mine.yaml'}: modalities=['image']" in line
+    assert "structures: [grid, sequence, coordinates, label]" in line
+    assert not (own.parent / "runs").exists()
+
+
 def launch_suite(name: str) -> list[Any]:
     from benchmark.config import load_suite
 

@@ -22,6 +22,7 @@ from wandb_stub import KEY, Stub, running
 from benchmark import tracking
 from benchmark.config import choices, load_data
 from benchmark.dashboard import Dashboard, as_json, read_dashboard, workspaces
+from benchmark.facts import modalities, modality
 from benchmark.spec import BadInput
 
 LOG = """
@@ -60,7 +61,9 @@ def test_every_name_that_is_charted_is_one_that_runs_log(tmp_path: Path, monkeyp
     for model, options in {"vae": [], "sngan": [], "gpt": ["model.layers=1", "model.width=32"]}.items():
         carry_out(tmp_path, model, *options)
     dashboard = read_dashboard()
-    assert dashboard.names <= run.names, dashboard.names - run.names
+    names = dashboard.names(modalities().values())
+    assert {"test/bits_per_dim", "val/nll", "val/fid", "val/nats_per_token", "cost/cpu_minutes", "neighbours"} <= names
+    assert names <= run.names, names - run.names
     for view in dashboard.views:  # and every group is a setting that runs carry
         for key in view.group:
             value: Any = configs[0]
@@ -71,7 +74,7 @@ def test_every_name_that_is_charted_is_one_that_runs_log(tmp_path: Path, monkeyp
 
 
 def test_views_show_what_their_data_has() -> None:
-    data = {"digits": "image", "text8": "text"}
+    data = {"digits": modality("image"), "text8": modality("text")}
     made = {view.name: view for view in workspaces(read_dashboard(), data, "me", "p")}
     assert list(made) == ["all runs", "by family", "by data", "data: digits", "data: text8"]
     content = json.loads(as_json(list(made.values())))
@@ -79,7 +82,7 @@ def test_views_show_what_their_data_has() -> None:
     assert "test/bits_per_dim" in charted["data: digits"]
     assert "test/nats_per_token" not in charted["data: digits"]
     assert "test/nats_per_token" in charted["data: text8"]
-    assert all(name in charted["all runs"] for name in read_dashboard().names)
+    assert all(name in charted["all runs"] for name in read_dashboard().names(data.values()))
     filters = content["data: digits"]["section"]["runSets"][0]["filters"]["filters"]
     assert [(one["key"]["name"], one["value"]) for one in filters] == [
         ("jobType", ["run"]),
@@ -90,7 +93,7 @@ def test_views_show_what_their_data_has() -> None:
 
 def test_a_definition_with_a_typo_is_refused() -> None:
     with pytest.raises(ValidationError, match="pannels"):
-        Dashboard.model_validate({"views": [], "sections": [{"name": "x", "pannels": []}]})
+        Dashboard.model_validate({"views": [], "media": [], "costs": [], "sections": [{"name": "x", "pannels": []}]})
 
 
 @pytest.fixture

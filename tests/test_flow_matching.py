@@ -13,11 +13,12 @@ from runs import carry_out
 from torch import Tensor
 from torch.distributions import Normal
 
+from benchmark.build import build_examination
 from benchmark.data.images import Digits
-from benchmark.evaluate import Protocol, evaluate
+from benchmark.evaluate import Experts, Protocol, evaluate
 from benchmark.models.diffusion.flow_matching import FlowMatching
 from benchmark.nn.distributions import log_normal
-from benchmark.spec import Absence, BadInput, Batch, DataSpec
+from benchmark.spec import BadInput, Batch, DataSpec
 
 TINY = DataSpec((1, 2, 2), 3, "grid")
 SMALL = DataSpec((1, 4, 4), 5, "grid")
@@ -191,9 +192,8 @@ def test_twice_the_evaluations_change_the_likelihood_of_digits_by_less_than_its_
     scores = []
     for likelihood_steps in (net.likelihood_steps, 2 * net.likelihood_steps):
         net.likelihood_steps = likelihood_steps
-        result = evaluate(
-            net, data, Protocol("test", 0, elbo_draws=2, examples=60), Absence("not run", "none"), ["bits_per_dim"]
-        )
+        protocol = Protocol("test", 0, elbo_draws=2, examples=60)
+        result = evaluate(net, data, protocol, build_examination("image"), Experts(), ["bits_per_dim"])
         scores.append(result.scores["bits_per_dim"])
     usual, finer = scores
     assert usual.protocol["how"] == {

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from builders import record
 
-from benchmark.config import Rename, compose, composition, experiment, identity, name_today, tuned_identity
+from benchmark.config import Rename, compose, composition, experiment, identity, name_today, tuned_identity, validate
 from benchmark.leaderboard.rows import select
 from benchmark.record import Record, read_record, read_records, write_record
 from benchmark.sweep.studies import read_studies
@@ -25,6 +25,16 @@ BASE = compose(["data=digits", "model=vae"]).container()
 @pytest.fixture(scope="module")
 def committed() -> dict[Path, Record]:
     return read_records(RECORDS)
+
+
+def test_records_that_say_modalities_are_read_as_structures() -> None:
+    old = copy.deepcopy(BASE)
+    old["model"] = {key: value for key, value in old["model"].items() if key not in ("structures", "conditions")}
+    for modalities, structures in ((["image"], ("grid",)), (["image", "text"], ("grid", "sequence"))):
+        content = {**old, "model": old["model"] | {"modalities": modalities}}
+        assert validate(content).model.structures == structures
+        assert "modalities" not in validate(content).model.options
+        assert identity(content) == identity(BASE)
 
 
 def changed(group: str, **options: Any) -> dict[str, Any]:

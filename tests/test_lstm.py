@@ -12,13 +12,13 @@ import torch
 from runs import carry_out, experiment, resumed
 
 from benchmark import train
+from benchmark.build import build_examination
 from benchmark.data.text import PyDocs
-from benchmark.evaluate import Protocol, evaluate
+from benchmark.evaluate import Experts, Protocol, evaluate
 from benchmark.models.autoregressive.lstm import LSTM
-from benchmark.spec import Absence, Batch, DataSpec
+from benchmark.spec import Batch, DataSpec
 
 SPEC = DataSpec((6,), 5, "sequence", contiguous=True)
-NO_SAMPLES = Absence("not run", "no extractor")
 
 
 def model(spec: DataSpec = SPEC, **options: Any) -> LSTM:
@@ -129,7 +129,7 @@ def test_a_run_in_order_that_was_stopped_ends_as_one_that_never_stopped(
 
 def test_a_stream_is_scored_in_one_piece(pydocs: PyDocs) -> None:
     net = LSTM(pydocs.spec, width=8).eval()
-    result = evaluate(net, pydocs, Protocol("validation", 0), NO_SAMPLES, ["nats_per_token"])
+    result = evaluate(net, pydocs, Protocol("validation", 0), build_examination("text"), Experts(), ["nats_per_token"])
     x = pydocs.split("validation").x
     with torch.no_grad():
         whole = net.token_log_prob(x[None])[0]
@@ -139,7 +139,8 @@ def test_a_stream_is_scored_in_one_piece(pydocs: PyDocs) -> None:
 
 def test_validation_reads_excerpts_that_lie_evenly_over_the_stream(pydocs: PyDocs) -> None:
     net = LSTM(pydocs.spec, width=8).eval()
-    result = evaluate(net, pydocs, Protocol("validation", 0, examples=100), NO_SAMPLES, ["nats_per_token"])
+    protocol = Protocol("validation", 0, examples=100)
+    result = evaluate(net, pydocs, protocol, build_examination("text"), Experts(), ["nats_per_token"])
     x = pydocs.split("validation").x
     found = result.per_example["token_log_prob"].view(64, 100)  # 100 windows of 64 tokens, as 64 excerpts
     with torch.no_grad():
