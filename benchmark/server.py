@@ -261,8 +261,8 @@ def _carry_out(task: Task, say: Callable[[Event], None], hear: Callable[[], bool
         say({"score": score, "examples": examples})
         return hear()
 
-    errand = train.Errand() if task.study is None else train.Errand("trial", task.study, go_on)
-    train.carry_out(folder, lambda progress: say(asdict(progress)), task.trust, errand)
+    purpose = train.Purpose() if task.study is None else train.Purpose("trial", task.study, go_on)
+    train.carry_out(folder, lambda progress: say(asdict(progress)), task.trust, purpose)
 
 
 def _interrupt(*_: int | FrameType | None) -> None:

@@ -239,11 +239,11 @@ class Interpolates(Protocol):
 
 
 @runtime_checkable
-class Watched(Protocol):
+class Diagnosable(Protocol):
     """A model that knows the signs of its own collapse. The harness asks at each validation and keeps the curves."""
 
     @abstractmethod
-    def signs(self, x: Tensor) -> dict[str, float]:
+    def diagnostics(self, x: Tensor) -> dict[str, float]:
         """Numbers that show whether training goes wrong, on held-out examples `x` `[B, *shape]`: always the same names.
 
         Asked in evaluation mode without gradients; the model stays as it is.
@@ -262,7 +262,7 @@ CAPABILITIES: tuple[type, ...] = (
     Autoencodes,
     Conditional,
     Interpolates,
-    Watched,
+    Diagnosable,
 )
 
 

@@ -56,7 +56,7 @@ from benchmark.facts import COSTS
 from benchmark.loop import Hooks, Loop, Plan, Progress, Stream, has_bfloat16, seed_everything
 from benchmark.record import Record
 from benchmark.reference import comparison
-from benchmark.spec import Absence, BadInput, Outliers, Score, Watched, unknown
+from benchmark.spec import Absence, BadInput, Diagnosable, Outliers, Score, unknown
 from benchmark.stages import settled
 from benchmark.tracking import Tracker
 from benchmark.watch import stability
@@ -66,7 +66,7 @@ WATCHED = 64  # held-out examples at most on which a model's own signs are read
 
 
 @dataclass(frozen=True)
-class Errand:
+class Purpose:
     """What a run is for. A trial belongs to a study: it sees only the validation split, and may be pruned."""
 
     kind: records.Kind = "run"
@@ -125,7 +125,7 @@ def carry_out(
     folder: Path,
     report: Callable[[Progress], None],
     trust: tuple[str, ...] = (),
-    errand: Errand = Errand(),
+    purpose: Purpose = Purpose(),
     overrides: Sequence[str] = (),
     changed_code: bool = False,
 ) -> Record:
@@ -136,7 +136,7 @@ def carry_out(
     Where the code has changed since it began, it is refused, unless `changed_code` allows it.
     """
     experiment = resumed(folder, overrides, trust)
-    if errand.kind == "trial" and experiment.evaluation.split != "validation":
+    if purpose.kind == "trial" and experiment.evaluation.split != "validation":
         raise BadInput(f"{folder}: a trial never sees the test split: set evaluation.split=validation")
     with records.carrying_on(folder):
         if not records.is_unfinished(folder):
@@ -145,7 +145,7 @@ def carry_out(
         records.check_code(folder, experiment.targets, changed_code)
         records.check_unchanged(folder, _decisive(experiment))
         records.set_aside(folder)
-        return _Run(experiment, folder, report, errand).carry_out()
+        return _Run(experiment, folder, report, purpose).carry_out()
 
 
 def _check_left_behind(folder: Path) -> None:
@@ -161,9 +161,9 @@ class _Run:
     """One run on its way from a configuration to a record."""
 
     def __init__(
-        self, experiment: Experiment, folder: Path, report: Callable[[Progress], None], errand: Errand
+        self, experiment: Experiment, folder: Path, report: Callable[[Progress], None], purpose: Purpose
     ) -> None:
-        self.experiment, self.folder, self.report, self.errand = experiment, folder, report, errand
+        self.experiment, self.folder, self.report, self.purpose = experiment, folder, report, purpose
         self.started, self.clock = records.now(), time.perf_counter()
         self.curves: list[tuple[int, str, float]] = []
         self.scores: dict[str, Score] = {}
@@ -199,8 +199,8 @@ class _Run:
             self.folder,
             run_id=self.folder.name,
             name=experiment.title,
-            group=self.errand.group or f"{experiment.data.name}/{experiment.model.name}/{experiment.budget.name}",
-            job_type=self.errand.kind,
+            group=self.purpose.group or f"{experiment.data.name}/{experiment.model.name}/{experiment.budget.name}",
+            job_type=self.purpose.kind,
             tags=[experiment.family, experiment.data.name, experiment.budget.name],
             config=experiment.container() | {"family": experiment.family},
         )
@@ -221,13 +221,13 @@ class _Run:
         experiment, training = self.experiment, self.experiment.training
         plan = make_plan(experiment)
         grids = sorted(plan.validation_steps)[:: max(1, training.validations // GRIDS)]
-        if self.errand.kind == "trial":
+        if self.purpose.kind == "trial":
             grids = []
         loop = Loop(
             plan,
             Hooks(
                 validate=lambda: self._validate(loop),
-                go_on=self.errand.go_on,
+                go_on=self.purpose.go_on,
                 better=lambda: save_weights(self.model, self.folder / "model.safetensors"),
                 picture=lambda step: self._picture(f"{loop.examples:09d}", loop.examples) if step in grids else None,
                 save=self._save,
@@ -254,7 +254,7 @@ class _Run:
     def _validate(self, loop: Loop) -> float | None:
         metric = self._selection_metric
         score = self._evaluate_on("validation", metric)[metric]
-        self._read_signs(loop)
+        self._diagnose(loop)
         if score.value is not None:
             self._log({f"val/{metric}": score.value}, loop.examples)
         elif self._selects_by_likelihood and score.n is not None:  # it was computed, and is not finite
@@ -282,14 +282,14 @@ class _Run:
         """The examples `[n, *shape]` of validation: images, or windows of text."""
         return self.data.split("validation").examples(self.data.spec.shape)
 
-    def _read_signs(self, loop: Loop) -> None:
+    def _diagnose(self, loop: Loop) -> None:
         """What the model itself knows about going wrong, on the first held-out examples."""
-        if not isinstance(self.model, Watched):
+        if not isinstance(self.model, Diagnosable):
             return
         x = self._validation[:WATCHED].long().to(self.device)
         self.model.eval()
         with torch.no_grad(), keyed_randomness(self.device, self.experiment.seed.eval, "signs"):
-            signs = self.model.signs(x)
+            signs = self.model.diagnostics(x)
         self.model.train()
         self._log({f"watch/{name}": value for name, value in signs.items()}, loop.examples)
 
@@ -328,7 +328,7 @@ class _Run:
         self.report(Progress("scoring", loop.examples, loop.plan.examples))
         self.model.to(self.device).eval()
         self._overfitting(loop)
-        if self.errand.kind == "trial":
+        if self.purpose.kind == "trial":
             if not self._selects_by_likelihood:
                 self.scores |= self._evaluate_on("validation", *self.examination.fact.trials)
             return
@@ -410,7 +410,7 @@ class _Run:
             self.tracker.finish(exit_code=0 if status in ("finished", "pruned") else 1)
         record = Record(
             schema=records.SCHEMA,
-            kind=self.errand.kind,
+            kind=self.purpose.kind,
             status=status,
             reason=reason,
             model=experiment.model.name,
@@ -434,7 +434,7 @@ class _Run:
             stability=self.stability,
         )
         records.write_record(self.folder, record)
-        if self.errand.kind == "trial" and status not in records.UNFINISHED:
+        if self.purpose.kind == "trial" and status not in records.UNFINISHED:
             (self.folder / "last.ckpt").unlink(missing_ok=True)  # there are many of them, and none is resumed
         self.report(Progress(status, experiment.budget.examples, experiment.budget.examples))
         return record

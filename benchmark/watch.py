@@ -20,8 +20,8 @@ def stability(curves: Curves, metric: str) -> dict[str, float]:
 
     `initial`, `best` and `final` are validation scores in the unit of `metric`; `loss_spikes` counts among
     `watched_steps`; `gradient_tail` is the 99th percentile of the gradient's norm over its median, of the optimiser
-    that is worse. Every sign of the model's own (`spec.Watched`) stands under its name, and as `<name>_start` before
-    training.
+    that is worse. Every number of the model's own (`spec.Diagnosable`) stands under its name, and as `<name>_start`
+    before training.
     """
     series: dict[str, list[float]] = defaultdict(list)
     for _, name, value in curves:

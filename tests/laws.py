@@ -32,6 +32,7 @@ from benchmark.spec import (
     Batch,
     Conditional,
     DataSpec,
+    Diagnosable,
     ImportanceBound,
     Interpolates,
     Likelihood,
@@ -43,7 +44,6 @@ from benchmark.spec import (
     Stateful,
     Structure,
     TokenLikelihood,
-    Watched,
 )
 
 logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
@@ -630,7 +630,7 @@ def same_source(a: Tensor, b: Tensor, spec: DataSpec) -> float:
     return float(stats.chi2_contingency(table[:, table.sum(0) > 0].numpy()).pvalue)
 
 
-def assert_signs(subject: Subject) -> None:
+def assert_diagnostics(subject: Subject) -> None:
     """The same finite numbers under a seed, before training and after; asking changes neither weights nor buffers."""
     model, _ = subject.exercised
     fresh = subject.fresh(model.spec)
@@ -639,7 +639,7 @@ def assert_signs(subject: Subject) -> None:
     found = []
     for asked in (fresh, model, model):
         with seeded(0), torch.no_grad():
-            found.append(asked.signs(x))
+            found.append(asked.diagnostics(x))
     assert found[0], "no signs"
     assert found[1] == found[2], f"asked twice under a seed: {found[1]} and {found[2]}"
     assert found[0].keys() == found[1].keys(), f"names change: {sorted(found[0])} and {sorted(found[1])}"
@@ -712,5 +712,5 @@ LAWS: tuple[Law, ...] = (
     Law(assert_reconstructs, (Reconstructs,)),
     Law(assert_obeys_condition, (Conditional,)),
     Law(assert_interpolates, (Interpolates,)),
-    Law(assert_signs, (Watched,)),
+    Law(assert_diagnostics, (Diagnosable,)),
 )

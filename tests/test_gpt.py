@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torch.optim import AdamW
 
 from benchmark.models.transformer.gpt import GPT
-from benchmark.nn.optim import Muon, Together
+from benchmark.nn.optim import JointOptimizer, Muon
 from benchmark.spec import BadInput, DataSpec
 
 SPECS = [DataSpec((10,), 7, "sequence"), DataSpec((1, 4, 3), 5, "grid"), DataSpec((3, 3, 2), 4, "grid")]
@@ -150,7 +150,7 @@ def test_refuses_a_width_that_heads_do_not_divide() -> None:
 def test_every_parameter_has_one_optimiser_and_matrices_of_blocks_have_muon() -> None:
     net = model(SPECS[1])
     optimiser = net.configure_optimizers()
-    assert isinstance(optimiser, Together)
+    assert isinstance(optimiser, JointOptimizer)
     muon, adamw = optimiser.parts
     assert isinstance(muon, Muon)
     assert isinstance(adamw, AdamW)

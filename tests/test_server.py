@@ -40,7 +40,7 @@ def prepare(experiment, folder=None):
     folder.mkdir(parents=True)
     return folder
 
-def carry_out(folder, report, trust, errand):
+def carry_out(folder, report, trust, purpose):
     exec(os.environ["DO"])
 
 def tell(name, content=""):
@@ -49,7 +49,7 @@ def tell(name, content=""):
 
 preload, train = types.ModuleType("benchmark.preload"), types.ModuleType("benchmark.train")
 preload.problem = ""
-train.prepare, train.carry_out, train.Errand = prepare, carry_out, lambda: None
+train.prepare, train.carry_out, train.Purpose = prepare, carry_out, lambda: None
 sys.modules |= {"benchmark.preload": preload, "benchmark.train": train}
 exec(os.environ.get("IMPORT", ""))
 """

@@ -18,6 +18,7 @@ from benchmark.spec import (
     Batch,
     Conditional,
     DataSpec,
+    Diagnosable,
     ImportanceBound,
     Interpolates,
     Likelihood,
@@ -29,7 +30,6 @@ from benchmark.spec import (
     SolvesLikelihood,
     State,
     Stateful,
-    Watched,
 )
 
 
@@ -76,23 +76,23 @@ class Independent(Toy, Likelihood):
         return {"loss": -self.log_prob(batch.x).mean()}
 
 
-class Introspective(Independent, Watched):
+class Introspective(Independent, Diagnosable):
     """Knows how far its distributions are from certain."""
 
-    def signs(self, x: Tensor) -> dict[str, float]:
+    def diagnostics(self, x: Tensor) -> dict[str, float]:
         return {"certainty": float(self.logits.softmax(1).max(1).values.mean())}
 
 
 class InfiniteSign(Introspective):
-    def signs(self, x: Tensor) -> dict[str, float]:
+    def diagnostics(self, x: Tensor) -> dict[str, float]:
         return {"certainty": math.inf}
 
 
 class MeddlingSign(Introspective):
     """Asking moves the model."""
 
-    def signs(self, x: Tensor) -> dict[str, float]:
-        signs = super().signs(x)
+    def diagnostics(self, x: Tensor) -> dict[str, float]:
+        signs = super().diagnostics(x)
         self.logits.mul_(0.9)
         return signs
 

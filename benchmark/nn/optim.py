@@ -98,7 +98,7 @@ class Muon(Optimizer):
         )
 
 
-class Together(Optimizer):
+class JointOptimizer(Optimizer):
     """Several optimisers as one: their groups and their state are its own, so schedules and checkpoints just work."""
 
     def __init__(self, *parts: Optimizer) -> None:

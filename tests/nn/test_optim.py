@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 
 from benchmark.nn import optim
-from benchmark.nn.optim import Muon, Together, adamw, orthogonalised, parameter_groups
+from benchmark.nn.optim import JointOptimizer, Muon, adamw, orthogonalised, parameter_groups
 
 SHAPES = [(6, 6), (6, 6), (6, 6), (12, 6), (6, 12), (12, 6), (5, 3)]
 
@@ -83,7 +83,7 @@ def test_matrices_of_one_shape_are_iterated_in_one_product(monkeypatch: pytest.M
     monkeypatch.setattr(optim, "orthogonalised", watched)
     advance(Muon(together), together, gradients(3, torch.float32))
     assert [tuple(shape) for shape in seen] == 3 * [(3, 6, 6), (2, 12, 6), (1, 6, 12), (1, 5, 3)]
-    advance(Together(*(Muon([p]) for p in apart)), apart, gradients(3, torch.float32))
+    advance(JointOptimizer(*(Muon([p]) for p in apart)), apart, gradients(3, torch.float32))
     for mine, alone in zip(together, apart, strict=True):
         torch.testing.assert_close(mine, alone, rtol=0, atol=1e-5)
 
@@ -143,11 +143,11 @@ def test_together_steps_as_its_parts_do_apart_through_schedules_and_checkpoints(
     def parts(net: nn.Sequential) -> list[Optimizer]:
         return [SGD(net[0].parameters(), lr=1e-2, momentum=0.9), Adam(net[1].parameters(), lr=1e-2)]
 
-    together, apart = Together(*parts(net)), parts(twin)
+    together, apart = JointOptimizer(*parts(net)), parts(twin)
     for _ in range(3):
         step(net, together)
         step(twin, *apart)
-    resumed = Together(*parts(net))
+    resumed = JointOptimizer(*parts(net))
     resumed.load_state_dict(copy.deepcopy(together.state_dict()))
     for group in [*resumed.param_groups, *(group for part in apart for group in part.param_groups)]:
         group["lr"] /= 2

@@ -22,10 +22,10 @@ from torch.optim import Optimizer
 from benchmark.models.base import GenerativeModel
 from benchmark.nn.optim import adamw
 from benchmark.nn.sampling import draw
-from benchmark.spec import Batch, DataSpec, Likelihood, NonNegative, Sampler, Share, Size, State, Stateful, Watched
+from benchmark.spec import Batch, DataSpec, Diagnosable, Likelihood, NonNegative, Sampler, Share, Size, State, Stateful
 
 
-class LSTM(GenerativeModel, Likelihood, Stateful, Watched):
+class LSTM(GenerativeModel, Likelihood, Stateful, Diagnosable):
     """p(x) = Π p(x_t | x_<t): each token under a softmax of what a recurrent network remembers of those before it."""
 
     def __init__(
@@ -69,7 +69,7 @@ class LSTM(GenerativeModel, Likelihood, Stateful, Watched):
     def log_prob(self, x: Tensor) -> Tensor:
         return self.token_log_prob(x).sum(1)
 
-    def signs(self, x: Tensor) -> dict[str, float]:
+    def diagnostics(self, x: Tensor) -> dict[str, float]:
         """Share of the last layer's outputs that saturate: there, gradients vanish."""
         state = self.initial_state(len(x))
         y, _ = self.lstm(self.token(x), (state["h"], state["c"]))  # [B, T, D]

@@ -31,17 +31,17 @@ from benchmark.spec import (
     Batch,
     Count,
     DataSpec,
+    Diagnosable,
     LikelihoodBound,
     NonNegative,
     Sampler,
     Share,
     Size,
     Steps,
-    Watched,
 )
 
 
-class VDM(GenerativeModel, LikelihoodBound, Watched):
+class VDM(GenerativeModel, LikelihoodBound, Diagnosable):
     """q(z_t | x) = N(α f, σ²) with α² = sigmoid(-γ(t)) and σ² = sigmoid(γ(t)), undone step by step from z_1 to z_0."""
 
     values: Tensor
@@ -127,7 +127,7 @@ class VDM(GenerativeModel, LikelihoodBound, Watched):
     def elbo(self, x: Tensor) -> Tensor:
         return -torch.stack(list(self.losses(x).values())).sum(0)
 
-    def signs(self, x: Tensor) -> dict[str, float]:
+    def diagnostics(self, x: Tensor) -> dict[str, float]:
         """Nats a dimension that are lost at the ends of the noise schedule: near zero while it spans all noise."""
         losses = self.losses(x)
         return {"ends_of_schedule": float((losses["prior"] + losses["reconstruction"]).mean()) / self.spec.dims}

@@ -45,19 +45,19 @@ from benchmark.spec import (
     Batch,
     Count,
     DataSpec,
+    Diagnosable,
     ImportanceBound,
     Interpolates,
     NonNegative,
     Sampler,
     Share,
     Size,
-    Watched,
 )
 
 Network = Literal["mlp", "conv"]
 
 
-class RealNVP(GenerativeModel, ImportanceBound, Interpolates, Watched):
+class RealNVP(GenerativeModel, ImportanceBound, Interpolates, Diagnosable):
     """p(x) ≥ E_q(u | x) [p(x + u) / q(u | x)] for noise u in [0, 1): a normal density behind an invertible network."""
 
     #: Passes through the flow held in memory at once by `importance_bound`.
@@ -142,7 +142,7 @@ class RealNVP(GenerativeModel, ImportanceBound, Interpolates, Watched):
         """x `[B, C, H, W]` for z [B, D]."""
         return self.logit.inverse(self.inverse(z))
 
-    def signs(self, x: Tensor) -> dict[str, float]:
+    def diagnostics(self, x: Tensor) -> dict[str, float]:
         """Where the inverse no longer inverts: Behrmann and others, "Exploding Inverses", AISTATS 2021."""
         y, _ = self.logit(x, self.dequantise(x)[0])
         return {"inverse_error": float((self.inverse(self(y)[0]) - y).abs().max())}

@@ -33,12 +33,23 @@ from benchmark.nn.adversarial import (
 )
 from benchmark.nn.latents import interpolated
 from benchmark.nn.levels import binned, unbinned
-from benchmark.spec import BadInput, Batch, Count, DataSpec, Interpolates, NonNegative, Sampler, Share, Size, Watched
+from benchmark.spec import (
+    BadInput,
+    Batch,
+    Count,
+    DataSpec,
+    Diagnosable,
+    Interpolates,
+    NonNegative,
+    Sampler,
+    Share,
+    Size,
+)
 
 NORMS: dict[str, Callable[[int], nn.Module]] = {"group": partial(nn.GroupNorm, 8), "batch": nn.BatchNorm2d}
 
 
-class SNGAN(GenerativeModel, Interpolates, Watched):
+class SNGAN(GenerativeModel, Interpolates, Diagnosable):
     """x = round(G(z)), z ~ N(0, I); D is 1-Lipschitz, layer by layer. Images halve until their side is odd or 4."""
 
     def __init__(
@@ -89,7 +100,7 @@ class SNGAN(GenerativeModel, Interpolates, Watched):
         """x `[B, C, H, W]` for z [B, Z]."""
         return self.to_levels(self.generator(z))
 
-    def signs(self, x: Tensor) -> dict[str, float]:
+    def diagnostics(self, x: Tensor) -> dict[str, float]:
         """By how much D tells real from generated: above 2, the hinge's two margins, D learns nothing more."""
         on_real, on_fake = self.discriminator(self.to_unit(x)), self.discriminator(self.generator(self.noise(len(x))))
         return {"discriminator_gap": float(on_real.mean() - on_fake.mean())}

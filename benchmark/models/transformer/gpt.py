@@ -29,13 +29,14 @@ from torch.optim import AdamW, Optimizer
 
 from benchmark.models.base import GenerativeModel
 from benchmark.nn.levels import raster, unraster
-from benchmark.nn.optim import Muon, Together, adamw
+from benchmark.nn.optim import JointOptimizer, Muon, adamw
 from benchmark.nn.sampling import draw
 from benchmark.nn.transformer import ACTIVATIONS, NORMS, Block, Cache, RMSNorm, draw_normal, rotary_table
 from benchmark.spec import (
     BadInput,
     Batch,
     DataSpec,
+    Diagnosable,
     Likelihood,
     NonNegative,
     Sampler,
@@ -43,11 +44,10 @@ from benchmark.spec import (
     Size,
     State,
     TokenLikelihood,
-    Watched,
 )
 
 
-class GPT(GenerativeModel, Likelihood, TokenLikelihood, Watched):
+class GPT(GenerativeModel, Likelihood, TokenLikelihood, Diagnosable):
     """Each token's levels under a softmax that sees every token before it; the first follows a begin token."""
 
     blocks: Sequence[Block]
@@ -151,7 +151,7 @@ class GPT(GenerativeModel, Likelihood, TokenLikelihood, Watched):
         """What predicts `tokens` `[B, T]`: begin tokens, and all but the last of them."""
         return F.pad(tokens, (self.lag, 0), value=self.begin)[:, :-1]
 
-    def signs(self, x: Tensor) -> dict[str, float]:
+    def diagnostics(self, x: Tensor) -> dict[str, float]:
         """The largest logits of attention and of the softmax over levels: both grow before a transformer diverges
         (Wortsman and others, "Small-scale proxies for large-scale Transformer training instabilities", 2023)."""
         y = self.embed(self.stream(self.tokens(x)), 0)
@@ -191,7 +191,7 @@ class GPT(GenerativeModel, Likelihood, TokenLikelihood, Watched):
             return adamw(self, self.learning_rate, self.weight_decay, betas)
         matrices = {name: p for name, p in self.named_parameters() if name.startswith("blocks.") and p.ndim >= 2}
         rest = [p for name, p in self.named_parameters() if name not in matrices]
-        return Together(
+        return JointOptimizer(
             Muon(matrices.values(), lr=self.muon_learning_rate, weight_decay=self.weight_decay),
             AdamW(rest, lr=self.learning_rate, betas=betas, weight_decay=0.0, fused=True),
         )

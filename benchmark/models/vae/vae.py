@@ -32,6 +32,7 @@ from benchmark.spec import (
     BadInput,
     Batch,
     DataSpec,
+    Diagnosable,
     ImportanceBound,
     Interpolates,
     NonNegative,
@@ -40,11 +41,10 @@ from benchmark.spec import (
     Share,
     Size,
     Steps,
-    Watched,
 )
 
 
-class VAE(GenerativeModel, ImportanceBound, Reconstructs, Autoencodes, Interpolates, Watched):
+class VAE(GenerativeModel, ImportanceBound, Reconstructs, Autoencodes, Interpolates, Diagnosable):
     """p(x) = E_{z ~ N(0, I)} p(x | z), with a diagonal Gaussian posterior q(z | x) and pixels independent given z."""
 
     prior_mean: Tensor
@@ -140,7 +140,7 @@ class VAE(GenerativeModel, ImportanceBound, Reconstructs, Autoencodes, Interpola
         )
         return torch.as_tensor(mean).round().to(x.dtype)
 
-    def signs(self, x: Tensor) -> dict[str, float]:
+    def diagnostics(self, x: Tensor) -> dict[str, float]:
         """Share of latents whose posterior mean moves with x: Burda and others, section 5.2, with their threshold."""
         active = self.encode(x).mean.var(0) > 0.01  # [Z]
         return {"active_units": float(active.float().mean())}
