@@ -59,6 +59,7 @@ def assert_options_are_the_signature(
     parameters = dict(inspect.signature(class_of(config)).parameters)
     assert given in parameters, f"the constructor takes no {given!r}"
     del parameters[given]
+    parameters.pop("first_stage", None)  # the harness supplies this too
     for name, parameter in parameters.items():
         assert parameter.annotation is not parameter.empty, f"option {name!r} has no type"
         assert parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY), f"{name!r} is no option"

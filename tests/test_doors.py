@@ -30,17 +30,18 @@ DOORS: dict[str, tuple[str, ...]] = {
     "config": ("spec", "identity"),
     "reference": ("spec", "config"),
     "catalogue": ("spec", "facts", "config"),
-    "build": ("spec", "facts", "config", "data", "metrics.probe", "modalities", "models.base"),
+    "stages": ("spec", "config", "record"),
+    "build": ("spec", "facts", "config", "stages", "data", "metrics.probe", "modalities", "models.base"),
     "evaluate": ("spec", "build", "metrics"),
     "tracking": ("spec",),
-    "dashboard": (
-        "spec",
-        "facts",
-        "config",
-    ),  # charts what `tracking` logs, by name; a user's own definition comes first
+    # charts what `tracking` logs, by name; a user's own definition comes first
+    "dashboard": ("spec", "facts", "config"),
     "loop": ("spec", "build"),
     "watch": (),
-    "train": ("spec", "facts", "config", "reference", "build", "loop", "evaluate", "record", "tracking", "watch"),
+    "train": (
+        *("spec", "facts", "config", "stages", "reference", "build", "loop", "evaluate", "record", "tracking"),
+        "watch",
+    ),
     "again": ("spec", "facts", "config", "build", "evaluate", "record", "tracking", "train"),
     "bench": ("spec", "config", "reference", "console", "build", "loop", "record", "train"),
     "traces": ("spec",),
@@ -50,8 +51,8 @@ DOORS: dict[str, tuple[str, ...]] = {
     # a configuration is data, and has a hash
     "report": ("spec", "facts", "console", "config", "record", "traces", "leaderboard"),
     "server": ("spec", "config", "record", "preload", "train"),  # its children alone import the last two
-    "preload": ("data", "models", "record", "train"),
-    "launch": ("spec", "config", "reference", "record", "server"),
+    "preload": ("data", "metrics", "modalities", "models", "record", "train"),
+    "launch": ("spec", "config", "stages", "reference", "record", "server"),
     "sweep": ("spec", "facts", "identity", "config", "record", "launch", "server"),
 }
 HALL = ("__main__", "cli")  # the command line goes through every door
@@ -69,6 +70,7 @@ WITHOUT_TORCH = (
     "report",
     "server",
     "spec",
+    "stages",
     "sweep",
     "watch",
 )
