@@ -134,6 +134,7 @@ def test_tuned(path: Path) -> None:
         "training": set(load(CONFIGS / "experiment.yaml")["training"]),
         "evaluation": set(load(CONFIGS / "experiment.yaml")["evaluation"]),
         "examples": set(BUDGETS),
+        "first_stage": {"run", "experiment"},
     }
     assert set(tuned) <= set(known), f"unknown: {sorted(set(tuned) - set(known))}"
     for section, options in tuned.items():
