@@ -87,7 +87,10 @@ def test_gpt2_is_its_published_formula() -> None:
     net = model(spec, **PUBLISHED)
     x = torch.randint(7, (3, 10))
     stack = nn.TransformerEncoder(
-        nn.TransformerEncoderLayer(16, 2, 64, 0.0, F.gelu, batch_first=True, norm_first=True), 2, nn.LayerNorm(16)
+        nn.TransformerEncoderLayer(16, 2, 64, 0.0, F.gelu, batch_first=True, norm_first=True),
+        2,
+        nn.LayerNorm(16),
+        enable_nested_tensor=False,
     )
     names = {
         "self_attn.in_proj_weight": "attention.projections",

@@ -121,6 +121,8 @@ def _stage_content(content: Mapping[str, Any], name: str) -> dict[str, Any]:
     if "model" not in given:
         raise BadInput(f"{name}={stage['experiment']}: name its model, as in 'model=vae budget=quick', or a run")
     silent = {"data": content["data"]["name"], "budget": content["budget"]["name"], "seed": content["seed"]["init"]}
+    if silent["budget"] not in choices("budget"):  # such as a trial's
+        del silent["budget"]
     settings += [f"{key}={value}" for key, value in silent.items() if key not in given]
     return _with_identities(validate(_compose(settings))).container()
 
@@ -257,7 +259,7 @@ def _pairs(overrides: Sequence[str]) -> list[tuple[str, str]]:
         if key == "seed":
             pairs += [("seed.init", text), ("seed.data", text)]
         elif key in STAGES:
-            experiment = "=" in text and not Path(text).expanduser().is_dir()
+            experiment = "=" in text and not os.path.isdir(os.path.expanduser(text))
             pairs.append((f"{key}.{'experiment' if experiment else 'run'}", text))
         else:
             pairs.append((key, text))
@@ -322,6 +324,7 @@ def _chosen(folders: tuple[Path, ...], names: tuple[tuple[str, str], ...]) -> di
     are."""
     content = _experiment() | {group: read_group(group, name) for group, name in names}
     del content["defaults"]
+    content["model"].setdefault("conditions", [])
     for section in (*Experiment.model_fields, "examples"):
         if not isinstance(content.get(section), dict):
             raise BadInput(f"{find('experiment.yaml')}: {section} must be a mapping of options")

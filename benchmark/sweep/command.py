@@ -37,7 +37,7 @@ _LEAST = {"trials": 1, "workers": 1, "rates": 3, "seeds": 1}
 def plan_of(overrides: Sequence[str], trust: Sequence[str] = ()) -> Command:
     """What `benchmark sweep` was asked for. Settings that are not its own apply to every trial."""
     keys = {override: override.partition("=")[0] for override in overrides}
-    known = {*SWEEP, *Experiment.model_fields}
+    known = {*SWEEP, *Experiment.model_fields, "from"}
     for override, key in keys.items():
         if "=" not in override:
             raise BadInput(f"{override!r} is not a setting: write key=value, as in trials=64 or model=vae")

@@ -16,8 +16,8 @@ import optuna
 import yaml
 from optuna.trial import TrialState
 
-from benchmark.config import Experiment, compose
-from benchmark.launch import Display, import_once
+from benchmark.config import Experiment, Stage, compose
+from benchmark.launch import Display, import_once, with_stages
 from benchmark.record import read_record, write_atomic
 from benchmark.server import Children, Task
 from benchmark.spec import BadInput
@@ -62,6 +62,7 @@ class _Sweep:
         self.queue = Queue(plan, open_storage(storage or default_storage(plan.base.runtime.runs)), self.stopping)
         self.children = Children()
         self.composing = threading.Lock()  # Hydra composes one at a time
+        self.stages: dict[str, Stage] = {}
 
     def run(self) -> Summary:
         self.display.jobs = self.workers
@@ -70,6 +71,10 @@ class _Sweep:
             self.display.plan(_title(run), self.plan.title, self.plan.base.budget.minutes * 60)
         if ahead:
             import_once(self.display)
+            base = self.plan.base
+            if base.stages:  # all trials take over the same weights
+                (base,) = with_stages([base], self.workers, self.display, base.trust)
+                self.stages = {name: getattr(base, name) for name in base.stages}
         pool = ThreadPoolExecutor(self.workers)
         threading.Thread(target=self.queue.beat, daemon=True).start()
         try:
@@ -104,7 +109,7 @@ class _Sweep:
             try:
                 settings = [*self.plan.settings, *self.plan.design.settings(trial.params, run)]
                 with self.composing:
-                    experiment = compose(settings, self.plan.base.trust)
+                    experiment = compose(settings, self.plan.base.trust).model_copy(update=self.stages)
                 refused = self._train(trial, experiment, folder)
             except BadInput as error:
                 if run < len(self.plan.design.points):  # no proposal: what was asked for is itself impossible
