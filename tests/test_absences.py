@@ -19,7 +19,7 @@ from benchmark.evaluate import Experts, Protocol, evaluate, load_extractor, load
 from benchmark.leaderboard.board import boards
 from benchmark.metrics.session import NO_EXTRACTOR, NO_JUDGE
 from benchmark.record import Record, read_record, write_record
-from benchmark.spec import Absence, Batch, Estimate, Score
+from benchmark.spec import Absence, Batch, Estimate, LikelihoodBound, Score
 
 PROTOCOL = Protocol("test", seed=0, elbo_draws=2, sample_draws=2)
 
@@ -146,3 +146,19 @@ def test_metrics_of_another_modality_are_not_spoken_of(digits: Digits) -> None:
     assert not {"nats_per_token", "perplexity", "bits_per_char", "bits_per_byte"} & found
     assert {"nll", "fid", "copies"} <= found
     assert set(build_examination("text").metrics) == {"nats_per_token", "perplexity", "bits_per_char", "bits_per_byte"}
+
+
+class Both(toys.Independent, LikelihoodBound):
+    """Knows its likelihood, and a bound a hundred nats below."""
+
+    def elbo(self, x: Tensor) -> Tensor:
+        return self.log_prob(x) - 100
+
+
+def test_the_exact_likelihood_goes_before_the_bound(digits: Digits) -> None:
+    data = Few(digits, test=20)
+    names, experts = ["nll", "bits_per_dim", "elbo"], Experts()
+    scores = evaluate(Both(data.spec), data, PROTOCOL, build_examination("image"), experts, names).scores
+    assert scores["nll"].protocol["how"] == scores["bits_per_dim"].protocol["how"] == {"likelihood": "exact"}
+    assert scores["elbo"].protocol["how"] == {"likelihood": "bound", "draws": 2}
+    assert scores["nll"].value == pytest.approx(-scores["elbo"].value - 100, rel=1e-6)

@@ -67,7 +67,7 @@ def test_the_list_says_what_each_model_promises() -> None:
         (["run", "+model.x=1"], ["key=value"]),
         (["run", "model.latent=[1"], ["model.latent=[1"]),
         (["run", "training=3"], ["group of settings", "training.batch_size"]),
-        (["run", "model=gpt", "data=digits"], ["'gpt' accepts a sequence", "a grid (image)"]),
+        (["run", "model=gpt", "data=digits"], ["'gpt' accepts a sequence", "'digits' is a grid (image)"]),
         (["run", "model=vae", "data=cifar10"], ["nothing is tuned", "budget.examples"]),
         (["run", "model.target=os.path.X"], ["--trust os"]),
         (["run", "--resume", "nowhere"], ["config.yaml"]),

@@ -57,6 +57,11 @@ SHORTEST = ("budget.examples=32", "training.batch_size=8", "evaluation.validatio
 def test_training_that_stopped_ends_as_if_it_never_had(
     model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for modality, shown in (("image", 2), ("text", 1)):  # samples in a picture
+        content = yaml.safe_load(choices("modality")[modality].read_text(encoding="utf-8")) | {"shown": shown}
+        (own := tmp_path / "own" / "modality").mkdir(parents=True, exist_ok=True)
+        (own / f"{modality}.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+    monkeypatch.setenv("BENCHMARK_CONFIGS", str(tmp_path / "own"))
     monkeypatch.setattr(train, "WATCHED", 8)
     whole = carry_out(tmp_path, model, *SHORTEST, "evaluation.validation_draws=2")
     stopped = prepared(experiment(tmp_path, model, *SHORTEST, "evaluation.validation_draws=2"))
@@ -285,8 +290,8 @@ def test_a_run_leaves_everything_behind(finished_run: Path) -> None:
     assert record.scores["nll"].n == len(np.load(folder / "likelihoods.npz")["elbo"]) == 180
     mean = float(np.load(folder / "likelihoods.npz")["elbo"].astype(float).mean())
     assert record.scores["elbo"].value == pytest.approx(mean, rel=1e-6)
-    assert record.scores["psnr"].value is not None
-    assert "nats_per_token" not in record.scores, "it is for texts"
+    assert record.scores["interpolation_ratio"].value is not None
+    assert "nats_per_token" not in record.scores  # of another modality
     assert set(record.dataset["references"]) == {
         "uniform",
         "histogram",

@@ -224,6 +224,7 @@ def _compose(overrides: Sequence[str]) -> dict[str, Any]:
     pairs = _pairs(overrides)
     names = default_names() | {key: value for key, value in pairs if key in GROUPS}
     content = copy.deepcopy(_chosen(tuple(config_folders()), tuple(names.items())))
+    content["model"].setdefault("conditions", [])  # what a record says need not stand in the model's file
     for key, text in pairs:
         if key not in GROUPS:
             _assign(content, key, value_of(key, text))

@@ -19,6 +19,7 @@ from benchmark.metrics.session import Session
 from benchmark.spec import Absence, Estimate
 
 CANDIDATES = 32
+MOST = 100_000  # training images: a draw of 1,000 samples takes some seconds
 SHOWN = 32  # samples in the picture that shows them beside training images
 NEAR = 0.5  # of the distance from a training image to the nearest other one
 
@@ -64,8 +65,11 @@ class NearestImages(Probe[Nearest]):
     says = DRAWN
 
     def collect(self, session: Session) -> Found[Nearest] | Absence:
-        draws = session[Draws]
-        if isinstance(draws, Absence):
+        if (n := len(session.train.x)) > MOST:
+            return Absence(
+                "not run", f"{n:,} training images are too many to compare each sample with: {MOST:,} at most"
+            )
+        if isinstance(draws := session[Draws], Absence):
             return draws
         sets = draws.evidence
         nearest = nearest_images(sets)

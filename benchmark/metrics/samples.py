@@ -111,10 +111,10 @@ class SeenFeatures(Probe[SampleFeatures]):
     says = (*DRAWN, "extractor")
 
     def collect(self, session: Session) -> Found[SampleFeatures] | Absence:
-        extractor, draws = session.experts.extractor, session[Draws]
+        extractor = session.experts.extractor
         if isinstance(extractor, Absence):
             return extractor
-        if isinstance(draws, Absence):
+        if isinstance(draws := session[Draws], Absence):
             return draws
         sets = draws.evidence
         generated = tuple(extractor(draw) for draw in sets.generated)
@@ -129,10 +129,10 @@ class JudgedClasses(Probe[SampleClasses]):
     says = (*DRAWN, "judge")
 
     def collect(self, session: Session) -> Found[SampleClasses] | Absence:
-        judge, draws = session.experts.judge, session[Draws]
+        judge = session.experts.judge
         if isinstance(judge, Absence):
             return judge
-        if isinstance(draws, Absence):
+        if isinstance(draws := session[Draws], Absence):
             return draws
         generated = tuple(judged(judge, draw) for draw in draws.evidence.generated)
         classes = SampleClasses(generated, judged(judge, draws.evidence.held_out))

@@ -75,12 +75,6 @@ class LatentFlow(GenerativeModel, ImportanceBound, Interpolates):
             *(coupling((place + i) % 2 == 0, width, depth, dropout) for i in range(couplings)),
         )
 
-    def train(self, mode: bool = True) -> LatentFlow:
-        """The first stage stays as it was evaluated."""
-        super().train(mode)
-        self.first_stage.eval()
-        return self
-
     # The model -------------------------------------------------------------------------------------------------------
 
     def log_prior(self, z: Tensor) -> Tensor:
@@ -129,6 +123,7 @@ class LatentFlow(GenerativeModel, ImportanceBound, Interpolates):
     # How it learns ---------------------------------------------------------------------------------------------------
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        self.first_stage.eval()  # whatever mode the rest is in
         with torch.no_grad():
             z = self.first_stage.encode(batch.x).rsample()
         return {"loss": -self.log_prior(z).mean()}  # the rest of the bound does not depend on the flow
