@@ -31,6 +31,9 @@ DOORS: dict[str, tuple[str, ...]] = {
     "reference": ("spec", "config"),
     "catalogue": ("spec", "facts", "config"),
     "build": ("spec", "facts", "config", "data", "metrics.probe", "modalities", "models.base"),
+    # the laws, and the exam that runs them: only the command line asks for it
+    "testing": ("spec", "facts", "config", "data.base", "modalities", "models.base", "build", "exams", "record"),
+    "exams": ("spec", "record"),
     "evaluate": ("spec", "build", "metrics"),
     "tracking": ("spec",),
     "dashboard": (
@@ -40,7 +43,19 @@ DOORS: dict[str, tuple[str, ...]] = {
     ),  # charts what `tracking` logs, by name; a user's own definition comes first
     "loop": ("spec", "build"),
     "watch": (),
-    "train": ("spec", "facts", "config", "reference", "build", "loop", "evaluate", "record", "tracking", "watch"),
+    "train": (
+        "spec",
+        "facts",
+        "config",
+        "reference",
+        "build",
+        "loop",
+        "evaluate",
+        "record",
+        "tracking",
+        "watch",
+        "exams",
+    ),
     "again": ("spec", "facts", "config", "build", "evaluate", "record", "tracking", "train"),
     "bench": ("spec", "config", "reference", "console", "build", "loop", "record", "train"),
     "traces": ("spec",),
@@ -61,6 +76,7 @@ WITHOUT_TORCH = (
     "cli",
     "config",
     "console",
+    "exams",
     "facts",
     "launch",
     "record",

@@ -19,7 +19,15 @@ from benchmark import facts
 from benchmark.config import validate
 from benchmark.facts import Fact, MetricFact
 from benchmark.leaderboard.rows import Run
-from benchmark.record import Record, per_example_file, read_record, why_no_evidence
+from benchmark.record import (
+    Record,
+    SaidOfExam,
+    is_ours,
+    model_targets,
+    per_example_file,
+    read_record,
+    why_no_evidence,
+)
 from benchmark.spec import BadInput, Score
 from benchmark.traces import NEIGHBOURS, read_curves, read_picture
 
@@ -115,11 +123,24 @@ def _identity(file: Path, record: Record) -> Iterator[str]:
         package = target.split(".")[0]
         if package not in ("benchmark", *record.sources, *record.environment):
             yield f"its sources do not say which {package} defined {target}: run it with this version"
+    yield from _exam(record)
     stem = f"{record.seed.get('init')}-{record.config_hash[:8]}-"
     if file.name != "record.json" and not (file.stem.startswith(stem) and _NAME.fullmatch(file.stem)):
         yield f"the file is called {file.name}: it must be {stem}RUN.json, as `publish` calls it"
     if (why := why_no_evidence(record)) is not None:
         yield why
+
+
+def _exam(record: Record) -> Iterator[str]:
+    """Whether what a record says of an exam is about the code that made it; its form was looked at when it was read."""
+    if record.exam is None:
+        return
+    outside = {target.split(".")[0] for target in model_targets(record.config) if not is_ours(target)}
+    said = SaidOfExam.model_validate(record.exam)
+    if not outside:
+        yield "exam is of models from outside, and the record's are the benchmark's own: it must be null"
+    elif said.sources != {package: record.sources.get(package) for package in outside}:
+        yield "exam is of other sources than those that made the record: sit it again, then run again"
 
 
 def _scores(file: Path, record: Record, known: Known) -> Iterator[str]:
