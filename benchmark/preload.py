@@ -9,12 +9,12 @@ from contextlib import suppress
 from importlib import import_module
 from pkgutil import walk_packages
 
-from benchmark import data, models, record
+from benchmark import data, metrics, modalities, models, record
 
 if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the server without a word: the command has one
 
-#: What a run imports on its way, beside its model and data.
+#: What a run imports on its way, beside its model, data and metrics.
 LATE = ("sklearn.datasets", "sklearn.kernel_ridge", "wandb.apis.public")
 
 problem = ""
@@ -26,7 +26,7 @@ except (ImportError, OSError, RuntimeError) as error:  # what libraries raise th
 
 _OURS = (
     found.name
-    for package in (models, data)
+    for package in (models, data, metrics, modalities)
     for found in walk_packages(package.__path__, f"{package.__name__}.", onerror=lambda name: None)
 )
 for _name in (*LATE, *_OURS):

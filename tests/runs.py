@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from benchmark import loop, train
-from benchmark.config import Experiment, choices, compose, read_yaml
+from benchmark.config import Experiment, choices, compose, read_yaml, stage_of
 from benchmark.loop import Progress
 from benchmark.record import read_record
+from benchmark.stages import at_hand
 
 SHORT = ("budget.examples=160", "training.batch_size=16", "training.validations=2")
 #: As little as every metric can be computed on.
@@ -32,7 +33,18 @@ def experiment(runs: Path, model: str, *overrides: str) -> Experiment:
     more = ["data.context=64"] if data == "pydocs" else []
     names = [f"data={data}", f"model={model}", f"runtime.runs={runs}", "runtime.threads=1", "runtime.device=cpu"]
     later = {override.partition("=")[0]: override for override in (*SHORT, *FEW_DRAWS, *more, *overrides)}
-    return compose([*names, *later.values()])
+    found = compose([*names, *later.values()])
+    if found.first_stage.given and "first_stage" not in later:  # as short as the rest
+        return compose([*names, *later.values(), f"first_stage=model=vae {' '.join((*SHORT, *FEW_DRAWS))}"])
+    return found
+
+
+def prepared(wanted: Experiment) -> Path:
+    """The folder of a run that can begin: what it takes over has been carried out."""
+    for name in wanted.stages:
+        if at_hand(wanted, name) is None:
+            train.carry_out(prepared(stage_of(wanted, name)), silent)
+    return train.prepare(wanted)
 
 
 def silent(progress: Progress) -> None:
@@ -41,7 +53,7 @@ def silent(progress: Progress) -> None:
 
 def carry_out(runs: Path, model: str, *overrides: str) -> Path:
     """The folder of such a run, carried out."""
-    folder = train.prepare(experiment(runs, model, *overrides))
+    folder = prepared(experiment(runs, model, *overrides))
     train.carry_out(folder, silent)
     return folder
 

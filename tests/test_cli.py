@@ -36,7 +36,13 @@ def test_the_list_says_what_each_model_promises() -> None:
     content = json.loads(benchmark("list", "--json").stdout)
     models = {model["name"]: model for model in content["models"]}
     assert models["vae"]["family"] == "vae"
-    assert models["vae"]["capabilities"] == ["ImportanceBound", "Reconstructs", "Interpolates", "Diagnosable"]
+    assert models["vae"]["capabilities"] == [
+        "ImportanceBound",
+        "Reconstructs",
+        "Autoencodes",
+        "Interpolates",
+        "Diagnosable",
+    ]
     assert models["sngan"]["capabilities"] == ["Interpolates", "Diagnosable"]
     assert all("arXiv" in model["paper"] or "20" in model["paper"] for model in models.values())
     assert {data["name"] for data in content["data"]} >= {"digits", "mnist", "tinyshakespeare", "pydocs"}
@@ -61,7 +67,7 @@ def test_the_list_says_what_each_model_promises() -> None:
         (["run", "+model.x=1"], ["key=value"]),
         (["run", "model.latent=[1"], ["model.latent=[1"]),
         (["run", "training=3"], ["group of settings", "training.batch_size"]),
-        (["run", "model=gpt", "data=digits"], ["'gpt' is for text", "image"]),
+        (["run", "model=gpt", "data=digits"], ["'gpt' accepts a sequence", "a grid (image)"]),
         (["run", "model=vae", "data=cifar10"], ["nothing is tuned", "budget.examples"]),
         (["run", "model.target=os.path.X"], ["--trust os"]),
         (["run", "--resume", "nowhere"], ["config.yaml"]),

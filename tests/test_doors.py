@@ -30,31 +30,20 @@ DOORS: dict[str, tuple[str, ...]] = {
     "config": ("spec", "identity"),
     "reference": ("spec", "config"),
     "catalogue": ("spec", "facts", "config"),
-    "build": ("spec", "facts", "config", "data", "metrics.probe", "modalities", "models.base"),
+    "stages": ("spec", "config", "record"),
     # the laws, and the exam that runs them: only the command line asks for it
     "testing": ("spec", "facts", "config", "data.base", "modalities", "models.base", "build", "exams", "record"),
     "exams": ("spec", "record"),
+    "build": ("spec", "facts", "config", "stages", "data", "metrics.probe", "modalities", "models.base"),
     "evaluate": ("spec", "build", "metrics"),
     "tracking": ("spec",),
-    "dashboard": (
-        "spec",
-        "facts",
-        "config",
-    ),  # charts what `tracking` logs, by name; a user's own definition comes first
+    # charts what `tracking` logs, by name; a user's own definition comes first
+    "dashboard": ("spec", "facts", "config"),
     "loop": ("spec", "build"),
     "watch": (),
     "train": (
-        "spec",
-        "facts",
-        "config",
-        "reference",
-        "build",
-        "loop",
-        "evaluate",
-        "record",
-        "tracking",
-        "watch",
-        "exams",
+        *("spec", "facts", "config", "stages", "reference", "build", "loop", "evaluate", "record", "tracking"),
+        *("exams", "watch"),
     ),
     "again": ("spec", "facts", "config", "build", "evaluate", "record", "tracking", "train"),
     "bench": ("spec", "config", "reference", "console", "build", "loop", "record", "train"),
@@ -65,8 +54,8 @@ DOORS: dict[str, tuple[str, ...]] = {
     # a configuration is data, and has a hash
     "report": ("spec", "facts", "console", "config", "record", "traces", "leaderboard"),
     "server": ("spec", "config", "record", "preload", "train"),  # its children alone import the last two
-    "preload": ("data", "models", "record", "train"),
-    "launch": ("spec", "config", "reference", "record", "server"),
+    "preload": ("data", "metrics", "modalities", "models", "record", "train"),
+    "launch": ("spec", "config", "stages", "reference", "record", "server"),
     "sweep": ("spec", "facts", "identity", "config", "record", "launch", "server"),
 }
 HALL = ("__main__", "cli")  # the command line goes through every door
@@ -85,6 +74,7 @@ WITHOUT_TORCH = (
     "report",
     "server",
     "spec",
+    "stages",
     "sweep",
     "watch",
 )

@@ -106,7 +106,7 @@ def test_no_extractor_is_an_absence_with_its_remedy():
     assert absent.kind == "does not apply"
     assert "scripts/train_extractor.py data=cifar10" in absent.reason
     absent = load_extractor("pydocs", DataSpec((128,), 90, "sequence"))
-    assert absent == Absence("does not apply", "features are for images, and pydocs is text")
+    assert absent == Absence("does not apply", "features are for images, and pydocs is a sequence")
 
 
 def test_other_weights_than_the_pinned_are_refused(tmp_path, monkeypatch):

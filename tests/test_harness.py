@@ -15,7 +15,7 @@ import pytest
 import torch
 import yaml
 from pytorch_lightning import Trainer
-from runs import carry_out, curve, experiment, resumed, silent, values
+from runs import carry_out, curve, experiment, prepared, resumed, silent, values
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from benchmark import again, loop, train
@@ -57,10 +57,9 @@ SHORTEST = ("budget.examples=32", "training.batch_size=8", "evaluation.validatio
 def test_training_that_stopped_ends_as_if_it_never_had(
     model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(train, "GRID", {"image": 2, "text": 1})
     monkeypatch.setattr(train, "WATCHED", 8)
     whole = carry_out(tmp_path, model, *SHORTEST, "evaluation.validation_draws=2")
-    stopped = train.prepare(experiment(tmp_path, model, *SHORTEST, "evaluation.validation_draws=2"))
+    stopped = prepared(experiment(tmp_path, model, *SHORTEST, "evaluation.validation_draws=2"))
     assert_trained_alike(resumed(stopped), whole)
 
 
@@ -68,7 +67,7 @@ def test_training_that_stopped_ends_as_if_it_never_had(
 @pytest.mark.parametrize("model", sorted(choices("model")))
 def test_a_run_of_every_model_that_stopped_ends_as_one_that_never_did(model: str, tmp_path: Path) -> None:
     whole = carry_out(tmp_path, model)
-    assert_the_same(resumed(train.prepare(experiment(tmp_path, model))), whole)
+    assert_the_same(resumed(prepared(experiment(tmp_path, model))), whole)
 
 
 @pytest.fixture

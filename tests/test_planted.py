@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, cast
 
@@ -22,7 +22,7 @@ import torch_fidelity.metric_prc
 from test_agreement import Stream
 from test_metrics import normal
 from test_realnvp import perturbed
-from test_truth import data_of
+from test_truth import PROTOCOL, data_of
 from torch import Tensor
 
 from benchmark import testing
@@ -74,10 +74,8 @@ def assert_not_below_entropy(data_name: str, model_name: str, *options: str) -> 
     with testing.seeded(0):
         model = build_model(experiment, data.spec)
     testing.train(model, lambda step: data.batch(0, step, 64), 100)
-    protocol, examination = (
-        Protocol("validation", 0, elbo_draws=2, examples=200),
-        build_examination(experiment.data.modality),
-    )
+    protocol = replace(PROTOCOL, split="validation", elbo_draws=2, examples=200)
+    examination = build_examination(experiment.data.modality)
     metric = selection_metric(model, examination)
     score = evaluate(model, data, protocol, examination, Experts(), [metric]).scores[metric]
     entropy = references(data, protocol, examination, Experts())["entropy"][metric].value
@@ -89,7 +87,7 @@ def assert_not_below_entropy(data_name: str, model_name: str, *options: str) -> 
 
 def assert_entropy_in_bits() -> None:
     """The source of the images costs its entropy, in bits for each of 16 pixels."""
-    table = references(data_of("synthetic_images"), Protocol("test", 0), build_examination("image"), Experts())
+    table = references(data_of("synthetic_images"), PROTOCOL, build_examination("image"), Experts())
     bits = data_of("synthetic_images").describe()["entropy"] / math.log(2) / 16
     assert table["entropy"]["bits_per_dim"].value == pytest.approx(bits), "not the entropy in bits"
 

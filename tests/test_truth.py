@@ -26,6 +26,9 @@ from benchmark.leaderboard.truth import SIGMAS, truth_page, verdicts
 from benchmark.record import Record, read_records, write_record
 from benchmark.spec import DataSpec, Score
 
+#: With few samples: what is looked at here is the likelihood.
+PROTOCOL = Protocol("test", 0, sample_draws=1, sample_examples=20)
+
 
 @cache
 def data_of(name: str) -> DataModule:
@@ -98,7 +101,7 @@ def test_training_batches_are_of_the_training_split():
 
 
 def test_entropy_stands_among_the_references_in_each_unit():
-    table = references(data_of("synthetic_images"), Protocol("test", 0), build_examination("image"), Experts())
+    table = references(data_of("synthetic_images"), PROTOCOL, build_examination("image"), Experts())
     nats = data_of("synthetic_images").describe()["entropy"]
     assert table["entropy"]["nll"].value == pytest.approx(nats)
     assert table["entropy"]["bits_per_dim"].value == pytest.approx(nats / math.log(2) / 16)
@@ -106,7 +109,7 @@ def test_entropy_stands_among_the_references_in_each_unit():
     assert table["source"]["nll"].value == pytest.approx(nats, abs=4 * table["source"]["nll"].stderr)
     order = [table[name]["nll"].value for name in ("uniform", "histogram", "pixel_histogram", "source")]
     assert order == sorted(order, reverse=True)
-    table = references(data_of("synthetic_text"), Protocol("test", 0), build_examination("text"), Experts())
+    table = references(data_of("synthetic_text"), PROTOCOL, build_examination("text"), Experts())
     rate = data_of("synthetic_text").describe()["entropy"]
     assert table["entropy"]["nats_per_token"].value == pytest.approx(rate)
     assert table["entropy"]["perplexity"].value == pytest.approx(math.exp(rate))
@@ -122,7 +125,7 @@ def test_no_model_beats_the_entropy_and_training_approaches_it(experiment, steps
     data = data_of(experiment.data.name)
     examination = build_examination(experiment.data.modality)
     metric = selection_metric(build_model(experiment, data.spec), examination)
-    protocol = Protocol("validation", 0, elbo_draws=2, examples=4 * size, solved_examples=size)
+    protocol = replace(PROTOCOL, split="validation", elbo_draws=2, examples=4 * size, solved_examples=size)
     entropy = references(data, protocol, examination, Experts())["entropy"][metric].value
     with testing.seeded(0):
         model = build_model(experiment, data.spec)

@@ -153,11 +153,13 @@ def train_one(
     from benchmark.launch import Display, with_stages
 
     with Display() as display:
-        if resume is None and experiment.stages:
-            (experiment,) = with_stages([experiment], 1, display, trust)
         display.show(experiment.title, {"phase": "importing torch", "examples": 0, "total": 1})
         from benchmark import train
+        from benchmark.build import check_model
 
+        if resume is None and experiment.stages:
+            check_model(experiment)  # before another run costs anything
+            (experiment,) = with_stages([experiment], 1, display, trust)
         folder = resume or train.prepare(experiment)
         try:
             train.carry_out(

@@ -137,7 +137,7 @@ def columns_of(kind: ModalityFact) -> Columns:
     likelihood, *beside = map(column, kind.likelihood)
     samples = tuple(map(column, kind.samples))
     shown = {one.metric for one in (likelihood, *beside, *samples)}
-    further = [fact for name, fact in facts.metrics_of(kind).items() if name not in shown]
+    further = [fact for name, fact in facts.metrics_of(kind).items() if fact.shown and name not in shown]
     more = {of: tuple(column(fact.name) for fact in further if fact.of == of) for of in ("likelihood", "samples")}
     return Columns(kind, likelihood, tuple(beside), more["likelihood"], samples, more["samples"])
 
