@@ -147,6 +147,13 @@ class OutOfRange(Independent):
         return super().sample(n) + 1
 
 
+class Crashes(Independent):
+    """Its code fails where it is asked for samples."""
+
+    def sample(self, n: int) -> Tensor:
+        return {}[f"{n} samples"]
+
+
 class SeedsItself(Independent):
     def sample(self, n: int) -> Tensor:
         torch.manual_seed(7)

@@ -76,6 +76,7 @@ def problems(file: Path, known: Known) -> list[str]:
     found = [
         *_texts(record.model_dump(mode="json")),
         *_identity(file, record),
+        *_exam(record),
         *_scores(file, record, known),
         *_likelihoods(per_example_file(file), record),
         *_traces(file),
@@ -123,7 +124,6 @@ def _identity(file: Path, record: Record) -> Iterator[str]:
         package = target.split(".")[0]
         if package not in ("benchmark", *record.sources, *record.environment):
             yield f"its sources do not say which {package} defined {target}: run it with this version"
-    yield from _exam(record)
     stem = f"{record.seed.get('init')}-{record.config_hash[:8]}-"
     if file.name != "record.json" and not (file.stem.startswith(stem) and _NAME.fullmatch(file.stem)):
         yield f"the file is called {file.name}: it must be {stem}RUN.json, as `publish` calls it"
