@@ -53,7 +53,7 @@ from benchmark.evaluate import (
     references,
     selection_metric,
 )
-from benchmark.facts import COSTS
+from benchmark.facts import COSTS, modality
 from benchmark.loop import Hooks, Loop, Plan, Progress, Stream, has_bfloat16, seed_everything
 from benchmark.record import Record
 from benchmark.reference import comparison
@@ -430,7 +430,9 @@ class _Run:
             environment=records.environment() | records.changed_code(self.folder),
             sources=records.sources(experiment.targets),
             exam=exams.said_of(
-                records.model_targets(config), self.examination.fact.structure, Path(experiment.runtime.runs)
+                records.model_targets(config),
+                modality(experiment.data.modality).structure,
+                Path(experiment.runtime.runs),
             ),
             hardware=records.hardware() | _hardware(device),
             started=self.started,
