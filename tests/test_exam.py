@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -58,6 +60,12 @@ def test_code_that_fails_fails_the_law_and_is_named() -> None:
     assert next(one.problem for one in found.laws if one.law == "samples") == "KeyError: '7 samples'"
 
 
+def test_a_model_that_ends_the_program_ends_a_law_alone() -> None:
+    found = sit("toys.Leaves")
+    assert next(one.problem for one in found.laws if one.law == "overfits") == "SystemExit: 3"
+    assert "builds on grid" not in found.failed
+
+
 def test_options_and_structures_are_those_that_are_given() -> None:
     found = sit("toys.Conditioned", structures=("sequence", "grid"), conditions=("grid",), options={"width": 8})
     assert not found.failed
@@ -96,13 +104,14 @@ def test_at_length_means_all_steps(monkeypatch: pytest.MonkeyPatch) -> None:
         ("toys.Toy", {}, "abstract"),
         ("toys.categorical", {}, "not a GenerativeModel"),
         ("toys.Independent", {"conditions": ("label",)}, "does not promise Conditional"),
+        ("toys.Conditioned", {"conditions": ("coordinates",)}, "(examined are: label, sequence, grid)"),
         ("vae", {"structures": ("sequence",)}, "--structure sequence: model 'vae' accepts grid"),
         ("vea", {}, "did you mean 'vae'"),
         ("yours.Model", {}, "add --trust yours"),
     ],
 )
 def test_who_cannot_sit_it_is_told_why(name: str, given: dict[str, Any], words: str) -> None:
-    with pytest.raises(BadInput, match=words.replace("(", r"\(")):
+    with pytest.raises(BadInput, match=re.escape(words)):
         sit(name, **given)
 
 
@@ -143,6 +152,17 @@ def test_bad_input_has_exit_code_2_and_is_one_line(arguments: list[str], words: 
     assert done.returncode == 2
     assert words in done.stderr
     assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_ctrl_c_ends_the_exam_and_leaves_no_result(tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        done = benchmark("exam", "toys.Interrupted", "--trust", "toys", cwd=tmp_path)
+    finally:
+        signal.signal(signal.SIGINT, before)  # Lightning ignores it from then on
+    assert done.returncode == 130
+    assert "stopped; repeat the command" in done.stderr
     assert not (tmp_path / "runs").exists()
 
 

@@ -154,6 +154,20 @@ class Crashes(Independent):
         return {}[f"{n} samples"]
 
 
+class Leaves(Independent):
+    """Ends the program where it is asked to learn."""
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        raise SystemExit(3)
+
+
+class Interrupted(Independent):
+    """Somebody presses Ctrl-C while it learns."""
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        raise KeyboardInterrupt
+
+
 class SeedsItself(Independent):
     def sample(self, n: int) -> Tensor:
         torch.manual_seed(7)

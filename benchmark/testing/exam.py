@@ -17,6 +17,7 @@ from benchmark.record import now, sources
 from benchmark.spec import BadInput, Conditional, Structure, one_line
 from benchmark.testing.laws import LAWS, promises
 from benchmark.testing.subject import PATIENT, QUICK, Subject
+from benchmark.testing.universe import CONDITIONS
 
 MOST = 200  # characters that a table shows of what is wrong
 
@@ -63,6 +64,9 @@ def candidate(
             if conditional
             else f"{target} does not promise Conditional, but conditions are given: {', '.join(conditions)}"
         )
+    for kind in conditions:
+        if kind not in CONDITIONS:
+            raise BadInput(f"{target} accepts conditions of the kind {kind!r} (examined are: {', '.join(CONDITIONS)})")
     return Candidate(target, cls, checked, tuple(structures), tuple(conditions))
 
 
@@ -123,7 +127,7 @@ def _problem(check: Callable[[], None]) -> str | None:
         check()
     except AssertionError as error:
         return _line(str(error)) or "an assertion of its own code failed"
-    except Exception as error:  # noqa: BLE001 - whatever the code of others raises, the other laws are still of interest
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever the code of others raises, the other laws are still of interest
         return _line(f"{type(error).__name__}: {error}")
     return None
 

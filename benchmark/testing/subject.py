@@ -130,8 +130,13 @@ def train(model: GenerativeModel, make: Callable[[int], Batch], steps: int, *cal
         enable_model_summary=False,
         callbacks=[_Progress(), *callbacks],
     )
-    with seeded(1):
-        trainer.fit(model.train(), _Batches(make, steps))
+    try:
+        with seeded(1):
+            trainer.fit(model.train(), _Batches(make, steps))
+    except SystemExit as stop:
+        if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning's answer to Ctrl-C
+            raise KeyboardInterrupt from stop
+        raise
     return model.eval()
 
 
