@@ -18,10 +18,19 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from filelock import FileLock, Timeout
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from benchmark.config import STAGES, choices, identity, renamed
 from benchmark.identity import version_1
@@ -37,6 +46,7 @@ Status = Literal["finished", "diverged", "failed", "truncated", "pruned"]
 
 CHANGED = "changed under way"  # said of the code of a run that was resumed with other code
 
+_SHA256 = re.compile("[0-9a-f]{64}")
 _NAME = re.compile(r"[\w-][\w.-]*")
 _PACKAGE = Path(__file__).resolve().parent
 _REPOSITORY = _PACKAGE.parent
@@ -101,7 +111,21 @@ class _EvaluationConfig(BaseModel):
     split: str
 
 
+class _OriginConfig(BaseModel):
+    model: _ModelConfig
+
+
+class _Origin(BaseModel):
+    config: _OriginConfig
+
+
+class _Stage(BaseModel):
+    origin: _Origin | None = None
+
+
 class _Config(BaseModel):
+    first_stage: _Stage | None = None
+    start: _Stage | None = None
     data: _DataConfig
     model: _ModelConfig
     budget: _BudgetConfig
@@ -161,6 +185,30 @@ class _Protocol(BaseModel):
     how: _How = _How()
 
 
+class SaidOfExam(BaseModel):
+    """What a record says of the exam of its models from outside: of exactly the `sources` that made it.
+
+    `passed` is `None` where they sat none.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    passed: bool | None
+    laws: Annotated[int, Field(ge=0)] = 0  # that examined them
+    failed: list[str] = []
+    sources: dict[str, str]  # package -> SHA-256 of its files
+    when: str | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        sat = self.passed is not None
+        if sat != (self.laws > 0) or sat != (self.when is not None) or not self.sources:
+            raise ValueError("an exam has laws, a date and sources, and one that was not sat has sources alone")
+        if (self.passed is False) != bool(self.failed) or len(self.failed) > self.laws:
+            raise ValueError(f"passed is {self.passed}, but {len(self.failed)} of {self.laws} laws failed")
+        return self
+
+
 class Record(BaseModel):
     """What one run leaves behind. All that a reader sees is a pure function of these."""
 
@@ -192,7 +240,8 @@ class Record(BaseModel):
     processes: Annotated[int, Field(ge=1)] = 1  # that trained together
     condition: dict[str, Any] | None = None  # what samples are drawn under, as the data specifies it
     sources: dict[str, str] = {}  # what else made it -> SHA-256: code of other packages, weights that it starts from
-    exam: dict[str, Any] | None = None  # of a model from outside: whether its source passed the laws
+    #: Of models from outside: whether their source passed the exam.
+    exam: Annotated[dict[str, Any], _holds(SaidOfExam)] | None = None
     #: Run, code and git of the training, and the scores that are of today's code.
     renewed: Annotated[dict[str, Any], _holds(_Renewed)] | None = None
 
@@ -247,6 +296,13 @@ class Record(BaseModel):
 
 
 _PROTOCOL: TypeAdapter[_Protocol] = TypeAdapter(_Protocol)
+
+
+def model_targets(config: Mapping[str, Any]) -> list[str]:
+    """The import path of every model that takes part in a run: its own, and those whose weights were taken over."""
+    stages = [(config.get(name) or {}).get("origin") for name in STAGES]
+    configs = [config, *(origin["config"] for origin in stages if origin)]
+    return [str(one["model"]["target"]) for one in configs]
 
 
 def origins(record: Record) -> dict[str, dict[str, Any]]:
@@ -310,7 +366,8 @@ def name_skipped(problem: str) -> None:
 
 def record_files(folder: Path) -> list[Path]:
     """Where records may be below `folder`."""
-    files = (file for file in folder.rglob("*.json") if not _NOT_RECORDS & set(file.parts))
+    found = (file for file in folder.rglob("*.json") if not _NOT_RECORDS & set(file.parts))
+    files = (file for file in found if not (file.parent.name == "exams" and _SHA256.fullmatch(file.stem)))
     return sorted(file for file in files if not file.is_dir())
 
 
@@ -576,6 +633,11 @@ def code_hash() -> str:
     return _object("tree", _entries({"benchmark": _tree(_PACKAGE, without=inside), "configs": _tree(configs)})).hex()
 
 
+def folder_hash(folder: Path) -> str:
+    """Git's hash of the code in a folder."""
+    return (_tree(folder) or b"").hex()
+
+
 #: What is not code: leftovers of the interpreter, of the system and of editors.
 _LEFTOVERS = re.compile(r"__pycache__|wandb|\..*|.*\.pyc|.*~|.*\.(swp|orig|rej)")
 
@@ -616,9 +678,14 @@ def environment() -> dict[str, str]:
     return versions
 
 
+def is_ours(target: str) -> bool:
+    """Whether the class at this import path is the benchmark's own."""
+    return target.split(".")[0] == "benchmark"
+
+
 def sources(targets: Iterable[str]) -> dict[str, str]:
     """Package outside the benchmark that one of the import paths `targets` names -> SHA-256 of its files."""
-    outside = {target.split(".")[0] for target in targets} - {"benchmark"}
+    outside = {target.split(".")[0] for target in targets if not is_ours(target)}
     return {package: _source_hash(package) for package in sorted(outside)}
 
 

@@ -108,7 +108,7 @@ class Solver:
     evaluations: int  # network evaluations for one likelihood
 
 
-# Capabilities: promises that a class makes in its header and that `tests/laws.py` examines. ----------------------
+# Capabilities: promises that a class makes in its header and that `benchmark.testing` examines. ----------------------
 # Subclass them explicitly; every method is abstract, so that a forgotten one fails at construction. A model from
 # outside the repository may conform by shape alone.
 

@@ -24,6 +24,7 @@ import torch
 import yaml
 from pytorch_lightning import Trainer
 
+from benchmark import exams
 from benchmark import record as records
 from benchmark.build import (
     DataModule,
@@ -52,7 +53,7 @@ from benchmark.evaluate import (
     references,
     selection_metric,
 )
-from benchmark.facts import COSTS
+from benchmark.facts import COSTS, modality
 from benchmark.loop import Hooks, Loop, Plan, Progress, Stream, has_bfloat16, seed_everything
 from benchmark.record import Record
 from benchmark.reference import comparison
@@ -408,6 +409,7 @@ class _Run:
         if self.tracker is not None:
             self.tracker.summary(self.scores, experiment.evaluation.split, COSTS, self.stability)
             self.tracker.finish(exit_code=0 if status in ("finished", "pruned") else 1)
+        config = experiment.to_record()
         record = Record(
             schema=records.SCHEMA,
             kind=self.purpose.kind,
@@ -417,7 +419,7 @@ class _Run:
             data=experiment.data.name,
             budget=experiment.budget.name,
             seed=experiment.seed.model_dump(),
-            config=experiment.to_record(),
+            config=config,
             config_hash=experiment.config_hash,
             share=self.share,
             impossible=self.impossible,
@@ -427,6 +429,11 @@ class _Run:
             dataset=self.dataset,
             environment=records.environment() | records.changed_code(self.folder),
             sources=records.sources(experiment.targets),
+            exam=exams.said_of(
+                records.model_targets(config),
+                modality(experiment.data.modality).structure,
+                Path(experiment.runtime.runs),
+            ),
             hardware=records.hardware() | _hardware(device),
             started=self.started,
             seconds=round(time.perf_counter() - self.clock, 3),

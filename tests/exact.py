@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import laws
 import test_flow_matching
 import test_realnvp
 import test_vae
@@ -20,6 +19,7 @@ import test_vdm
 import torch
 from torch import Tensor
 
+from benchmark import testing
 from benchmark.leaderboard.markdown import escape, page, table
 
 SIGMAS = 3.0  # Monte-Carlo standard errors that a bound may lie above the exact value
@@ -58,20 +58,20 @@ def _pair(model: str, exact_by: str, bound_by: str, exact: Tensor, draws: Tensor
 def of_vae(likelihood: str) -> list[Pair]:
     """A two-dimensional latent, by quadrature on a grid."""
     model, x = test_vae.trained(test_vae.SPEC, latent=2, width=16, depth=1, likelihood=likelihood)
-    with torch.no_grad(), laws.seeded(0):
+    with torch.no_grad(), testing.seeded(0):
         exact = test_vae.log_prob_by_quadrature(model, x)
         name, how = f"vae, {likelihood} decoder, two latents", "quadrature over z"
-        elbo, tight = laws.elbo_draws(model, x, 512), laws.importance_draws(model, x, 5_000, 8)
+        elbo, tight = testing.elbo_draws(model, x, 512), testing.importance_draws(model, x, 5_000, 8)
     return [_pair(name, how, "ELBO", exact, elbo), _pair(name, how, "importance bound, k = 5,000", exact, tight, 0.02)]
 
 
 def of_realnvp(dequantisation: str) -> list[Pair]:
     """Two pixels, by integration over the cell of each image."""
-    model, x = test_realnvp.trained(dequantisation=dequantisation), laws.every_example(test_realnvp.PAIR)
-    with torch.no_grad(), laws.seeded(0):
+    model, x = test_realnvp.trained(dequantisation=dequantisation), testing.every_example(test_realnvp.PAIR)
+    with torch.no_grad(), testing.seeded(0):
         exact = test_realnvp.log_prob_by_cells(model, x)
         name, how = f"realnvp, {dequantisation} dequantisation, two pixels", "density integrated over cells"
-        elbo, tight = laws.elbo_draws(model, x, 512), laws.importance_draws(model, x, 5_000, 8)
+        elbo, tight = testing.elbo_draws(model, x, 512), testing.importance_draws(model, x, 5_000, 8)
     return [_pair(name, how, "ELBO", exact, elbo), _pair(name, how, "importance bound, k = 5,000", exact, tight, 0.02)]
 
 
@@ -80,9 +80,9 @@ def of_flow_matching(probes: int) -> list[Pair]:
     model = test_flow_matching.Linear(test_flow_matching.SMALL, probes=probes)
     x = torch.arange(5).expand(4, 4, 5).movedim(-1, 0)[:, None].repeat(64, 1, 1, 1)  # 64 times five grey images
     with torch.no_grad():
-        with laws.seeded(0):
+        with testing.seeded(0):
             solved = model.elbo(x).view(64, 5)
-        with laws.seeded(0):
+        with testing.seeded(0):
             exact = test_flow_matching.gaussian_log_prob(model, x).view(64, 5)
     name = f"flow_matching, Gaussian data, divergence by {probes} probes"
     pair = _pair(name, "closed form of the path's density", "ODE likelihood", exact, solved, gap=0.002)
@@ -92,8 +92,8 @@ def of_flow_matching(probes: int) -> list[Pair]:
 def of_vdm() -> list[Pair]:
     """One pixel whose distribution the denoiser knows: in continuous time nothing is lost but at the ends."""
     model, draws = test_vdm.perfect(), 40_000
-    x = laws.every_example(test_vdm.PIXEL)
-    with torch.no_grad(), laws.seeded(0):
+    x = testing.every_example(test_vdm.PIXEL)
+    with torch.no_grad(), testing.seeded(0):
         elbo = model.elbo(x.repeat(draws, 1, 1, 1)).view(draws, 3)
     return [_pair("vdm, one pixel, perfect denoiser", "log p of the pixel", "ELBO", test_vdm.P.log(), elbo, 0.02)]
 

@@ -10,7 +10,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-import laws
 import numpy as np
 import pytest
 import torch
@@ -28,6 +27,7 @@ from torchmetrics.functional.text import perplexity
 from torchmetrics.image.fid import FrechetInceptionDistance
 from toys import Independent, Markov
 
+from benchmark import testing
 from benchmark.build import build_examination
 from benchmark.data.base import SPLITS, Card, InMemory, Split
 from benchmark.data.images import Digits
@@ -93,7 +93,7 @@ def digits() -> tuple[Digits, Extractor]:
 def test_the_harness_reports_what_calculate_metrics_does(digits):
     """From a model's samples to five numbers, our extractor registered with the library."""
     data, extractor = digits
-    with laws.seeded(0):
+    with testing.seeded(0):
         model = Independent(data.spec)
     protocol = Protocol("test", seed=0, sample_draws=2)
     scores = evaluate(model, data, protocol, build_examination("image"), Experts(extractor), list(NAMES)).scores
@@ -223,7 +223,7 @@ def scored(model: Any, stream: Tensor, **options: Any) -> dict[str, float]:
 @pytest.fixture(scope="module")
 def gpt() -> GPT:
     """A small network that depends on all of its context."""
-    with laws.seeded(0):
+    with testing.seeded(0):
         model = GPT(DataSpec((16,), 5, "sequence"), layers=2, heads=2, width=16).eval()
         for parameter in model.parameters():
             parameter.data.add_(0.3 * torch.randn_like(parameter))
@@ -258,7 +258,7 @@ def test_sliding_windows_agree_with_a_naive_loop(gpt, stride):
 
 
 def test_a_carried_state_agrees_with_a_naive_loop():
-    with laws.seeded(0):
+    with testing.seeded(0):
         model = Markov(DataSpec((16,), 5, "sequence"))
     log_p = model.table.detach().log_softmax(-1)
     before = [5, *STREAM[:-1].tolist()]  # the begin token first

@@ -5,17 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import sys
-from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from commands import benchmark
-from laws import LAWS, Law, Subject
 from runs import FEW_DRAWS
-from test_configs import MODEL_KEYS, assert_options_are_the_signature, class_of
+from test_configs import MODEL_KEYS, assert_options_are_the_signature
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 EXAMPLE = REPOSITORY / "examples" / "custom_model"
@@ -33,23 +30,19 @@ def configuration() -> dict[str, Any]:
     return yaml.safe_load(CONFIG.read_text())
 
 
-@cache
-def subject() -> Subject:
-    options = {key: value for key, value in configuration().items() if key not in MODEL_KEYS}
-    return Subject(partial(class_of(configuration()), **options), "grid")
-
-
-def laws() -> list[Law]:
-    sys.path.insert(0, str(EXAMPLE))
-    try:
-        return [law for law in LAWS if law.binds(class_of(configuration()), "grid")]
-    finally:
-        sys.path.remove(str(EXAMPLE))
-
-
-@pytest.mark.parametrize("law", laws(), ids=lambda law: law.name)
-def test_the_example_keeps_its_promises(law: Law) -> None:
-    law.check(subject())
+def test_the_example_passes_the_exam(tmp_path: Path) -> None:
+    refused = benchmark("exam", "my_models.autoregressive.nade.NADE", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "add --trust my_models" in refused.stderr
+    done = benchmark("exam", "nade", "--trust", "my_models", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout
+    assert "my_models.autoregressive.nade.NADE: keeps all 7 laws" in done.stdout
+    assert "samples_follow_likelihood on grid: holds" in done.stderr
+    (kept,) = tmp_path.glob("runs/exams/*.json")
+    content = json.loads(kept.read_text())
+    assert content["options"]["hidden"] == 256
+    assert content["structures"] == ["grid"]
+    assert {law["problem"] for law in content["laws"]} == {None}
 
 
 def test_the_example_lists_every_option() -> None:
@@ -61,10 +54,14 @@ def test_from_a_configuration_to_the_board_and_to_a_record_that_can_be_handed_in
     refused = benchmark("run", "model=nade", *SHORT, cwd=tmp_path)
     assert refused.returncode == 2
     assert "add --trust my_models" in refused.stderr
+    assert benchmark("exam", "nade", "--trust", "my_models", cwd=tmp_path).returncode == 0
     done = benchmark("run", "model=nade", *SHORT, "--trust", "my_models", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     (record,) = tmp_path.glob("runs/digits/nade/*/record.json")
-    assert len(json.loads(record.read_text())["sources"]["my_models"]) == 64
+    content = json.loads(record.read_text())
+    assert len(content["sources"]["my_models"]) == 64
+    exam = {"passed": True, "laws": 7, "failed": [], "sources": content["sources"]}
+    assert {**content["exam"], **exam} == content["exam"]
 
     ours = shutil.copytree(REPOSITORY / "leaderboards" / "records" / "digits", tmp_path / "ours" / "records" / "digits")
     places = ["--records", str(ours.parent), "--records", "runs", "--to", "board"]

@@ -31,6 +31,9 @@ DOORS: dict[str, tuple[str, ...]] = {
     "reference": ("spec", "config"),
     "catalogue": ("spec", "facts", "config"),
     "stages": ("spec", "config", "record"),
+    # the laws, and the exam that runs them: only the command line asks for it
+    "testing": ("spec", "facts", "config", "data.base", "modalities", "models.base", "build", "exams", "record"),
+    "exams": ("spec", "record"),
     "build": ("spec", "facts", "config", "stages", "data", "metrics.probe", "modalities", "models.base"),
     "evaluate": ("spec", "build", "metrics"),
     "tracking": ("spec",),
@@ -40,7 +43,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "watch": (),
     "train": (
         *("spec", "facts", "config", "stages", "reference", "build", "loop", "evaluate", "record", "tracking"),
-        "watch",
+        *("exams", "watch"),
     ),
     "again": ("spec", "facts", "config", "build", "evaluate", "record", "tracking", "train"),
     "bench": ("spec", "config", "reference", "console", "build", "loop", "record", "train"),
@@ -62,6 +65,7 @@ WITHOUT_TORCH = (
     "cli",
     "config",
     "console",
+    "exams",
     "facts",
     "launch",
     "record",

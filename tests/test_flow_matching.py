@@ -6,13 +6,13 @@ import math
 from pathlib import Path
 from typing import Any
 
-import laws
 import pytest
 import torch
 from runs import carry_out
 from torch import Tensor
 from torch.distributions import Normal
 
+from benchmark import testing
 from benchmark.build import build_examination
 from benchmark.data.images import Digits
 from benchmark.evaluate import Experts, Protocol, evaluate
@@ -59,16 +59,16 @@ def gaussian_log_prob(net: Linear, x: Tensor) -> Tensor:
 def test_the_density_of_a_gaussian_is_its_closed_form(probes: int) -> None:
     net = Linear(SMALL, probes=probes)  # its Jacobian is diagonal, so that one probe is exact too
     x = torch.randint(5, (6, 1, 4, 4))
-    with laws.seeded(0), torch.no_grad():
+    with testing.seeded(0), torch.no_grad():
         elbo = net.elbo(x)
-    with laws.seeded(0), torch.no_grad():
+    with testing.seeded(0), torch.no_grad():
         expected = gaussian_log_prob(net, x)
     torch.testing.assert_close(elbo, expected, rtol=0, atol=2e-3)
 
 
 def test_samples_of_a_gaussian_have_its_moments() -> None:
     spec = DataSpec((1, 8, 8), 256, "grid")
-    with laws.seeded(0):
+    with testing.seeded(0):
         x = Linear(spec, steps=20).sample(150).double() / 255 * 2 - 1  # clipped to [-1, 1] as levels are
     clipped = Normal(Linear.mu, Linear.sigma).sample((400_000,)).clamp(-1, 1).double()
     assert x.mean().item() == pytest.approx(clipped.mean().item(), abs=0.025)
@@ -78,10 +78,10 @@ def test_samples_of_a_gaussian_have_its_moments() -> None:
 # The density and the samples are one model ---------------------------------------------------------------------------
 
 
-def learned(**options: Any) -> tuple[FlowMatching, laws.Source]:
+def learned(**options: Any) -> tuple[FlowMatching, testing.Source]:
     """A model after a brief training on a source over 81 images."""
     torch.manual_seed(0)
-    source = laws.Source(TINY)
+    source = testing.Source(TINY)
     net = FlowMatching(TINY, probes=4, dropout=0.0, learning_rate=1e-2, **options)
     optimizer = net.configure_optimizers()
     for step in range(100):
@@ -95,18 +95,18 @@ def test_importance_weighted_draws_sum_to_one_and_samples_follow_them() -> None:
     """exp of one draw of the bound is an unbiased estimate of p(x), where the divergence is exact."""
     net, source = learned(likelihood_steps=5)
     with torch.no_grad():
-        draws = laws.elbo_draws(net, source.x, 48)  # [K, N]
+        draws = testing.elbo_draws(net, source.x, 48)  # [K, N]
     p = draws.logsumexp(0).exp() / len(draws)  # [N]
     assert float(p.sum()) == pytest.approx(1, abs=0.01)
     assert float((source.p * p.log()).sum()) > -4.25  # it has learnt: uniform is -4.39
-    laws.assert_frequencies_agree(laws.draw(net, 2000), p, TINY)
+    testing.assert_frequencies_agree(testing.draw(net, 2000), p, TINY)
 
 
 def test_draws_sum_to_nearly_one_where_the_network_predicts_velocities() -> None:
     """What is missing lies far outside of the levels, where a velocity may lead but no draw of q ever is."""
     net, source = learned(output="velocity")
     with torch.no_grad():
-        draws = laws.elbo_draws(net, source.x, 48)  # [K, N]
+        draws = testing.elbo_draws(net, source.x, 48)  # [K, N]
     p = draws.exp()
     error = float((p.var(0) / len(p)).sum().sqrt())
     assert 0.85 < float(p.mean(0).sum()) < 1 + 5 * error
@@ -157,7 +157,7 @@ def test_training_times_are_drawn_as_the_option_says(
     """As shares of T; a quartile of the logit-normal is the sigmoid of ±0.6745."""
     net, seen = FlowMatching(TINY, times=times), []
     monkeypatch.setattr(net, "velocity", lambda y, t: (seen.append(t), torch.zeros_like(y))[1])
-    with laws.seeded(0):
+    with testing.seeded(0):
         net.training_step(Batch(torch.zeros(20_000, 1, 2, 2, dtype=torch.long)), 0)
     share = seen[0] / net.last
     found = torch.quantile(share, torch.tensor([0.25, 0.75]))

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import importlib
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-import laws
 import pytest
 import torch
 import toys
 import yaml
-from laws import LAWS, Law, Subject
 
-from benchmark.spec import CAPABILITIES, DataSpec
+from benchmark import testing
+from benchmark.models.hybrid.latent_flow import PixelCode
+from benchmark.spec import CAPABILITIES, Conditional, DataSpec
+from benchmark.testing import CONDITIONS, LAWS, PATIENT, QUICK, Effort, Law, Subject, behaviour, likelihoods
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs" / "model"
 
@@ -47,7 +49,11 @@ def subject(name: str, structure: Any) -> Subject:
     small = {
         option: min(given[option], size) for option, size in SMALL.items() if option in given and "layers" in given
     }
-    return Subject(partial(class_of(name), **given | small), structure)
+    return Subject(partial(class_of(name), **given | small), structure, conditions(name))
+
+
+def conditions(name: str) -> tuple[Any, ...]:
+    return tuple(configuration(name).get("conditions", ()))
 
 
 def walk() -> list[Any]:
@@ -61,7 +67,7 @@ def walk() -> list[Any]:
             cases += [
                 pytest.param(name, structure, law, id=f"{label}-{law.name}", marks=pytest.mark.xdist_group(label))
                 for law in LAWS
-                if law.binds(class_of(name), structure)
+                if law.binds(class_of(name), structure, conditions(name))
             ]
     return cases
 
@@ -74,24 +80,32 @@ def test_model(name: str, structure: Any, law: Law) -> None:
 @cache
 def patient_subject(name: str, structure: Any) -> Subject:
     """The model in its own size."""
-    return Subject(partial(class_of(name), **options(name)), structure)
+    return Subject(partial(class_of(name), **options(name)), structure, conditions(name), PATIENT)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "structure", "law"), walk())
-def test_model_at_length(name: str, structure: Any, law: Law, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_model_at_length(name: str, structure: Any, law: Law) -> None:
     """In its own size, with all steps of training and all draws, whether or not fewer have been enough."""
-    for constant, value in {"EXERCISE_STEPS": (20, 20), "LEARN_STEPS": 60, "LEARNT": 2.0, "DRAWS": (512, 512)}.items():
-        monkeypatch.setattr(laws, constant, value)
     law.check(patient_subject(name, structure))
+
+
+def test_the_stand_in_for_a_first_stage_keeps_the_promise_of_one() -> None:
+    spec = testing.universe_of("grid").enumerable
+    behaviour.assert_encodes_and_decodes(PixelCode(spec.shape, spec.levels), spec)
 
 
 # The laws ------------------------------------------------------------------------------------------------------------
 
 
 @cache
-def toy(kind: type[toys.Toy], structure: Any) -> Subject:
-    return Subject(kind, structure)
+def toy(kind: type[toys.Toy], structure: Any, effort: Effort = QUICK) -> Subject:
+    return Subject(kind, structure, KINDS if issubclass(kind, Conditional) else (), effort)
+
+
+KINDS: tuple[Any, ...] = tuple(CONDITIONS)
+#: What is examined on coordinates too, where there are but two of them and 25 examples.
+FLAT = (toys.Independent, toys.Autoencoder)
 
 
 @pytest.mark.parametrize(
@@ -99,9 +113,9 @@ def toy(kind: type[toys.Toy], structure: Any) -> Subject:
     [
         pytest.param(kind, structure, law, id=f"{kind.__name__}-{structure}-{law.name}")
         for kind in toys.HONEST
-        for structure in ("grid", "sequence")
+        for structure in ("grid", "sequence", *(["coordinates"] if kind in FLAT else []))
         for law in LAWS
-        if law.binds(kind, structure)
+        if law.binds(kind, structure, KINDS)
     ],
 )
 def test_law_acquits(kind: type[toys.Toy], structure: Any, law: Law) -> None:
@@ -111,50 +125,57 @@ def test_law_acquits(kind: type[toys.Toy], structure: Any, law: Law) -> None:
 @pytest.mark.parametrize(
     ("kind", "law", "words"),
     [
-        (toys.NeedsMoreThanSpec, laws.assert_builds, "built for"),
-        (toys.UnusedParameter, laws.assert_trains_every_parameter, r"forgotten\.weight, forgotten\.bias"),
-        (toys.UnsteppedParameter, laws.assert_trains_every_parameter, "shift"),
-        (toys.InfiniteGradient, laws.assert_trains_every_parameter, "not finite: logits"),
-        (toys.ForgetsLayer, laws.assert_trains_every_parameter, r"critic\.2\.weight"),
-        (toys.WrongDtype, laws.assert_samples, "dtype torch.float32"),
-        (toys.OutOfRange, laws.assert_samples, r"values 1\.\.5"),
-        (toys.SeedsItself, laws.assert_samples, "repeats the first"),
-        (toys.IgnoresSeed, laws.assert_samples, "other samples"),
-        (toys.ForgetsBuffer, laws.assert_comes_back, "came back"),
-        (toys.ClimbsLoss, laws.assert_overfits, "nats at first"),
-        (toys.MeanForSum, laws.assert_normalised, "sum to"),
-        (toys.SharpSampler, laws.assert_samples_follow_likelihood, "disagree"),
-        (toys.LatentMeanForSum, laws.assert_is_a_bound, "exp of the bound sums"),
-        (toys.WeightInsideElbo, laws.assert_is_a_bound, "bound"),
-        (toys.WeightInsideElbo, laws.assert_importance_bound_tightens, "one importance sample"),
-        (toys.WeightInsideBoth, laws.assert_is_a_bound, "bound"),
-        (toys.WeightInsideBoth, laws.assert_samples_follow_importance_bound, "sum to"),
-        (toys.ForgetsCells, laws.assert_is_a_bound, "exp of the bound sums"),
-        (toys.SumOfWeights, laws.assert_samples_follow_importance_bound, "sum to"),
-        (toys.MeanOfLogs, laws.assert_samples_follow_importance_bound, "sum to"),
-        (toys.OtherPrior, laws.assert_samples_follow_importance_bound, "disagree"),
-        (toys.SolvesCoarsely, laws.assert_solver_is_fine_enough, "2 evaluations change the bound"),
-        (toys.ForgetsSolver, laws.assert_solver_is_fine_enough, "16 evaluations of the network solve"),
-        (toys.Peeks, laws.assert_causal, "comes before"),
-        (toys.Memoryless, laws.assert_causal, "nothing that comes after"),
-        (toys.SeesItself, laws.assert_tokens_normalised, "all values of token"),
-        (toys.MeanOfTokens, laws.assert_tokens_sum, "not close"),
-        (toys.CountsFromEnd, laws.assert_prefix_agrees, "not close"),
-        (toys.LosesState, laws.assert_carries_state, "not close"),
-        (toys.Unmasked, laws.assert_pseudo_normalised, "all values of token"),
-        (toys.ReconstructsMean, laws.assert_reconstructs, "squared error"),
-        (toys.InfiniteSign, laws.assert_diagnostics, "not finite numbers"),
-        (toys.MeddlingSign, laws.assert_diagnostics, "asked twice"),
-        (toys.IgnoresCondition, laws.assert_obeys_condition, "nearest to their class"),
-        (toys.Jumps, laws.assert_interpolates, "neighbours on a path differ"),
-        (toys.StaysInside, laws.assert_interpolates, "points of paths are no samples"),
+        (toys.NeedsMoreThanSpec, behaviour.assert_builds, "built for"),
+        (toys.UnusedParameter, behaviour.assert_trains_every_parameter, r"forgotten\.weight, forgotten\.bias"),
+        (toys.UnsteppedParameter, behaviour.assert_trains_every_parameter, "shift"),
+        (toys.InfiniteGradient, behaviour.assert_trains_every_parameter, "not finite: logits"),
+        (toys.ForgetsLayer, behaviour.assert_trains_every_parameter, r"critic\.2\.weight"),
+        (toys.WrongDtype, behaviour.assert_samples, "dtype torch.float32"),
+        (toys.OutOfRange, behaviour.assert_samples, r"values 1\.\.5"),
+        (toys.SeedsItself, behaviour.assert_samples, "repeats the first"),
+        (toys.IgnoresSeed, behaviour.assert_samples, "other samples"),
+        (toys.ForgetsBuffer, behaviour.assert_comes_back, "came back"),
+        (toys.ClimbsLoss, likelihoods.assert_overfits, "nats at first"),
+        (toys.MeanForSum, likelihoods.assert_normalised, "sum to"),
+        (toys.SharpSampler, likelihoods.assert_samples_follow_likelihood, "disagree"),
+        (toys.LatentMeanForSum, likelihoods.assert_is_a_bound, "exp of the bound sums"),
+        (toys.WeightInsideElbo, likelihoods.assert_is_a_bound, "bound"),
+        (toys.WeightInsideElbo, likelihoods.assert_importance_bound_tightens, "one importance sample"),
+        (toys.WeightInsideBoth, likelihoods.assert_is_a_bound, "bound"),
+        (toys.WeightInsideBoth, likelihoods.assert_samples_follow_importance_bound, "sum to"),
+        (toys.ForgetsCells, likelihoods.assert_is_a_bound, "exp of the bound sums"),
+        (toys.SumOfWeights, likelihoods.assert_samples_follow_importance_bound, "sum to"),
+        (toys.MeanOfLogs, likelihoods.assert_samples_follow_importance_bound, "sum to"),
+        (toys.OtherPrior, likelihoods.assert_samples_follow_importance_bound, "disagree"),
+        (toys.SolvesCoarsely, likelihoods.assert_solver_is_fine_enough, "2 evaluations change the bound"),
+        (toys.ForgetsSolver, likelihoods.assert_solver_is_fine_enough, "16 evaluations of the network solve"),
+        (toys.Peeks, likelihoods.assert_causal, "comes before"),
+        (toys.Memoryless, likelihoods.assert_causal, "nothing that comes after"),
+        (toys.SeesItself, likelihoods.assert_tokens_normalised, "all values of token"),
+        (toys.MeanOfTokens, likelihoods.assert_tokens_sum, "not close"),
+        (toys.CountsFromEnd, likelihoods.assert_prefix_agrees, "not close"),
+        (toys.LosesState, likelihoods.assert_carries_state, "not close"),
+        (toys.Unmasked, likelihoods.assert_pseudo_normalised, "all values of token"),
+        (toys.ReconstructsMean, behaviour.assert_reconstructs, "squared error"),
+        (toys.InfiniteSign, behaviour.assert_diagnostics, "not finite numbers"),
+        (toys.MeddlingSign, behaviour.assert_diagnostics, "asked twice"),
+        *(
+            (toys.IgnoresCondition, partial(behaviour.assert_obeys_condition, kind=kind), "nearest to the prototype")
+            for kind in KINDS
+        ),
+        (toys.OtherLatents, behaviour.assert_autoencodes, "latents have shape"),
+        (toys.NoSpread, behaviour.assert_autoencodes, "not finite"),
+        (toys.DecodesMean, behaviour.assert_autoencodes, "of all x sum to"),
+        (toys.MixesLatents, behaviour.assert_autoencodes, "among others"),
+        (toys.GeneratesSharply, behaviour.assert_autoencodes, "disagree"),
+        (toys.Jumps, behaviour.assert_interpolates, "neighbours on a path differ"),
+        (toys.StaysInside, behaviour.assert_interpolates, "points of paths are no samples"),
     ],
-    ids=lambda value: value.__name__.removeprefix("assert_") if callable(value) else "",
+    ids=lambda value: getattr(value, "__name__", "obeys_condition").removeprefix("assert_") if callable(value) else "",
 )
-def test_law_convicts(kind: type[toys.Toy], law: Any, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(laws, "DRILL_STEPS", 100)  # a drill that cannot succeed takes them all
+def test_law_convicts(kind: type[toys.Toy], law: Any, words: str) -> None:
     with pytest.raises(AssertionError, match=words):
-        law(toy(kind, "sequence"))
+        law(toy(kind, "sequence", replace(QUICK, drill=100)))  # a drill that cannot succeed takes all its steps
 
 
 def test_every_capability_has_a_law() -> None:
@@ -162,34 +183,67 @@ def test_every_capability_has_a_law() -> None:
     assert not set(CAPABILITIES) - bound
 
 
+def test_conditions_of_each_kind_are_ten_different_ones() -> None:
+    assert set(CONDITIONS) == {"label", "sequence", "grid"}
+    for condition in CONDITIONS.values():
+        spec = DataSpec((16,), 5, "sequence", condition)
+        for batch in (testing.prototypes(spec), testing.noise(spec, 0)):
+            assert batch.condition is not None
+            assert batch.condition.shape == (10, *condition.shape)
+            assert len({tuple(one.flatten().tolist()) for one in batch.condition}) == 10
+            assert int(batch.condition.max()) < condition.levels
+
+
+def test_a_conditional_model_is_examined_under_what_it_accepts() -> None:
+    subject = Subject(toys.Conditioned, "sequence", ("grid",))
+    assert subject.universe.ordinary.condition == CONDITIONS["grid"]
+    assert subject.universe.enumerable.condition is None
+    names = [law.name for law in LAWS if law.binds(toys.Conditioned, "sequence", ("grid", "label"))]
+    assert [name for name in names if name.startswith("obeys")] == ["obeys_condition_label", "obeys_condition_grid"]
+
+
+def test_every_conditional_model_says_what_it_accepts() -> None:
+    for path in CONFIGS.glob("*.yaml"):
+        assert issubclass(class_of(path.stem), Conditional) == bool(conditions(path.stem)), path.name
+
+
 def test_bounds_of_the_toys_lie_below_their_integrals() -> None:
-    spec = laws.UNIVERSES["grid"].enumerable
-    x = laws.every_example(spec)
+    spec = testing.universe_of("grid").enumerable
+    x = testing.every_example(spec)
     latent, dequantised = toy(toys.Latent, "grid").learned, toy(toys.Dequantised, "grid").learned
-    with torch.no_grad(), laws.seeded(0):
+    with torch.no_grad(), testing.seeded(0):
         truth = latent.log_prob_by_quadrature(x)
         assert truth.exp().sum() == pytest.approx(1, abs=1e-5)
-        assert (laws.elbo_draws(latent, x, 512).mean(0) < truth + 0.1).all()
-        tight = laws.importance_draws(latent, x, 1024, 4).mean(0)
+        assert (testing.elbo_draws(latent, x, 512).mean(0) < truth + 0.1).all()
+        tight = testing.importance_draws(latent, x, 1024, 4).mean(0)
         torch.testing.assert_close(tight, truth, atol=0.05, rtol=0)
         truth = dequantised.log_prob_by_cells(x).double()
         assert truth.exp().sum() == pytest.approx(1, abs=1e-5)
-        assert (laws.elbo_draws(dequantised, x, 512).mean(0) < truth + 0.1).all()
-        laws.assert_frequencies_agree(laws.draw(dequantised, 4000), truth.exp(), spec)
+        assert (testing.elbo_draws(dequantised, x, 512).mean(0) < truth + 0.1).all()
+        testing.assert_frequencies_agree(testing.draw(dequantised, 4000), truth.exp(), spec)
 
 
 def test_index_of_inverts_every_example() -> None:
     spec = DataSpec((3,), 4, "sequence")
-    assert torch.equal(laws.index_of(laws.every_example(spec), spec), torch.arange(64))
+    assert torch.equal(testing.index_of(testing.every_example(spec), spec), torch.arange(64))
 
 
 def test_chi_square_pools_what_is_rare() -> None:
     spec = DataSpec((1,), 4, "sequence")
     p = torch.tensor([0.0, 1e-6, 0.5, 0.499999])
     draws = torch.multinomial(p, 1000, replacement=True, generator=torch.Generator().manual_seed(0))[:, None]
-    laws.assert_frequencies_agree(draws, p, spec)
+    testing.assert_frequencies_agree(draws, p, spec)
     with pytest.raises(AssertionError, match="disagree"):
-        laws.assert_frequencies_agree(draws, torch.tensor([0.0, 1e-6, 0.6, 0.399999]), spec)
+        testing.assert_frequencies_agree(draws, torch.tensor([0.0, 1e-6, 0.6, 0.399999]), spec)
+
+
+def test_where_nearly_all_samples_are_one_example_they_are_counted() -> None:
+    spec, p = DataSpec((1,), 4, "sequence"), torch.tensor([0.0, 1e-6, 0.999998, 1e-6])
+    draws = torch.full((1000, 1), 2)
+    testing.assert_frequencies_agree(draws, p, spec)
+    draws[:3] = 1
+    with pytest.raises(AssertionError, match="disagree"):
+        testing.assert_frequencies_agree(draws, p, spec)
 
 
 # Flows: an analytic toy ----------------------------------------------------------------------------------------------
@@ -208,10 +262,10 @@ def rotate_and_scale(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_flow_laws() -> None:
     x = torch.randn(5, 2, generator=torch.Generator().manual_seed(0))
-    laws.assert_log_det_agrees(stretch, x.reshape(5, 1, 2, 1))
-    laws.assert_log_det_agrees(rotate_and_scale, x)
-    laws.assert_inverse_inverts(rotate_and_scale, lambda z: torch.stack([z[:, 1], -z[:, 0]], 1) / 3, x)
+    testing.assert_log_det_agrees(stretch, x.reshape(5, 1, 2, 1))
+    testing.assert_log_det_agrees(rotate_and_scale, x)
+    testing.assert_inverse_inverts(rotate_and_scale, lambda z: torch.stack([z[:, 1], -z[:, 0]], 1) / 3, x)
     with pytest.raises(AssertionError, match="not close"):
-        laws.assert_inverse_inverts(rotate_and_scale, lambda z: torch.stack([-z[:, 1], z[:, 0]], 1) / 3, x)
+        testing.assert_inverse_inverts(rotate_and_scale, lambda z: torch.stack([-z[:, 1], z[:, 0]], 1) / 3, x)
     with pytest.raises(AssertionError, match="not close"):  # a mean over dimensions where a sum belongs
-        laws.assert_log_det_agrees(lambda v: (stretch(v)[0], stretch(v)[1] / v[0].numel()), x)
+        testing.assert_log_det_agrees(lambda v: (stretch(v)[0], stretch(v)[1] / v[0].numel()), x)

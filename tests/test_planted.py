@@ -14,19 +14,18 @@ from functools import partial
 from typing import Any, cast
 
 import exact
-import laws
 import numpy as np
 import pytest
 import torch
 import torch_fidelity.metric_fid
 import torch_fidelity.metric_prc
-from laws import Subject
 from test_agreement import Stream
 from test_metrics import normal
 from test_realnvp import perturbed
 from test_truth import PROTOCOL, data_of
 from torch import Tensor
 
+from benchmark import testing
 from benchmark.build import GenerativeModel, build_data, build_examination, build_model
 from benchmark.config import compose
 from benchmark.evaluate import Experts, Protocol, evaluate, references, selection_metric
@@ -50,6 +49,7 @@ from benchmark.nn.distributions import DiscretisedLogistics
 from benchmark.nn.flows import Logit, VariationalDequantisation
 from benchmark.nn.masked import ColourConv2d
 from benchmark.spec import DataSpec
+from benchmark.testing import Subject, likelihoods
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 Check = Callable[[], None]
@@ -71,9 +71,9 @@ def assert_not_below_entropy(data_name: str, model_name: str, *options: str) -> 
     """The truth check: after a brief training on synthetic data a model costs at least the entropy."""
     experiment = compose([f"data={data_name}", f"model={model_name}", "budget=smoke", *options])
     data = build_data(experiment.data, root=None)
-    with laws.seeded(0):
+    with testing.seeded(0):
         model = build_model(experiment, data.spec)
-    laws.train(model, lambda step: data.batch(0, step, 64), 100)
+    testing.train(model, lambda step: data.batch(0, step, 64), 100)
     protocol = replace(PROTOCOL, split="validation", elbo_draws=2, examples=200)
     examination = build_examination(experiment.data.modality)
     metric = selection_metric(model, examination)
@@ -157,7 +157,7 @@ def assert_validation_sees_the_average() -> None:
 
 def assert_log_det_of_realnvp() -> None:
     model = perturbed(DataSpec((1, 2, 2), 3, "grid")).double()
-    laws.assert_log_det_agrees(model, normal(0, 2, 1, 2, 2))
+    testing.assert_log_det_agrees(model, normal(0, 2, 1, 2, 2))
 
 
 def assert_solves_gaussians() -> None:
@@ -227,32 +227,32 @@ text_lstm = partial(law, model=LSTM, structure="sequence", layers=1, width=16)
 BUGS: dict[str, Bug] = {
     "vae: mean over pixels where the sum belongs": Bug(
         wrapped(VAE, "log_likelihood", lambda original, self, x, z: original(self, x, z) / self.spec.dims),
-        vae(laws.assert_is_a_bound),
+        vae(likelihoods.assert_is_a_bound),
         "exp of the bound sums to",
     ),
     "vae: KL weight in the ELBO": Bug(
         wrapped(VAE, "elbo", elbo_with_weight),
-        vae(laws.assert_importance_bound_tightens),
+        vae(likelihoods.assert_importance_bound_tightens),
         "one importance sample gives",
     ),
     "vae: sampler with another prior": Bug(
         wrapped(VAE, "sample", lambda original, self, n: self.decode(3 * self.prior().sample((n,))).sample().long()),
-        vae(laws.assert_samples_follow_importance_bound),
+        vae(likelihoods.assert_samples_follow_importance_bound),
         "disagree",
     ),
     "vae: one level too many in the decoder": Bug(
         wrapped(DiscretisedLogistics, "__init__", lambda original, self, x, levels: original(self, x, levels + 1)),
-        vae(laws.assert_samples_follow_importance_bound),
+        vae(likelihoods.assert_samples_follow_importance_bound),
         "sum to",
     ),
     "vae: sum of importance weights, not their mean": Bug(
         wrapped(VAE, "importance_bound", lambda original, self, x, k: original(self, x, k) + math.log(k)),
-        vae(laws.assert_samples_follow_importance_bound),
+        vae(likelihoods.assert_samples_follow_importance_bound),
         "sum to",
     ),
     "realnvp: forgotten dequantisation constant": Bug(
         wrapped(Logit, "forward", logit_without_constant),
-        realnvp(laws.assert_is_a_bound),
+        realnvp(likelihoods.assert_is_a_bound),
         "exp of the bound sums to",
     ),
     "realnvp: forgotten density of the learnt noise": Bug(
@@ -261,7 +261,7 @@ BUGS: dict[str, Bug] = {
             "forward",
             lambda original, self, x: (original(self, x)[0], torch.zeros(len(x))),
         ),
-        realnvp(laws.assert_samples_follow_importance_bound),
+        realnvp(likelihoods.assert_samples_follow_importance_bound),
         "sum to",
     ),
     "realnvp: mean over dimensions in the log-determinant": Bug(
@@ -271,7 +271,7 @@ BUGS: dict[str, Bug] = {
     ),
     "realnvp: sampler with another prior": Bug(
         wrapped(RealNVP, "inverse", lambda original, self, z: original(self, 2 * z)),
-        realnvp(laws.assert_samples_follow_importance_bound),
+        realnvp(likelihoods.assert_samples_follow_importance_bound),
         "disagree",
     ),
     "gated_pixelcnn: a pixel sees itself": Bug(
@@ -285,12 +285,12 @@ BUGS: dict[str, Bug] = {
         wrapped(
             ColourConv2d, "__init__", lambda original, *args, **options: original(*args, **options | {"strict": False})
         ),
-        law(laws.assert_normalised, GatedPixelCNN, layers=2, channels=8),
+        law(likelihoods.assert_normalised, GatedPixelCNN, layers=2, channels=8),
         "probabilities sum to",
     ),
     "gpt: attention sees one position ahead, its own token": Bug(
         wrapped(torch.nn.functional, "scaled_dot_product_attention", sees_one_ahead),
-        text_gpt(laws.assert_tokens_normalised),
+        text_gpt(likelihoods.assert_tokens_normalised),
         "all values of token",
     ),
     "gpt: a token is among those that it is predicted from": Bug(
@@ -300,12 +300,12 @@ BUGS: dict[str, Bug] = {
     ),
     "lstm: the state is lost between windows": Bug(
         wrapped(LSTM, "token_log_prob", lambda original, self, x, state=None: original(self, x)),
-        text_lstm(laws.assert_carries_state),
+        text_lstm(likelihoods.assert_carries_state),
         "not close",
     ),
     "lstm: a token is among those that it is predicted from": Bug(
         wrapped(LSTM, "forward", lambda original, self, stream, state: original(self, stream.roll(-1, 1), state)),
-        text_lstm(laws.assert_tokens_normalised),
+        text_lstm(likelihoods.assert_tokens_normalised),
         "all values of token",
     ),
     "vdm: mean over pixels where the sum belongs": Bug(
@@ -322,7 +322,7 @@ BUGS: dict[str, Bug] = {
     ),
     "flow_matching: says one solver and uses another": Bug(
         wrapped(FlowMatching, "elbo", lambda original, self, x: self.solve(x, 20)),
-        law(laws.assert_solver_is_fine_enough, FlowMatching, width=8),
+        law(likelihoods.assert_solver_is_fine_enough, FlowMatching, width=8),
         "elbo is not what",
     ),
     "bits: nats for bits": Bug(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 
-import laws
 import pytest
 import torch
 from torch.distributions import Normal, SigmoidTransform, TransformedDistribution
 
+from benchmark import testing
 from benchmark.models.flow.realnvp import RealNVP
 from benchmark.spec import BadInput, Batch, DataSpec
 
@@ -27,8 +27,8 @@ def perturbed(spec: DataSpec, **options: object) -> RealNVP:
 
 
 def trained(steps: int = 150, **options: object) -> RealNVP:
-    """A model of two pixels that has learnt a little from `laws.Source`."""
-    source = laws.Source(PAIR)
+    """A model of two pixels that has learnt a little from `testing.Source`."""
+    source = testing.Source(PAIR)
     model = perturbed(PAIR, learning_rate=1e-2, **options)
     optimizer = model.configure_optimizers()
     for step in range(steps):
@@ -52,8 +52,8 @@ FLOWS = [
 def test_inverse_and_log_det(shape, options):
     model = perturbed(DataSpec(shape, 5, "grid"), **options).double()
     y = torch.randn(3, *shape, dtype=torch.float64)
-    laws.assert_inverse_inverts(model, model.inverse, y)
-    laws.assert_log_det_agrees(model, y[:2])
+    testing.assert_inverse_inverts(model, model.inverse, y)
+    testing.assert_log_det_agrees(model, y[:2])
     z, _ = model(y)
     assert z.shape == (3, math.prod(shape))
 
@@ -93,34 +93,34 @@ def log_prob_by_cells(model: RealNVP, x: torch.Tensor, points: int = 150) -> tor
 
 @pytest.mark.parametrize("dequantisation", ["uniform", "variational"])
 def test_bounds_agree_with_the_density_integrated_over_cells(dequantisation):
-    model, x = trained(dequantisation=dequantisation), laws.every_example(PAIR)
+    model, x = trained(dequantisation=dequantisation), testing.every_example(PAIR)
     truth = log_prob_by_cells(model, x)
     assert truth.exp().sum().item() == pytest.approx(1, abs=0.002)
-    with torch.no_grad(), laws.seeded(0):
+    with torch.no_grad(), testing.seeded(0):
         elbo = model.elbo(x.repeat(2000, 1, 1, 1)).reshape(2000, 9).mean(0)
         bound = model.importance_bound(x, 20_000)
     torch.testing.assert_close(bound, truth, rtol=0, atol=0.05)
     assert (elbo < truth + 0.02).all()
-    laws.assert_frequencies_agree(laws.draw(model, 4000), truth.exp(), PAIR)
+    testing.assert_frequencies_agree(testing.draw(model, 4000), truth.exp(), PAIR)
 
 
 def test_squeezing_before_the_logit_loses_only_what_lies_beyond_the_ends():
-    model, x = trained(dequantisation="uniform", alpha=0.1), laws.every_example(PAIR)
+    model, x = trained(dequantisation="uniform", alpha=0.1), testing.every_example(PAIR)
     truth = log_prob_by_cells(model, x).exp()
     assert truth.sum() < 1
-    samples = laws.draw(model, 20_000)
-    frequency = laws.index_of(samples, PAIR).bincount(minlength=9) / 20_000
+    samples = testing.draw(model, 20_000)
+    frequency = testing.index_of(samples, PAIR).bincount(minlength=9) / 20_000
     assert (truth < frequency + 0.015).all()
     assert truth[4].item() == pytest.approx(frequency[4].item(), abs=0.015)  # the cell in the middle has no end
 
 
 def test_importance_bound_is_the_mean_of_weights_whatever_its_chunks():
-    model, x = perturbed(PAIR), laws.every_example(PAIR)  # 9 images
+    model, x = perturbed(PAIR), testing.every_example(PAIR)  # 9 images
     model.chunk = 90
     with torch.no_grad():
-        with laws.seeded(0):
+        with testing.seeded(0):
             bound = model.importance_bound(x, 25)
-        with laws.seeded(0):
+        with testing.seeded(0):
             weights = torch.cat([model.elbo(x.repeat(k, 1, 1, 1)).reshape(k, 9) for k in (10, 10, 5)])
     torch.testing.assert_close(bound, weights.logsumexp(0) - math.log(25))
 

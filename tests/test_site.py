@@ -600,3 +600,11 @@ def test_no_words_in_figures_overlap(browser: Any, address: str, width: int) -> 
             visit.page.goto(f"{address}{name}")
             assert visit.page.locator("svg.plot").count() > 0
             assert visit.page.evaluate(overlaps) == []
+
+
+def test_a_model_from_outside_that_passed_no_exam_is_marked_and_ours_are_not(home: Path) -> None:
+    page = (home / "site" / "data" / "digits.html").read_text()
+    assert "<dt>§</dt>" in (home / "site" / "index.html").read_text()
+    assert "stranger§" in page
+    assert "stranger is from outside, and nobody knows that it keeps its promises: it did not sit the exam" in page
+    assert not re.search(r"(vae|gpt|sngan)§", page)

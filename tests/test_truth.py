@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import exact
-import laws
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
 from test_leaderboard import REPOSITORY, likelihood, record
 
+from benchmark import testing
 from benchmark.__main__ import cli
 from benchmark.build import DataModule, build_data, build_examination, build_model
 from benchmark.config import load_data, load_suite
@@ -68,11 +68,11 @@ def test_samples_follow_their_sources():
     pixels, spec = PixelNetwork(2, 2, 3, 2, seed=0), DataSpec((1, 2, 2), 3, "grid")
     p = torch.from_numpy(np.exp(pixels.log_prob(strings(3, 4))))
     x = torch.from_numpy(pixels.sample(4000, seed=1)).long().view(-1, 1, 2, 2)
-    laws.assert_frequencies_agree(x, p, spec)
+    testing.assert_frequencies_agree(x, p, spec)
     chain, spec = MarkovChain(3, 2, seed=0), DataSpec((4,), 3, "sequence")
     p = torch.tensor([math.exp(chain.log_prob(string).sum()) for string in strings(3, 4)])
     stream = torch.tensor(chain.sample(40_000, seed=1))
-    laws.assert_frequencies_agree(stream.view(-1, 10)[:, :4], p, spec)  # six symbols apart: all but independent
+    testing.assert_frequencies_agree(stream.view(-1, 10)[:, :4], p, spec)  # six symbols apart: all but independent
 
 
 @pytest.mark.parametrize("name", ["synthetic_images", "synthetic_text"])
@@ -84,7 +84,7 @@ def test_every_split_costs_its_source_the_entropy_but_for_luck(name):
         stderr = float(surprise.std()) / math.sqrt(len(surprise))
         entropy = -float(truth["entropy"][0])
         assert entropy == data.describe()["entropy"]
-        assert abs(float(surprise.mean()) - entropy) < laws.SIGMAS * stderr
+        assert abs(float(surprise.mean()) - entropy) < testing.SIGMAS * stderr
         assert stderr < 0.005 * entropy, "too few examples to tell one percent"
 
 
@@ -127,11 +127,11 @@ def test_no_model_beats_the_entropy_and_training_approaches_it(experiment, steps
     metric = selection_metric(build_model(experiment, data.spec), examination)
     protocol = replace(PROTOCOL, split="validation", elbo_draws=2, examples=4 * size, solved_examples=size)
     entropy = references(data, protocol, examination, Experts())["entropy"][metric].value
-    with laws.seeded(0):
+    with testing.seeded(0):
         model = build_model(experiment, data.spec)
     above = []
     for more in (0, steps):
-        laws.train(model, lambda step: data.batch(0, step, size), more)
+        testing.train(model, lambda step: data.batch(0, step, size), more)
         score = evaluate(model, data, protocol, examination, Experts(), [metric]).scores[metric]
         above.append(score.value - entropy)
         assert above[-1] > -SIGMAS * score.stderr

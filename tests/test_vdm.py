@@ -6,12 +6,13 @@ import math
 from collections.abc import Callable
 from functools import partial
 
-import laws
 import pytest
 import torch
 
+from benchmark import testing
 from benchmark.models.diffusion.vdm import VDM, Schedule
 from benchmark.spec import BadInput, DataSpec
+from benchmark.testing import behaviour, likelihoods
 
 PIXEL = DataSpec((1, 1, 1), levels=3, structure="grid")
 PIXELS = DataSpec((1, 2, 2), levels=3, structure="grid")
@@ -31,8 +32,8 @@ def perfect(spec: DataSpec = PIXEL, steps: int = 50) -> VDM:
 def test_a_perfect_denoiser_costs_log_p_and_no_more():
     """In continuous time the bound is tight but for its ends: E[elbo(x)] = log p(x) for every x, not on average."""
     model, draws = perfect(), 40_000
-    with torch.no_grad(), laws.seeded(0):
-        elbo = model.elbo(laws.every_example(PIXEL).repeat(draws, 1, 1, 1)).view(draws, 3)
+    with torch.no_grad(), testing.seeded(0):
+        elbo = model.elbo(testing.every_example(PIXEL).repeat(draws, 1, 1, 1)).view(draws, 3)
     error = elbo.std(0) / math.sqrt(draws)
     assert error.max() < 0.05
     assert (elbo.mean(0) < P.log() + 4 * error).all()
@@ -44,18 +45,18 @@ def test_an_ignorant_denoiser_is_uniform():
     torch.manual_seed(0)
     model, draws = VDM(PIXEL, **SMALL).eval(), 40_000  # type: ignore[arg-type]
     with torch.no_grad():
-        elbo = model.elbo(laws.every_example(PIXEL).repeat(draws, 1, 1, 1)).view(draws, 3)
+        elbo = model.elbo(testing.every_example(PIXEL).repeat(draws, 1, 1, 1)).view(draws, 3)
     torch.testing.assert_close(-elbo.mean(0), torch.full((3,), math.log(3)), rtol=0, atol=0.05)
 
 
 def test_samples_of_a_perfect_denoiser_follow_its_distribution():
-    model, x = perfect(PIXELS, steps=100), laws.every_example(PIXELS)
-    laws.assert_frequencies_agree(laws.draw(model, 2000), P[x].flatten(1).prod(1), PIXELS)
+    model, x = perfect(PIXELS, steps=100), testing.every_example(PIXELS)
+    testing.assert_frequencies_agree(testing.draw(model, 2000), P[x].flatten(1).prod(1), PIXELS)
 
 
 def test_prior_and_reconstruction_terms_agree_with_their_definitions():
     model = perfect(PIXELS)
-    x = laws.every_example(PIXELS)[:40]
+    x = testing.every_example(PIXELS)[:40]
     f = (2 * x.double() + 1) / 3 - 1
     first, last = model.schedule.first.detach().double(), model.schedule.last.detach().double()
     with torch.no_grad():
@@ -90,12 +91,12 @@ def test_schedule_runs_from_end_to_end_and_its_slope_is_the_derivative():
 
 def test_path_of_the_schedule_learns_to_make_the_loss_even():
     """Its gradient is that of the loss's variance: following it alone evens out the loss and leaves the mean."""
-    model, x = perfect(), laws.every_example(PIXEL).repeat(100, 1, 1, 1)
+    model, x = perfect(), testing.every_example(PIXEL).repeat(100, 1, 1, 1)
     path = [model.schedule.line, model.schedule.height, model.schedule.steepness, model.schedule.centre]
     optimizer = torch.optim.Adam(path, lr=0.05)
 
     def spread() -> tuple[float, float]:
-        with torch.no_grad(), laws.seeded(1):
+        with torch.no_grad(), testing.seeded(1):
             losses = torch.cat([model.losses(x)["diffusion"] for _ in range(30)])
         return float(losses.mean()), float(losses.std())
 
@@ -139,7 +140,7 @@ def test_predicted_noise_gives_the_loss_of_the_paper() -> None:
     torch.manual_seed(0)
     model = VDM(PIXELS, output="noise", **SMALL).eval()  # type: ignore[arg-type]
     torch.nn.init.normal_(model.network.leave[-1].weight)
-    x, found = laws.every_example(PIXELS)[:5], {}
+    x, found = testing.every_example(PIXELS)[:5], {}
 
     def remembered(z: torch.Tensor, gamma: torch.Tensor) -> torch.Tensor:
         found.update(z=z, gamma=gamma, epsilon=z + network(z, gamma).squeeze(-1))
@@ -147,9 +148,9 @@ def test_predicted_noise_gives_the_loss_of_the_paper() -> None:
 
     network, model.network = model.network, torch.nn.Module()
     model.network.forward = remembered  # type: ignore[method-assign]
-    with torch.no_grad(), laws.seeded(0):
+    with torch.no_grad(), testing.seeded(0):
         diffusion = model.losses(x)["diffusion"]
-    with torch.no_grad(), laws.seeded(0):
+    with torch.no_grad(), testing.seeded(0):
         torch.randn(x.shape)  # of the reconstruction
         t = (torch.rand(()) + torch.arange(5) / 5) % 1
         epsilon = torch.randn(x.shape)
@@ -170,12 +171,12 @@ def test_samples_of_predicted_noise_follow_the_posterior_of_a_known_pixel() -> N
             return (epsilon - z).unsqueeze(-1)
 
     model.network = Known()  # type: ignore[assignment]
-    with torch.no_grad(), laws.seeded(0):
+    with torch.no_grad(), testing.seeded(0):
         assert (model.sample(50) == 2).all()
         bound = model.elbo(torch.full((50, 1, 1, 1), 2))
     assert bound.mean().item() == pytest.approx(0, abs=0.05)
 
 
-@pytest.mark.parametrize("law", [laws.assert_trains_every_parameter, laws.assert_is_a_bound])
-def test_a_network_that_predicts_noise_without_positions_keeps_the_laws(law: Callable[[laws.Subject], None]) -> None:
-    law(laws.Subject(partial(VDM, output="noise", positions=False, **SMALL), "image"))
+@pytest.mark.parametrize("law", [behaviour.assert_trains_every_parameter, likelihoods.assert_is_a_bound])
+def test_a_network_that_predicts_noise_without_positions_keeps_the_laws(law: Callable[[testing.Subject], None]) -> None:
+    law(testing.Subject(partial(VDM, output="noise", positions=False, **SMALL), "grid"))

@@ -10,11 +10,14 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Normal
 from torch.nn import functional as F
 
 from benchmark.models.base import GenerativeModel
+from benchmark.nn.condition import condition_encoder
 from benchmark.nn.latents import interpolated
 from benchmark.spec import (
+    Autoencodes,
     Batch,
     Conditional,
     DataSpec,
@@ -142,6 +145,27 @@ class WrongDtype(Independent):
 class OutOfRange(Independent):
     def sample(self, n: int) -> Tensor:
         return super().sample(n) + 1
+
+
+class Crashes(Independent):
+    """Its code fails where it is asked for samples."""
+
+    def sample(self, n: int) -> Tensor:
+        return {}[f"{n} samples"]
+
+
+class Leaves(Independent):
+    """Ends the program where it is asked to learn."""
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        raise SystemExit(3)
+
+
+class Interrupted(Independent):
+    """Somebody presses Ctrl-C while it learns."""
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        raise KeyboardInterrupt
 
 
 class SeedsItself(Independent):
@@ -317,6 +341,64 @@ class ReconstructsMean(Latent):
         return 0 * super().mu(x)
 
 
+class Autoencoder(Latent, Autoencodes):
+    """The same, for others to use its latents, one number each: S = (1,)."""
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        return (1,)
+
+    def encode(self, x: Tensor) -> Normal:
+        mu = self.mu(x)[:, None]  # [B, 1]
+        return Normal(mu, self.log_sigma.exp().expand_as(mu), validate_args=False)
+
+    def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
+        logits = self.decode(z[..., 0]).log_softmax(-1)  # [..., B, D, L]
+        x = x.flatten(1).expand(logits.shape[:-1])  # [..., B, D]
+        return logits.gather(-1, x[..., None])[..., 0].sum(-1)
+
+    def prior(self, n: int) -> Tensor:
+        return super().prior(n)[:, None]
+
+    def generate(self, z: Tensor) -> Tensor:
+        return super().generate(z[:, 0])
+
+
+class OtherLatents(Autoencoder):
+    """Promises more latents than there are."""
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        return (2,)
+
+
+class NoSpread(Autoencoder):
+    """A point in place of a distribution: no density."""
+
+    def encode(self, x: Tensor) -> Normal:
+        q = super().encode(x)
+        return Normal(q.mean, 0 * q.stddev, validate_args=False)
+
+
+class DecodesMean(Autoencoder):
+    def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
+        return super().log_likelihood(x, z) / self.spec.dims
+
+
+class MixesLatents(Autoencoder):
+    """What an example's latents say depends on the latents of others in the batch."""
+
+    def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
+        return super().log_likelihood(x, z + 1.0 * z.std())
+
+
+class GeneratesSharply(Autoencoder):
+    """Gives back what is likeliest more often than p(x | z) says."""
+
+    def generate(self, z: Tensor) -> Tensor:
+        return categorical(self.decode(z[:, 0]) / 0.5).reshape(len(z), *self.spec.shape)
+
+
 class Dequantised(Toy, LikelihoodBound):
     """A flow on the unit cube: y = (x + u) / L with u uniform, and a histogram of 2L bins for the density of each y_d.
 
@@ -486,32 +568,39 @@ class Unmasked(Masked):
 # Conditions, and two optimisers --------------------------------------------------------------------------------------
 
 
-class ClassMixture(Toy, Likelihood, Conditional):
-    """A mixture over classes of independent dimensions; without classes there is one component."""
+class Conditioned(Toy, Likelihood, Conditional):
+    """Independent dimensions, side by side p(x) and, where there is a condition c of whatever kind, p(x | c)."""
 
-    def __init__(self, spec: DataSpec) -> None:
+    learning_rate: ClassVar[float] = 0.02
+
+    def __init__(self, spec: DataSpec, width: int = 16) -> None:
         super().__init__(spec)
-        self.logits = nn.Parameter(torch.randn(spec.classes or 1, spec.dims, spec.levels))
+        self.logits = nn.Parameter(torch.randn(spec.dims, spec.levels))  # of p(x)
+        if spec.condition is not None:
+            encode = condition_encoder(spec.condition.shape, spec.condition.levels, width)
+            self.given = nn.Sequential(encode, nn.Linear(width, spec.dims * spec.levels))
 
-    def log_prob_given_each(self, x: Tensor) -> Tensor:
-        """log p(x | c) for every class, `[B, C]`."""
-        return torch.stack([log_prob_of(x.flatten(1), logits).sum(1) for logits in self.logits], 1)
+    def logits_given(self, condition: Tensor) -> Tensor:
+        """Logits `[B, D, L]` of p(x | c)."""
+        return self.given(condition).unflatten(1, (self.spec.dims, self.spec.levels))
 
     def log_prob(self, x: Tensor) -> Tensor:
-        return self.log_prob_given_each(x).logsumexp(1) - math.log(len(self.logits))
+        return log_prob_of(x.flatten(1), self.logits).sum(1)
 
     def sample_given(self, condition: Tensor) -> Tensor:
-        return categorical(self.logits[condition]).reshape(len(condition), *self.spec.shape)
+        return categorical(self.logits_given(condition)).reshape(len(condition), *self.spec.shape)
 
     def sample(self, n: int) -> Tensor:
-        return ClassMixture.sample_given(self, torch.randint(len(self.logits), (n,)))
+        return categorical(self.logits.expand(n, -1, -1)).reshape(n, *self.spec.shape)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        condition = torch.zeros(len(batch.x), dtype=torch.int64) if batch.condition is None else batch.condition
-        return {"loss": -self.log_prob_given_each(batch.x).gather(1, condition[:, None]).mean()}
+        loss = -self.log_prob(batch.x).mean()
+        if batch.condition is not None:
+            loss = loss - log_prob_of(batch.x.flatten(1), self.logits_given(batch.condition)).sum(1).mean()
+        return {"loss": loss}
 
 
-class IgnoresCondition(ClassMixture):
+class IgnoresCondition(Conditioned):
     def sample_given(self, condition: Tensor) -> Tensor:
         return self.sample(len(condition))
 
@@ -566,11 +655,12 @@ HONEST: tuple[type[Toy], ...] = (
     Independent,
     Introspective,
     Latent,
+    Autoencoder,
     Dequantised,
     Solved,
     Markov,
     Masked,
-    ClassMixture,
+    Conditioned,
     Adversarial,
     DeclaresFrozen,
 )

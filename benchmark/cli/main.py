@@ -13,13 +13,14 @@ from typing import Any
 
 import click
 
-from benchmark.cli import board, publish, reproduce, run, study, suite
+from benchmark.cli import board, exam, publish, reproduce, run, study, suite
 from benchmark.cli.border import border
 from benchmark.spec import unknown
 
 VERBS = (
     run.list_,
     run.data,
+    exam.exam,
     run.run,
     suite.suite,
     suite.truth,

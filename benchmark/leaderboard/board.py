@@ -54,7 +54,8 @@ and real images in the place of samples. *Held-out data* is the floor; where its
 independent samples cannot quite reach it. *Training data* is drawn independently from the reference itself: what a
 sampler that only copies would score. ‡ marks a row whose sampler memorises: more of its samples than of held-out images
 are near copies (in pixels, nearer to a training image than half of the way from that to the next), by over 0.05 and by
-over three standard errors, in one run at least.
+over three standard errors, in one run at least. § marks a model from outside whose source did not pass the exam, or did
+not sit it: that it keeps its promises, such as a likelihood that sums to one, is its author's word.
 
 *Training FLOPs* are those of forward and backward passes over all examples that training saw; *evaluations/sample* says
 how often the network is asked for one sample. Neither depends on a machine. Times do: they stand apart, in one table

@@ -19,7 +19,7 @@ from benchmark import facts
 from benchmark.facts import COSTS, IMPOSSIBLE_SIGMAS, ROUNDING
 from benchmark.leaderboard.columns import Column
 from benchmark.leaderboard.statistics import Interval, pooled_stderr, rank_ranges
-from benchmark.record import Record, per_example_file
+from benchmark.record import Record, is_ours, model_targets, per_example_file
 from benchmark.spec import BadInput, Score
 
 if TYPE_CHECKING:
@@ -100,6 +100,16 @@ class Run:
         return self.record.impossible or _beats_the_source(self.record.scores, self.references.get("source", {}))
 
     @cached_property
+    def unexamined(self) -> str | None:
+        """Why nobody knows whether its model keeps its promises: it is from outside, and passed no exam."""
+        if all(is_ours(target) for target in model_targets(self.record.config)):
+            return None
+        exam = self.record.exam or {"passed": None}
+        if exam["passed"] is None:
+            return "it did not sit the exam"
+        return None if exam["passed"] else f"it failed {len(exam['failed'])} of {exam['laws']} laws of the exam"
+
+    @cached_property
     def likelihoods(self) -> dict[str, np.ndarray]:
         """Log-likelihoods in nats of single examples that lie beside the record, by capability; empty without any."""
         import numpy as np
@@ -178,6 +188,11 @@ class Row:
     def impossible(self) -> tuple[Run, ...]:
         """Runs that report what cannot be."""
         return tuple(run for run in self.runs if run.impossible is not None)
+
+    @property
+    def unexamined(self) -> str | None:
+        """Why nobody knows whether the model of one run, at least, keeps its promises; `None` where all do."""
+        return next((run.unexamined for run in self.runs if run.unexamined is not None), None)
 
     @property
     def memorises(self) -> bool:

@@ -61,7 +61,7 @@ def _table(data: str, budget: str, runs: Sequence[Run]) -> Sheet:
         record = run.record
         status = record.status if run.impossible is None else "impossible"
         costs = [value_of(column.score(record)) for column in _COST]
-        row = [record.model, str(record.seed["init"]), status]
+        row = [record.model + ("§" if run.unexamined else ""), str(record.seed["init"]), status]
         row += [_cell(column.score(record), column, column in shown.leading) for column in (main, *beside)]
         row += ["—" if cost is None else quantity(cost) for cost in costs]
         table.add(row, "bold red" if run.impossible is not None else "")
@@ -84,4 +84,6 @@ def _problem(run: Run) -> str | None:
     who = f"{run.record.model}, seed {run.record.seed['init']}"
     if run.impossible is not None:
         return f"{who}: impossible: {run.impossible}"
-    return None if run.record.status == "finished" else f"{who}: {ended(run.record)}"
+    if run.record.status != "finished":
+        return f"{who}: {ended(run.record)}"
+    return None if run.unexamined is None else f"§ {who}: a model from outside; {run.unexamined}"

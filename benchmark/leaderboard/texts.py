@@ -21,8 +21,8 @@ def words(protocol: Mapping[str, Any]) -> str:
 
 
 def marked(row: Row) -> str:
-    """A row's name, ‡ where the sampler memorises."""
-    return row.name + ("‡" if row.memorises else "")
+    """A row's name, ‡ where the sampler memorises, § where a model from outside passed no exam."""
+    return row.name + ("‡" if row.memorises else "") + ("§" if row.unexamined else "")
 
 
 def budget_title(rows: Sequence[Row]) -> str:
@@ -119,6 +119,8 @@ def absences(judge: Judge, rows: Sequence[Row], main: Column, beside: Sequence[C
                 lines.append(f"{row.name}, {column.title}{share}: {reason}")
         if main.metric == "fid" and row.memorises:
             lines.append(f"{row.name} memorises: {_shares(row)}")
+        if row.unexamined:
+            lines.append(f"{row.name} is from outside, and nobody knows that it keeps its promises: {row.unexamined}")
         if row.impossible:
             lines.append(f"{row.name}: it reports what cannot be, see below")
         elif not row.scored:

@@ -19,7 +19,15 @@ from benchmark import facts
 from benchmark.config import validate
 from benchmark.facts import Fact, MetricFact
 from benchmark.leaderboard.rows import Run
-from benchmark.record import Record, per_example_file, read_record, why_no_evidence
+from benchmark.record import (
+    Record,
+    SaidOfExam,
+    is_ours,
+    model_targets,
+    per_example_file,
+    read_record,
+    why_no_evidence,
+)
 from benchmark.spec import BadInput, Score
 from benchmark.traces import NEIGHBOURS, read_curves, read_picture
 
@@ -68,6 +76,7 @@ def problems(file: Path, known: Known) -> list[str]:
     found = [
         *_texts(record.model_dump(mode="json")),
         *_identity(file, record),
+        *_exam(record),
         *_scores(file, record, known),
         *_likelihoods(per_example_file(file), record),
         *_traces(file),
@@ -120,6 +129,18 @@ def _identity(file: Path, record: Record) -> Iterator[str]:
         yield f"the file is called {file.name}: it must be {stem}RUN.json, as `publish` calls it"
     if (why := why_no_evidence(record)) is not None:
         yield why
+
+
+def _exam(record: Record) -> Iterator[str]:
+    """Whether what a record says of an exam is about the code that made it; its form was looked at when it was read."""
+    if record.exam is None:
+        return
+    outside = {target.split(".")[0] for target in model_targets(record.config) if not is_ours(target)}
+    said = SaidOfExam.model_validate(record.exam)
+    if not outside:
+        yield "exam is of models from outside, and the record's are the benchmark's own: it must be null"
+    elif said.sources != {package: record.sources.get(package) for package in outside}:
+        yield "exam is of other sources than those that made the record: sit it again, then run again"
 
 
 def _scores(file: Path, record: Record, known: Known) -> Iterator[str]:

@@ -6,7 +6,6 @@ import copy
 import math
 from collections.abc import Callable
 
-import laws
 import pytest
 import torch
 import zuko
@@ -14,6 +13,7 @@ from scipy import stats
 from torch import Tensor, nn
 from torch.distributions import Normal, SigmoidTransform, TransformedDistribution
 
+from benchmark import testing
 from benchmark.nn.flows import (
     Affine,
     Bijection,
@@ -68,14 +68,14 @@ LAYERS: dict[str, tuple[Callable[[], Bijection], tuple[int, ...]]] = {
 def test_a_layer_inverts_and_its_log_det_is_that_of_autograds_jacobian(
     make: Callable[[], Bijection], shape: tuple[int, ...]
 ) -> None:
-    with laws.seeded(0):
+    with testing.seeded(0):
         layer, x = make(), torch.randn(3, *shape, dtype=torch.float64)
-    laws.assert_inverse_inverts(layer, layer.inverse, x)
-    laws.assert_log_det_agrees(layer, x)
+    testing.assert_inverse_inverts(layer, layer.inverse, x)
+    testing.assert_log_det_agrees(layer, x)
 
 
 def test_a_context_reaches_every_coupling_of_a_chain_and_of_a_scale() -> None:
-    with laws.seeded(0):
+    with testing.seeded(0):
         flow = Multiscale(SHAPE, [Chain(*(couple(checkerboard(SHAPE, i), context=1) for i in range(2)))])
         x, context = torch.randn(3, *SHAPE).double(), torch.randn(3, 1, 4, 2).double()
     z, log_det = flow(x, context)
@@ -89,7 +89,7 @@ def test_a_context_reaches_every_coupling_of_a_chain_and_of_a_scale() -> None:
 
 def test_what_the_mask_lets_through_is_unchanged_and_is_all_that_the_rest_depends_on() -> None:
     """The Jacobian: the identity where the mask is true, diagonal where it is not."""
-    with laws.seeded(0):
+    with testing.seeded(0):
         mask = checkerboard(SHAPE, 0)
         coupling, x = couple(mask), torch.randn(SHAPE, dtype=torch.float64)
     jacobian = torch.autograd.functional.jacobian(lambda v: coupling(v[None])[0][0], x).reshape(16, 16)
@@ -130,7 +130,7 @@ def as_zuko(coupling: Coupling) -> zuko.transforms.CouplingTransform:
 
 
 def test_a_chain_of_affine_couplings_agrees_with_zuko() -> None:
-    with laws.seeded(0):
+    with testing.seeded(0):
         couplings = [couple(checkerboard(SHAPE, i)) for i in range(4)]
         y = torch.randn(20, *SHAPE, dtype=torch.float64)
     ours = Chain(*couplings)
@@ -174,7 +174,7 @@ def test_scales_let_go_of_the_second_half_of_the_channels_first() -> None:
 
 
 def test_uniform_noise_is_uniform_and_has_density_one() -> None:
-    with laws.seeded(0):
+    with testing.seeded(0):
         v, log_q = UniformDequantisation()(torch.zeros(5000, 1, 2, 2, dtype=torch.long))
     assert log_q.tolist() == [0] * 5000
     assert v.shape == (5000, 1, 2, 2)
@@ -182,7 +182,7 @@ def test_uniform_noise_is_uniform_and_has_density_one() -> None:
 
 
 def test_learnt_noise_without_layers_is_logistic_normal() -> None:
-    with laws.seeded(0):
+    with testing.seeded(0):
         v, log_q = VariationalDequantisation(3, [])(torch.zeros(100, 1, 1, 2, dtype=torch.long))
     logistic_normal = TransformedDistribution(Normal(0.0, 1.0), SigmoidTransform())
     expected = logistic_normal.log_prob(torch.sigmoid(v.double())).sum((1, 2, 3))
@@ -193,7 +193,7 @@ def test_learnt_noise_has_the_density_it_reports_and_depends_on_the_level() -> N
     """By a change of variables from the normal draw to u, with autograd's Jacobian."""
     shape = (1, 1, 3)
     masks = [torch.zeros(shape, dtype=torch.bool), *(checkerboard(shape, i) for i in range(2))]
-    with laws.seeded(0):
+    with testing.seeded(0):
         layers = [couple(mask, context=1) for mask in masks]
     noise_of = VariationalDequantisation(3, [copy.deepcopy(layer).float() for layer in layers])
     x = torch.tensor([0, 1, 2]).expand(6, *shape)
@@ -205,9 +205,9 @@ def test_learnt_noise_has_the_density_it_reports_and_depends_on_the_level() -> N
             v, _ = layer(v, context)
         return torch.sigmoid(v[0])
 
-    with laws.seeded(1):
+    with testing.seeded(1):
         normal = torch.randn(x.shape).double()
-    with laws.seeded(1), torch.no_grad():
+    with testing.seeded(1), torch.no_grad():
         v, log_q = noise_of(x)
         other, _ = noise_of(2 - x)
     for one, found, log_density in zip(normal, v, log_q, strict=True):
@@ -225,12 +225,12 @@ def test_learnt_noise_has_the_density_it_reports_and_depends_on_the_level() -> N
 def test_logit_is_that_of_the_squeezed_cell_with_its_jacobian(alpha: float) -> None:
     logit = Logit(3, alpha)
     x = torch.tensor([[[[0, 1]]], [[[2, 2]]]])
-    with laws.seeded(0):
+    with testing.seeded(0):
         u = torch.rand(x.shape, dtype=torch.float64)
     squeezed = alpha + (1 - 2 * alpha) * (x + u) / 3
     y, log_jacobian = logit(x, torch.logit(u))
     torch.testing.assert_close(y, torch.logit(squeezed))
-    laws.assert_log_det_agrees(lambda u: logit(x[:1], torch.logit(u)), u[:1])
+    testing.assert_log_det_agrees(lambda u: logit(x[:1], torch.logit(u)), u[:1])
     slope = (1 - 2 * alpha) / (3 * squeezed * (1 - squeezed))
     torch.testing.assert_close(log_jacobian, slope.log().sum((1, 2, 3)))
     assert torch.equal(logit.inverse(y), x)

@@ -1,0 +1,202 @@
+"""Laws on what a model says of probabilities: likelihoods, bounds, and tokens."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmark.spec import DataSpec
+from benchmark.testing.judging import (
+    SIGMAS,
+    assert_frequencies_agree,
+    elbo_draws,
+    excess,
+    importance_draws,
+    until_precise,
+    weighted_mean,
+)
+from benchmark.testing.subject import Subject, draw, log_likelihood, seeded
+from benchmark.testing.universe import noise, prototypes
+
+TOLERANCE = 1e-5  # nats: what one call computes for several rows agrees to this
+
+
+def assert_overfits(subject: Subject) -> None:
+    """One batch is learnt: its negative log-likelihood falls clearly below the start and below the uniform's."""
+    spec = subject.universe.ordinary
+    x = prototypes(spec).x
+    with seeded(3):
+        start = -float(log_likelihood(subject.fresh(spec), x).mean())
+    goal = 0.6 * min(start, spec.dims * math.log(spec.levels))
+    reached: list[float] = []
+
+    def done(model: Any) -> bool:
+        reached.append(-float(log_likelihood(model, x).mean()))
+        return reached[-1] < goal
+
+    assert subject.drill(spec, done), (
+        f"one batch: {start:.1f} nats at first, {reached[-1]:.1f} at last, goal {goal:.1f}"
+    )
+
+
+def assert_normalised(subject: Subject) -> None:
+    """Σₓ p(x) = 1 over every example, before and after a training that improved p."""
+    source = subject.source
+    cross_entropies = []
+    for model in (subject.fresh(subject.universe.enumerable), subject.learned):
+        log_p = log_likelihood(model, source.x)  # [N]
+        total = float(log_p.exp().sum())
+        assert abs(total - 1) < 1e-4, f"probabilities sum to {total:.6g}, expected 1"
+        cross_entropies.append(-float((source.p * log_p).sum()))
+    assert cross_entropies[1] < cross_entropies[0] - 0.05, f"training did not move p: {cross_entropies} nats"
+
+
+def assert_samples_follow_likelihood(subject: Subject) -> None:
+    """The frequencies of samples are the probabilities, before and after training."""
+    for model, n in ((subject.fresh(subject.universe.enumerable), 500), (subject.learned, 3000)):
+        p = log_likelihood(model, subject.source.x).exp()
+        assert_frequencies_agree(draw(model, n), p, subject.universe.enumerable)
+
+
+def assert_is_a_bound(subject: Subject) -> None:
+    """Σₓ exp E[elbo(x)] ≤ 1, and the source costs at least its entropy; the noise of the draws is allowed for."""
+    elbo, source = subject.elbo, subject.source
+    allowance = sum(excess(elbo)) + 1e-4
+    total = float(elbo.mean(0).exp().sum())
+    assert total <= 1 + allowance, f"exp of the bound sums to {total:.4g}, expected at most 1 + {allowance:.2g}"
+    assert allowance < 0.5, f"the draws of the bound are too noisy to judge it (allowance {allowance:.2g})"
+    nll, stderr = weighted_mean(-elbo, source.p)
+    assert nll >= source.entropy - SIGMAS * stderr, f"the bound {nll:.4f} beats the entropy {source.entropy:.4f} nats"
+
+
+def assert_importance_bound_tightens(subject: Subject) -> None:
+    """One importance sample is the ELBO (in expectation), and more samples never loosen it."""
+    model, source = subject.learned, subject.source
+    with seeded(5), torch.no_grad():
+        elbo, elbo_error = weighted_mean(elbo_draws(model, source.x, 256), source.p)
+        bounds = [
+            weighted_mean(importance_draws(model, source.x, k, draws), source.p)
+            for k, draws in ((1, 256), (8, 32), (64, 16))
+        ]
+    (one, one_error), *_ = bounds
+    allowed = SIGMAS * math.hypot(elbo_error, one_error) + 1e-4
+    assert abs(elbo - one) < allowed, f"one importance sample gives {one:.4f} nats, the ELBO is {elbo:.4f}"
+    for (loose, loose_error), (tight, tight_error) in pairwise(bounds):
+        allowed = SIGMAS * math.hypot(loose_error, tight_error) + 1e-4
+        assert tight > loose - allowed, f"more importance samples loosen the bound: {loose:.4f} to {tight:.4f} nats"
+
+
+def assert_samples_follow_importance_bound(subject: Subject) -> None:
+    """With many importance samples the bound is the likelihood: it sums to one, and samples follow it."""
+    model, source = subject.learned, subject.source
+
+    def error(log_p: Tensor) -> float:
+        totals = log_p.exp().sum(1)  # [K]
+        return float(totals.std()) / math.sqrt(len(totals))
+
+    with seeded(6), torch.no_grad():
+        draws = until_precise(lambda: importance_draws(model, source.x, 256, 4), error, 0.005, 16)  # [K, N]
+    p = draws.exp().mean(0)  # [N]
+    assert abs(p.sum() - 1) < 0.05, f"importance-weighted probabilities sum to {float(p.sum()):.4g}, expected 1"
+    assert_frequencies_agree(draw(model, 2000), p, subject.universe.enumerable)
+
+
+def assert_solver_is_fine_enough(subject: Subject) -> None:
+    """Twice the evaluations of the network change the bound by less than its standard error over examples."""
+    model, _ = subject.exercised
+    x, evaluations = noise(model.spec, 0).x, model.solver().evaluations
+    with torch.no_grad():
+        usual, same, finer = (
+            solved_under_a_seed(model, x, n) for n in (None, evaluations, 2 * evaluations)
+        )  # [B] each
+    assert torch.equal(usual, same), f"elbo is not what {evaluations} evaluations of the network solve"
+    change, error = float((finer - usual).mean().abs()), float(usual.std()) / math.sqrt(len(x))
+    assert change < error, f"{2 * evaluations} evaluations change the bound by {change:.3g} nats, more than {error:.3g}"
+
+
+def solved_under_a_seed(model: Any, x: Tensor, evaluations: int | None) -> Tensor:
+    """The bound `[B]` by so many evaluations (`None`: the model's own number), always of the same draw."""
+    with seeded(7):
+        bound: Tensor = model.elbo(x) if evaluations is None else model.solve(x, evaluations)
+    return bound.double()
+
+
+def assert_causal(subject: Subject) -> None:
+    """Changing token t changes no log-probability before t, and some after it."""
+    model, _ = subject.exercised
+    spec = model.spec
+    x = noise(spec, 0).x[:1]  # [1, *shape]
+    changed = x.flatten(1).repeat(spec.dims, 1)  # [T, T]: row t differs from x in token t
+    changed.diagonal().add_(1).remainder_(spec.levels)
+    with torch.no_grad():
+        log_p = model.token_log_prob(torch.cat([x, changed.reshape(-1, *spec.shape)]))  # [1 + T, T]
+    assert log_p.shape == (1 + spec.dims, spec.dims), f"shape {tuple(log_p.shape)}, expected [B, {spec.dims}]"
+    moved = (log_p[1:] - log_p[0]).abs() > TOLERANCE  # [changed token, whose log-probability]
+    leaks = moved.tril(-1).nonzero().tolist()
+    assert not leaks, f"(changed token, token whose prediction moved, though it comes before): {leaks[:5]}"
+    ignored = (~moved.triu(1).any(1)[:-1]).nonzero().flatten().tolist()
+    assert not ignored, f"nothing that comes after depends on tokens {ignored}"
+
+
+def _assert_each_token_is_normalised(log_prob: Callable[[Tensor], Tensor], spec: DataSpec) -> None:
+    x = noise(spec, 0).x[:1].flatten(1)  # [1, T]
+    positions = torch.linspace(0, spec.dims - 1, min(spec.dims, 9)).long()  # [P], both ends among them
+    variants = x.repeat(len(positions), spec.levels, 1)  # [P, L, T]: in [i, v] token positions[i] is v
+    for row, t in zip(variants, positions, strict=True):
+        row[:, t] = torch.arange(spec.levels)
+    with torch.no_grad():
+        log_p = log_prob(variants.reshape(-1, *spec.shape)).reshape(variants.shape)  # [P, L, T]
+    totals = log_p.double().exp().sum(1).gather(1, positions[:, None])[:, 0]  # [P]
+    worst = int((totals - 1).abs().argmax())
+    assert abs(totals[worst] - 1) < 1e-4, f"all values of token {positions[worst]} sum to {totals[worst]:.6g}, not to 1"
+
+
+def assert_tokens_normalised(subject: Subject) -> None:
+    """Given the tokens before it, the probabilities of all values of a token sum to one."""
+    model, _ = subject.exercised
+    _assert_each_token_is_normalised(model.token_log_prob, model.spec)
+
+
+def assert_pseudo_normalised(subject: Subject) -> None:
+    """Given all other tokens, the probabilities of all values of a token sum to one."""
+    model, _ = subject.exercised
+    _assert_each_token_is_normalised(model.pseudo_log_prob, model.spec)
+
+
+def assert_tokens_sum(subject: Subject) -> None:
+    """Where a model promises both, the tokens' log-probabilities sum to the example's."""
+    model, _ = subject.exercised
+    x = noise(model.spec, 0).x
+    with torch.no_grad():
+        torch.testing.assert_close(model.token_log_prob(x).sum(1), model.log_prob(x), rtol=1e-5, atol=1e-3)
+
+
+def assert_prefix_agrees(subject: Subject) -> None:
+    """A shorter text has the same log-probabilities as far as it goes."""
+    model, _ = subject.exercised
+    x = noise(model.spec, 0).x  # [B, T]
+    with torch.no_grad():
+        whole = model.token_log_prob(x)
+        for length in (1, x.shape[1] // 2):
+            part = model.token_log_prob(x[:, :length])
+            torch.testing.assert_close(part, whole[:, :length], rtol=1e-4, atol=1e-4)
+
+
+def assert_carries_state(subject: Subject) -> None:
+    """Two halves with the state carried over are one pass."""
+    model, _ = subject.exercised
+    x = noise(model.spec, 0).x.flatten(1)  # [B, T]
+    half = x.shape[1] // 2
+    with torch.no_grad():
+        whole = model.token_log_prob(x, model.initial_state(len(x)))
+        state = model.initial_state(len(x))
+        halves = [model.token_log_prob(x[:, :half], state), model.token_log_prob(x[:, half:], state)]
+        alone = model.token_log_prob(x[:, half:], model.initial_state(len(x)))
+    torch.testing.assert_close(torch.cat(halves, 1), whole, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(model.token_log_prob(x).detach(), whole, rtol=1e-4, atol=1e-4)
+    assert (alone - halves[1]).abs().max() > TOLERANCE, "the state makes no difference"
