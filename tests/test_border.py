@@ -224,7 +224,7 @@ def test_a_folder_that_is_not_there_and_a_setting_that_is_given_twice_are_named(
 
 def forget_code() -> None:
     """As a new process starts: what code is, is read anew."""
-    record._source_hash.cache_clear()
+    record.provenance._source_hash.cache_clear()
     sys.modules.pop("sly", None)
 
 
@@ -287,7 +287,7 @@ def test_the_code_of_a_package_in_parts_of_one_file_and_of_none_has_a_name(
     assert before["no_such_package"] == "unknown"
     for place in ("b/parts/two.py", "a/alone.py"):
         (tmp_path / place).write_text("4")
-    record._source_hash.cache_clear()
+    record.provenance._source_hash.cache_clear()
     after = record.sources(targets)
     assert before["parts"] != after["parts"]
     assert before["alone"] != after["alone"]
@@ -566,8 +566,8 @@ def around(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for command in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "theirs"]):
         identity = ["-c", "user.name=x", "-c", "user.email=x@example.org"]
         subprocess.run(["git", *identity, *command], cwd=tmp_path / "project", check=True, capture_output=True)
-    monkeypatch.setattr(record, "_PACKAGE", site / "benchmark")
-    monkeypatch.setattr(record, "_REPOSITORY", site)
+    monkeypatch.setattr(record.provenance, "_PACKAGE", site / "benchmark")
+    monkeypatch.setattr(record.provenance, "_REPOSITORY", site)
     record.git_state.cache_clear()
     record.code_hash.cache_clear()
     yield site

@@ -226,7 +226,7 @@ def test_code_that_changed_under_way_is_refused_unless_it_is_said(
 
 def test_each_change_of_code_has_to_be_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     code = {"benchmark": "monday"}
-    monkeypatch.setattr(records, "code_identity", lambda targets=(): dict(code))
+    monkeypatch.setattr(records.folder, "code_identity", lambda targets=(): dict(code))
     records.begin(tmp_path, {}, ())
     for day in ("tuesday", "wednesday"):
         code["benchmark"] = day
