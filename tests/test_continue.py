@@ -134,7 +134,7 @@ def test_what_would_ask_another_question_is_refused(tmp_path: Path) -> None:
 def test_studies_follow_a_configuration_that_changes_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
     until = datetime(2026, 6, 1, tzinfo=UTC)
     table = (Rename(group="model", old="vae", new="conv_vae", until=until),)
-    monkeypatch.setattr("benchmark.config.experiment.renames", lambda: table)
+    monkeypatch.setattr("benchmark.config.renames.renames", lambda: table)
     header = read_study(GRID).header
     assert (header.model, header.config["model"]["name"]) == ("conv_vae", "conv_vae")
     later = header.model_copy(update={"model": "vae", "started": until})

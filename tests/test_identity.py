@@ -12,7 +12,7 @@ import pytest
 import yaml
 from builders import record
 
-from benchmark.config import Rename, compose, composition, experiment, identity, name_today, tuned_identity, validate
+from benchmark.config import Rename, compose, composition, identity, name_today, renames, tuned_identity, validate
 from benchmark.leaderboard.rows import select
 from benchmark.record import Record, read_record, read_records, write_record
 from benchmark.sweep.studies import read_studies
@@ -129,7 +129,7 @@ def test_a_renamed_configuration_takes_its_records_with_it(tmp_path: Path, monke
     """Until the old name has come to mean something else; what is stored stays as written."""
     begun = datetime(2026, 6, 1, tzinfo=UTC)
     table = (Rename(group="model", old="vae", new="conv_vae", until=begun),)
-    monkeypatch.setattr(experiment, "renames", lambda: table)
+    monkeypatch.setattr(renames, "renames", lambda: table)
     assert name_today("model", "vae", datetime(2026, 5, 1, tzinfo=UTC)) == "conv_vae"
     assert name_today("model", "vae", begun) == "vae"
     assert name_today("data", "vae", datetime(2026, 5, 1, tzinfo=UTC)) == "vae"
@@ -148,7 +148,7 @@ def test_a_renamed_configuration_takes_a_users_tuned_settings_with_it(
     file.parent.mkdir(parents=True)
     file.write_text("examples: {quick: 777}\nmodel: {latent: 5}\n")
     monkeypatch.setenv("BENCHMARK_CONFIGS", str(tmp_path))
-    monkeypatch.setattr(experiment, "renames", lambda: (Rename(group="model", old="old_vae", new="vae"),))
+    monkeypatch.setattr(renames, "renames", lambda: (Rename(group="model", old="old_vae", new="vae"),))
     composition._chosen.cache_clear()
     composed = compose(["data=digits", "model=vae", "budget=quick"])
     assert (composed.budget.examples, composed.model.options["latent"]) == (777, 5)

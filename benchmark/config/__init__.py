@@ -1,6 +1,7 @@
 """What is to be run: files and settings become an `Experiment`, or a one-line refusal before any work.
 
-`files` reads, `settings` understands a command line, `experiment` says what an experiment is, `composition` makes one.
+`files` reads and `settings` understands a command line. `shapes` refuses what does not fit; of `groups` and `stage`s
+is an `experiment`, which `composition` makes. `identities` says which are the same, `renames` what they were called.
 Neither torch nor a model is imported.
 """
 
@@ -15,28 +16,13 @@ from benchmark.config.composition import (
     strangers,
     tuned_identity,
 )
-from benchmark.config.experiment import (
-    STAGES,
-    DataConfig,
-    Experiment,
-    ModelConfig,
-    Origin,
-    Rename,
-    Stage,
-    consent,
-    family_of,
-    from_container,
-    identity,
-    load_data,
-    load_model,
-    name_today,
-    read_suite,
-    renamed,
-    trusted,
-    validate,
-)
+from benchmark.config.experiment import Experiment, from_container, load_data, load_model, read_suite, validate
 from benchmark.config.files import choices, config_folders, find, read_group, read_yaml
+from benchmark.config.groups import DataConfig, ModelConfig, consent, family_of, trusted
+from benchmark.config.identities import identity
+from benchmark.config.renames import Rename, name_today, renamed
 from benchmark.config.settings import as_setting, distinct, value_of
+from benchmark.config.stage import STAGES, Origin, Stage
 
 __all__ = [
     "STAGES",

@@ -16,17 +16,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from benchmark.config.experiment import (
-    STAGES,
-    Experiment,
-    Malformed,
-    Runtime,
-    from_container,
-    identity,
-    names_of_old,
-    read_suite,
-    validate,
-)
+from benchmark.config.experiment import Experiment, from_container, read_suite, validate
 from benchmark.config.files import (
     FILES,
     FOLDERS,
@@ -38,7 +28,12 @@ from benchmark.config.files import (
     read_group,
     read_yaml,
 )
+from benchmark.config.groups import Runtime
+from benchmark.config.identities import identity
+from benchmark.config.renames import names_of_old
 from benchmark.config.settings import as_setting, split_setting, value_of
+from benchmark.config.shapes import Malformed
+from benchmark.config.stage import STAGES
 from benchmark.spec import BadInput, Structure, shown, unknown
 
 
