@@ -86,11 +86,11 @@ def stored(data_root: str) -> Callable[[type[DataModule]], DataModule]:
 @pytest.fixture
 def unscored(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs are their training alone: scoring and counting FLOPs take longer, and change nothing of it."""
-    from benchmark import train
     from benchmark.spec import Score
+    from benchmark.train import run
 
-    monkeypatch.setattr(train._Run, "_score", lambda self, loop: None)
-    monkeypatch.setattr(train, "count_flops", lambda *_: Score("1", 1, 1.0))
+    monkeypatch.setattr(run._Run, "_score", lambda self, parts, loop: None)
+    monkeypatch.setattr(run, "count_flops", lambda *_: Score("1", 1, 1.0))
 
 
 @pytest.fixture(scope="session")

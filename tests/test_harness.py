@@ -62,7 +62,7 @@ def test_training_that_stopped_ends_as_if_it_never_had(
         (own := tmp_path / "own" / "modality").mkdir(parents=True, exist_ok=True)
         (own / f"{modality}.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
     monkeypatch.setenv("BENCHMARK_CONFIGS", str(tmp_path / "own"))
-    monkeypatch.setattr(train, "WATCHED", 8)
+    monkeypatch.setattr(train.training, "WATCHED", 8)
     whole = carry_out(tmp_path, model, *SHORTEST, "evaluation.validation_draws=2")
     stopped = prepared(experiment(tmp_path, model, *SHORTEST, "evaluation.validation_draws=2"))
     assert_trained_alike(resumed(stopped), whole)
@@ -219,7 +219,7 @@ def test_code_that_changed_under_way_is_refused_unless_it_is_said(
     file.write_text(json.dumps(content))
     with pytest.raises(BadInput, match=r"began with other code \(benchmark changed since\)"):
         train.carry_out(folder, silent)
-    monkeypatch.setattr(train._Run, "_train_and_score", lambda self: self._finish("diverged", "for the test"))
+    monkeypatch.setattr(train.run._Run, "_train_and_score", lambda self: self._finish("diverged", "for the test"))
     train.carry_out(folder, silent, changed_code=True)
     assert "of yesterday" in read_record(folder).environment["changed under way"]
 
@@ -245,7 +245,7 @@ def test_validation_that_cannot_be_computed_fails_no_run_and_is_no_divergence(
     from benchmark.spec import Absence, Score
 
     absent = {"nll": Score("nats/example", 1, absent=Absence("failed", "singular"))}
-    monkeypatch.setattr(train._Run, "_evaluate_on", lambda self, split, *metrics: absent)
+    monkeypatch.setattr(train.parts.Parts, "evaluate_on", lambda self, split, *metrics: absent)
     folder = carry_out(tmp_path, "vae")
     record = read_record(folder)
     assert (record.status, record.reason) == ("finished", None)

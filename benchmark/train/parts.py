@@ -1,0 +1,77 @@
+"""What an experiment names, built, and scored in passing as validation does it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from benchmark.build import DataModule, Examination, GenerativeModel, build_data
+from benchmark.config import Experiment, load_data
+from benchmark.evaluate import Experts, Protocol, evaluate, load_extractor, load_judge, selection_metric
+from benchmark.spec import BadInput, Outliers, Score
+
+
+@dataclass(frozen=True)
+class Parts:
+    """An experiment's data and model, the device that it runs on, and how its modality is examined, with whom."""
+
+    experiment: Experiment
+    data: DataModule
+    model: GenerativeModel
+    device: torch.device
+    examination: Examination
+    experts: Experts
+
+    @property
+    def selection_metric(self) -> str:
+        given = self.experiment.training.selection
+        return selection_metric(self.model, self.examination) if given == "auto" else given
+
+    @property
+    def selects_by_likelihood(self) -> bool:
+        return self.examination.metrics[self.selection_metric].fact.of == "likelihood"
+
+    @property
+    def validation(self) -> torch.Tensor:
+        """The examples `[n, *shape]` of validation: images, or windows of text."""
+        return self.data.split("validation").examples(self.data.spec.shape)
+
+    def evaluate_on(self, split: Literal["train", "validation"], *metrics: str) -> dict[str, Score]:
+        """As validation does it: with few draws, on a fixed subset where the split is large."""
+        settings = self.experiment.evaluation
+        examples = settings.validation_examples
+        if split == "train":  # as many as validation has
+            examples = min(examples, len(self.validation))
+        protocol = Protocol(
+            split,
+            self.experiment.seed.eval,
+            elbo_draws=settings.validation_draws,
+            sample_draws=settings.validation_draws,
+            sample_examples=settings.validation_examples,
+            examples=examples,
+        )
+        return evaluate(self.model, self.data, protocol, self.examination, self.experts, metrics).scores
+
+
+def experts_of(experiment: Experiment, data: DataModule) -> Experts:
+    """Who is asked about this experiment's samples, and what its likelihood should reject."""
+    inception = experiment.runtime.inception
+    extractor = load_extractor(experiment.data.name, data.spec, Path(inception) if inception else None)
+    return Experts(extractor, load_judge(experiment.data.name, data.spec), outliers(experiment, data))
+
+
+def outliers(experiment: Experiment, data: DataModule) -> Outliers | None:
+    """The other dataset that `evaluation.outliers` names. Raises `BadInput` where its images are of another kind."""
+    name, split = experiment.evaluation.outliers, experiment.evaluation.split
+    if name == "corrupted":
+        return None
+    other = build_data(load_data(name, experiment.trust), experiment.runtime.data_root)
+    if (other.spec.shape, other.spec.levels) != (data.spec.shape, data.spec.levels):
+        raise BadInput(
+            f"evaluation.outliers={name} has shape {other.spec.shape} and {other.spec.levels} levels, the data "
+            f"{data.spec.shape} and {data.spec.levels}: name data of the same kind, or corrupted"
+        )
+    return Outliers(f"{name}, {split}", other.split(split).x)
