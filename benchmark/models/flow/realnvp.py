@@ -9,8 +9,8 @@ learnt by a second, conditional flow (Ho and others, "Flow++: Improving Flow-Bas
 Dequantization and Architecture Design", ICML 2019, arXiv:1902.00275, section 3.1). Either way the density over a cell
 of noise bounds the probability of the level inside.
 
-Shapes: x [B, C, H, W] integer levels, a few coordinates [B, D] being a grid of one row; v, y [B, C, H, W] real; z [B, D]
-with D = C H W. Unit: nats an image.
+Shapes: x [B, C, H, W] integer levels, a few coordinates [B, D] being a grid of one row; v, y [B, C, H, W] real; z
+[B, D] with D = C H W. Unit: nats an image.
 """
 
 from __future__ import annotations
