@@ -116,6 +116,44 @@ def test_every_committed_record_is_of_a_configuration_that_counts_today(committe
     assert reasons.keys() <= {"other code", "repeated seed: the first counts"}
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"target": "benchmark.models.elsewhere.Model"},
+        {"structures": ["grid", "sequence", "coordinates"], "conditions": ["label"]},
+        {"free_bits": 0.0, "before": {"free_bits": 0.0}},
+    ],
+    ids=["its file moves", "it accepts another structure", "it gets an option"],
+)
+def test_what_happens_to_models_leaves_every_committed_row_in_its_place(
+    change: dict[str, Any], committed: dict[Path, Record], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For every model that has records: the rows of the boards, and the runs in each."""
+
+    def rows() -> set[tuple[str, str, str, tuple[str, ...]]]:
+        settings = {(one.data, one.model, one.budget) for one in committed.values()}
+        current = {one: {tuned} for one in settings if (tuned := tuned_identity(*one)) is not None}
+        found, _ = select(committed, current)
+        return {
+            (row.runs[0].record.data, row.name, row.budget, tuple(run.path.name for run in row.runs)) for row in found
+        }
+
+    before = rows()
+    (tmp_path / "model").mkdir()
+    for name in {one.model for one in committed.values()}:
+        content = yaml.safe_load((REPOSITORY / "configs" / "model" / f"{name}.yaml").read_text(encoding="utf-8"))
+        older = content.get("before", {}) | change.get("before", {})
+        changed = content | change | ({"before": older} if older else {})
+        (tmp_path / "model" / f"{name}.yaml").write_text(yaml.safe_dump(changed), encoding="utf-8")
+    monkeypatch.setenv("BENCHMARK_CONFIGS", str(tmp_path))
+    for tuned in sorted((REPOSITORY / "configs" / "tuned").glob("*/*.yaml")):  # beside the files that they are about
+        copy_of = tmp_path / "tuned" / tuned.parent.name / tuned.name
+        copy_of.parent.mkdir(parents=True, exist_ok=True)
+        copy_of.write_text(tuned.read_text(encoding="utf-8"), encoding="utf-8")
+    assert rows() == before
+    assert len(before) >= 17
+
+
 def test_a_new_record_stores_the_identity_of_today(tmp_path: Path) -> None:
     experiment = compose(["data=digits", "model=vae"])
     write_record(

@@ -105,6 +105,8 @@ def _stage_content(content: Mapping[str, Any], name: str) -> dict[str, Any]:
     stage = content[name]
     if stage.get("origin"):
         return dict(stage["origin"]["config"])
+    if stage.get("run") and stage.get("experiment"):
+        raise BadInput("give a run or an experiment, not both")
     if stage.get("run"):
         return _left_behind(Path(str(stage["run"])).expanduser())
     settings = shlex.split(str(stage["experiment"]))
@@ -256,7 +258,8 @@ def _pairs(overrides: Sequence[str]) -> list[tuple[str, str]]:
             pairs += [("seed.init", text), ("seed.data", text)]
         elif key in STAGES:
             experiment = "=" in text and not os.path.isdir(os.path.expanduser(text))
-            pairs.append((f"{key}.{'experiment' if experiment else 'run'}", text))
+            given, other = ("experiment", "run") if experiment else ("run", "experiment")
+            pairs += [(f"{key}.{given}", text), (f"{key}.{other}", "null")]  # in place of whatever is tuned
         else:
             pairs.append((key, text))
     return pairs

@@ -1,1 +1,1 @@
-"""Blocks that three models or more share, and optimisers that torch lacks."""
+"""Blocks that models are written on: they know integers and tensors, never a specification."""

@@ -23,6 +23,11 @@ def unbinned(y: Tensor, levels: int) -> Tensor:
     return ((y + 1) * (levels / 2)).floor().long().clamp(0, levels - 1)
 
 
+def as_grid(shape: Sequence[int]) -> tuple[int, ...]:
+    """The shape (C, H, W) of a grid as it is; a few coordinates (D,) as a grid of one row, (1, 1, D)."""
+    return tuple(shape) if len(shape) == 3 else (1, 1, *shape)
+
+
 def raster(x: Tensor) -> Tensor:
     """Images `[B, C, H, W]` row by row, pixel by pixel, the colours of a pixel together: `[B, H W C]`."""
     return x.movedim(1, -1).flatten(1)

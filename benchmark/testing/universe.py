@@ -20,7 +20,7 @@ from benchmark.spec import BadInput, Batch, DataSpec, Structure
 
 #: Where no modality has this structure.
 _COORDINATES = Universe(
-    ordinary=DataSpec((2,), 17, "coordinates"),
+    ordinary=DataSpec((6,), 17, "coordinates"),
     enumerable=DataSpec((2,), 5, "coordinates"),
     build_only=DataSpec((2,), 256, "coordinates"),
 )

@@ -62,6 +62,7 @@ def prepare(experiment: Experiment, folder: Path | None = None) -> Path:
 
     Weights that it takes over must be there: `launch` makes what is missing.
     """
+    check_model(experiment)  # before anything is looked for
     experiment = settled(experiment, trust=experiment.trust)
     _check(experiment)
     if folder is None:

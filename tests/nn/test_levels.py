@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmark.nn.levels import binned, centred, raster, unbinned, unraster
+from benchmark.nn.levels import as_grid, binned, centred, raster, unbinned, unraster
 
 
 @pytest.mark.parametrize("levels", [2, 17, 256])
@@ -47,3 +47,8 @@ def test_a_raster_goes_row_by_row_and_colour_by_colour(shape: tuple[int, ...]) -
         assert tokens.tolist() == [int(value) for value in expected]
     assert torch.equal(unraster(raster(x), shape), x)
     assert unraster(raster(x), shape).is_contiguous()
+
+
+def test_a_grid_keeps_its_shape_and_coordinates_become_one_row() -> None:
+    assert as_grid((3, 4, 5)) == (3, 4, 5)
+    assert as_grid((2,)) == (1, 1, 2)

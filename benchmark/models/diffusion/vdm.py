@@ -14,17 +14,15 @@ log signal-to-noise ratio, which rises with the time t in [0, 1]; P features. Un
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from benchmark.models.base import GenerativeModel
-from benchmark.nn.layers import Fourier, Positions, time_network, zeroed
+from benchmark.nn.isotropic import Isotropic
 from benchmark.nn.optim import adamw
 from benchmark.spec import (
     BadInput,
@@ -71,7 +69,10 @@ class VDM(GenerativeModel, LikelihoodBound, Diagnosable):
         self.register_buffer("values", levels, persistent=False)
         self.schedule = Schedule(first=-2 * math.log(3 * spec.levels), last=5.0)
         outputs = spec.levels if output == "levels" else 1
-        self.network = Network(spec, outputs, width, depth, patch, positions, fourier, dropout)
+        highest = round(math.log2(spec.levels))  # its period is about the distance of two levels
+        waves = math.pi * 2.0 ** (highest - torch.arange(fourier))  # appendix C
+        times = torch.logspace(-4, 2, 16, base=2)  # frequencies of γ
+        self.network = Isotropic(spec.shape, outputs, width, depth, patch, positions, waves, times, dropout)
 
     # The model -------------------------------------------------------------------------------------------------------
 
@@ -197,69 +198,3 @@ class Schedule(nn.Module):
         slope = self.line.exp() + (height * steepness * s * (1 - s)).sum(1)
         total = rise[1] - rise[0]
         return (rise[2:] - rise[0]) / total, slope[2:] / total
-
-
-class Network(nn.Module):
-    """z_t [B, C, H, W] and γ [B] to [B, C, H, W, outputs], at one size throughout; zero at first."""
-
-    blocks: Sequence[Block]
-
-    def __init__(
-        self, spec: DataSpec, outputs: int, width: int, depth: int, patch: int, places: bool, waves: int, dropout: float
-    ) -> None:
-        super().__init__()
-        channels, *sides = spec.shape
-        self.patch, self.outputs = patch, (patch, patch, channels, outputs)
-        self.positions = Positions(width, *(side // patch for side in sides)) if places else nn.Identity()
-        highest = round(math.log2(spec.levels))  # its period is about the distance of two levels
-        self.waves = Fourier(math.pi * 2.0 ** (highest - torch.arange(waves)))
-        self.time = time_network(torch.logspace(-4, 2, 16, base=2), width)
-        self.enter = nn.Conv2d(channels * (1 + 2 * waves) * patch**2, width, 3, padding=1)
-        self.blocks = nn.ModuleList(Block(width, dropout) for _ in range(depth))  # type: ignore[assignment]
-        self.attention = Attention(width)
-        last = zeroed(nn.Conv2d(width, math.prod(self.outputs), 3, padding=1))
-        self.leave = nn.Sequential(nn.GroupNorm(1, width), nn.SiLU(), last)
-        self.to(memory_format=torch.channels_last)
-
-    def forward(self, z: Tensor, gamma: Tensor) -> Tensor:
-        time = self.time(gamma)  # [B, P]
-        features = torch.cat([z, self.waves(z).flatten(1, 2)], 1)  # appendix C
-        h = F.pixel_unshuffle(features, self.patch).contiguous(memory_format=torch.channels_last)
-        h = self.positions(self.enter(h))
-        for i, block in enumerate(self.blocks):
-            if i == len(self.blocks) // 2:
-                h = self.attention(h)
-            h = block(h, time)
-        outputs: Tensor = self.leave(h).movedim(1, -1).unflatten(-1, self.outputs)  # [B, H/p, W/p, p, p, C, L]
-        return outputs.permute(0, 5, 1, 3, 2, 4, 6).flatten(4, 5).flatten(2, 3)
-
-
-class Block(nn.Module):
-    """h + f(h, γ), two 3x3 convolutions; γ scales and shifts between them. Drops channels, not single values."""
-
-    def __init__(self, width: int, dropout: float) -> None:
-        super().__init__()
-        self.first = nn.Sequential(nn.GroupNorm(1, width), nn.SiLU(), nn.Conv2d(width, width, 3, padding=1))
-        self.time = nn.Linear(width, 2 * width)
-        self.norm = nn.GroupNorm(1, width)
-        self.second = nn.Sequential(nn.SiLU(), nn.Dropout2d(dropout), nn.Conv2d(width, width, 3, padding=1))
-
-    def forward(self, h: Tensor, time: Tensor) -> Tensor:
-        scale, shift = self.time(time)[:, :, None, None].chunk(2, 1)  # [B, P, 1, 1] each
-        return h + self.second(self.norm(self.first(h)) * (1 + scale) + shift)  # type: ignore[no-any-return]
-
-
-class Attention(nn.Module):
-    """Every place attends to every place, with one head."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.norm = nn.GroupNorm(1, width)
-        self.qkv = nn.Conv2d(width, 3 * width, 1)
-        self.out = nn.Conv2d(width, width, 1)
-
-    def forward(self, h: Tensor) -> Tensor:
-        q, k, v = self.qkv(self.norm(h)).float().flatten(2).transpose(1, 2).chunk(3, 2)  # [B, HW, P] each
-        weights = (q @ k.transpose(1, 2) / math.sqrt(q.shape[2])).softmax(2)  # [B, HW, HW]
-        mixed = (weights @ v).transpose(1, 2).reshape(h.shape)
-        return h + self.out(mixed)  # type: ignore[no-any-return]

@@ -9,7 +9,8 @@ learnt by a second, conditional flow (Ho and others, "Flow++: Improving Flow-Bas
 Dequantization and Architecture Design", ICML 2019, arXiv:1902.00275, section 3.1). Either way the density over a cell
 of noise bounds the probability of the level inside.
 
-Shapes: x [B, C, H, W] integer levels; v, y [B, C, H, W] real; z [B, D] with D = C H W. Unit: nats an image.
+Shapes: x [B, C, H, W] integer levels, a few coordinates [B, D] being a grid of one row; v, y [B, C, H, W] real; z
+[B, D] with D = C H W. Unit: nats an image.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from benchmark.nn.flows import (
 )
 from benchmark.nn.latents import interpolated
 from benchmark.nn.layers import Positions, mlp, zeroed
+from benchmark.nn.levels import as_grid
 from benchmark.nn.optim import adamw
 from benchmark.spec import (
     BadInput,
@@ -81,7 +83,8 @@ class RealNVP(GenerativeModel, ImportanceBound, Interpolates, Diagnosable):
         weight_decay: NonNegative = 0.01,
     ) -> None:
         super().__init__(spec)
-        channels, *sides = spec.shape
+        self.grid = as_grid(spec.shape)
+        channels, *sides = self.grid
         factor = 2 ** (scales - 1)
         if any(side % factor for side in sides) or math.prod(side // factor for side in sides) < 2:
             raise BadInput(
@@ -105,12 +108,12 @@ class RealNVP(GenerativeModel, ImportanceBound, Interpolates, Diagnosable):
             after = [couple(halves(squeezed, j), width=2 * hidden) for j in range(couplings)]
             return Chain(*before, Squeeze(), *after)
 
-        self.flow = Multiscale(spec.shape, [scale(i) for i in range(scales)])
+        self.flow = Multiscale(self.grid, [scale(i) for i in range(scales)])
         self.logit = Logit(spec.levels, alpha)  # section 4.1
         self.dequantise: UniformDequantisation | VariationalDequantisation = UniformDequantisation()
         if dequantisation == "variational":
-            nothing = torch.zeros(spec.shape, dtype=torch.bool)
-            masks = [nothing, *(checkerboard(spec.shape, i) for i in range(noise_couplings))]
+            nothing = torch.zeros(self.grid, dtype=torch.bool)
+            masks = [nothing, *(checkerboard(self.grid, i) for i in range(noise_couplings))]
             layers = [couple(mask, width=noise_width, context=channels) for mask in masks]
             self.dequantise = VariationalDequantisation(spec.levels, layers)
 
@@ -139,15 +142,17 @@ class RealNVP(GenerativeModel, ImportanceBound, Interpolates, Diagnosable):
         return interpolated(first, last, steps, self.generate)
 
     def generate(self, z: Tensor) -> Tensor:
-        """x `[B, C, H, W]` for z [B, D]."""
-        return self.logit.inverse(self.inverse(z))
+        """x `[B, *shape]` for z [B, D]."""
+        return self.logit.inverse(self.inverse(z)).reshape(-1, *self.spec.shape)
 
     def diagnostics(self, x: Tensor) -> dict[str, float]:
         """Where the inverse no longer inverts: Behrmann and others, "Exploding Inverses", AISTATS 2021."""
+        x = x.reshape(-1, *self.grid)
         y, _ = self.logit(x, self.dequantise(x)[0])
         return {"inverse_error": float((self.inverse(self(y)[0]) - y).abs().max())}
 
     def elbo(self, x: Tensor) -> Tensor:
+        x = x.reshape(-1, *self.grid)
         v, log_q = self.dequantise(x)
         y, log_jacobian = self.logit(x, v)
         z, log_det = self(y)
@@ -158,7 +163,7 @@ class RealNVP(GenerativeModel, ImportanceBound, Interpolates, Diagnosable):
         """Noise drawn often enough fills the cell: Ho and others, section 3.1, with the weights of Burda and others."""
 
         def log_weights(k: int) -> Tensor:
-            return self.elbo(x.repeat(k, 1, 1, 1)).reshape(k, len(x))
+            return self.elbo(x.repeat(k, *[1] * (x.ndim - 1))).reshape(k, len(x))
 
         return importance_bound(log_weights, importance_samples, max(1, self.chunk // len(x)))
 
