@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from files import REPOSITORY
 from locked import unlocked
 
 from benchmark.data import download
 from benchmark.data.base import DataModule
 from benchmark.data.download import Remote
 from benchmark.reference import loop_seconds
-
-REPOSITORY = Path(__file__).resolve().parent.parent
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
 
@@ -101,3 +100,20 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WANDB_MODE", "disabled")
         return carry_out(tmp_path_factory.mktemp("finished"), "vae")
+
+
+@pytest.fixture(scope="session")
+def inception_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file in torch-fidelity's format, under the name of its download, with random weights."""
+    import torch
+    from torch_fidelity import feature_extractor_inceptionv3 as theirs
+
+    path = tmp_path_factory.mktemp("hub") / "checkpoints" / theirs.URL_INCEPTION_V3.rpartition("/")[2]
+    path.parent.mkdir()
+    with pytest.MonkeyPatch.context() as patch, torch.random.fork_rng():
+        torch.manual_seed(0)
+        patch.setattr(theirs, "load_state_dict_from_url", lambda url, progress: {})
+        patch.setattr(theirs.FeatureExtractorInceptionV3, "load_state_dict", lambda self, state: None)
+        network = theirs.FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], verbose=False)
+    torch.save(network.state_dict(), path)
+    return path

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from commands import benchmark
+from files import REPOSITORY
 from pydantic import ValidationError
 from runs import carry_out
 from wandb_stub import KEY, Stub, running
@@ -109,7 +110,7 @@ def nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def in_a_process(cwd: Path, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
     own = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
-    own |= {"HOME": str(cwd), "PYTHONPATH": str(Path(__file__).resolve().parent.parent)}
+    own |= {"HOME": str(cwd), "PYTHONPATH": str(REPOSITORY)}
     return subprocess.run(
         [sys.executable, *command], capture_output=True, text=True, cwd=cwd, env={**own, **environment}, timeout=300
     )
