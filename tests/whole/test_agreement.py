@@ -1,6 +1,6 @@
 """Agreement with others: what the harness reports is what independent implementations compute from the same inputs.
 
-Metrics on given features are compared in `test_metrics.py`; here whole paths are, from a model or from images to the
+Metrics on given features are compared in tests/metrics; here whole paths are, from a model or from images to the
 number in a record.
 """
 
