@@ -63,7 +63,7 @@ class _NotHere(Exception):
 
 
 @pytest.fixture(scope="session")
-def stored(data_root: str) -> Callable[[type[DataModule]], DataModule]:
+def stored(data_root: str) -> Callable[[Callable[[Path], DataModule]], DataModule]:
     """Reads a dataset whose verified files are in the data root, and skips the test where they are not: nothing is
     fetched. Files that are there and damaged fail the test."""
 
@@ -71,7 +71,7 @@ def stored(data_root: str) -> Callable[[type[DataModule]], DataModule]:
         raise _NotHere
 
     @cache
-    def read(cls: type[DataModule]) -> DataModule:
+    def read(cls: Callable[[Path], DataModule]) -> DataModule:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(download, "acquire", absent)
             try:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import wandb
 from commands import benchmark
 from files import REPOSITORY
 from pydantic import ValidationError
@@ -57,7 +58,7 @@ class _Run:
 
 def test_every_name_that_is_charted_is_one_that_runs_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run, configs = _Run(), []
-    monkeypatch.setattr(tracking.wandb, "init", lambda **given: configs.append(given["config"]) or run)
+    monkeypatch.setattr(wandb, "init", lambda **given: configs.append(given["config"]) or run)
     monkeypatch.delenv("WANDB_MODE", raising=False)
     for model, options in {"vae": [], "sngan": [], "gpt": ["model.layers=1", "model.width=32"]}.items():
         carry_out(tmp_path, model, *options)
@@ -103,9 +104,9 @@ def nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in (name for name in os.environ if name.startswith("WANDB_")):
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
-    tracking.wandb.teardown()
+    wandb.teardown()
     yield
-    tracking.wandb.teardown()
+    wandb.teardown()
 
 
 def in_a_process(cwd: Path, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:

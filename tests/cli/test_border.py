@@ -22,7 +22,7 @@ from files import CONFIGS, REPOSITORY, shipped, write
 from benchmark import launch, record, train
 from benchmark.config import compose, config_folders, load_data, load_model, tuned_identity
 from benchmark.metrics.extractors import load_extractor
-from benchmark.spec import BadInput
+from benchmark.spec import Absence, BadInput
 from benchmark.sweep.command import plan_of
 
 QUICK = ["budget.examples=64", "training.validations=1", "evaluation.importance_samples=2", "runtime.threads=1"]
@@ -531,7 +531,7 @@ def test_a_suite_with_an_entry_too_many_is_refused(own: Path) -> None:
 
 
 @pytest.fixture
-def around(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def around(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A copy of the package, as installed in an environment that lies inside the repository of something else."""
     site = tmp_path / "project" / ".venv" / "lib" / "site-packages"
     shutil.copytree(REPOSITORY / "benchmark", site / "benchmark", ignore=shutil.ignore_patterns("__pycache__"))
@@ -578,7 +578,7 @@ def test_the_code_has_one_name_installed_and_in_a_checkout(around: Path, monkeyp
 def test_data_that_cannot_be_fetched_leave_nothing(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("benchmark.data.download.Retry", lambda **_: 0)
-    nowhere = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
+    nowhere: dict[str, Any] = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
     nowhere |= {"no_proxy": "", "BENCHMARK_DATA": str(tmp_path / "data")}
     line = refusal(benchmark("data", name, **nowhere))
     assert "by hand" in line
@@ -607,12 +607,14 @@ def test_an_extractor_is_trained_on_the_users_own_images_and_found_by_its_runs(
         script.main(["data=blobs", "epochs=1", "--trust", "sly"])
     from benchmark.build import build_data
     from benchmark.evaluate import load_extractor as of_runs
-    from benchmark.metrics.extractors.base import sha256
+    from benchmark.metrics.extractors.base import Extractor, sha256
 
     spec = build_data(load_data("blobs", ["sly"]), None).spec
-    extractor = of_runs("blobs", spec)
+    extractor, of_ours = of_runs("blobs", spec), load_extractor("blobs", spec)
+    assert isinstance(extractor, Extractor)
     assert extractor.name == f"blobs-v1@{sha256(weights)[:8]}"
-    assert load_extractor("blobs", spec).kind == "does not apply"  # the user's folders alone have one
+    assert isinstance(of_ours, Absence)
+    assert of_ours.kind == "does not apply"  # the user's folders alone have one
 
 
 # Folders of runs ----------------------------------------------------------------------------------------------------

@@ -14,11 +14,12 @@ import tarfile
 import threading
 import zipfile
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import islice
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -131,7 +132,7 @@ def test_digits_is_partitioned_and_stratified(digits):
     splits = [digits.split(name) for name in SPLITS]
     ours = Counter(bytes(image.numpy()) for split in splits for image in split.x)
     assert ours == Counter(image.astype("uint8").tobytes() for image in load_digits().images)
-    totals = sum(torch.bincount(split.labels, minlength=10) for split in splits)
+    totals = torch.stack([torch.bincount(split.labels, minlength=10) for split in splits]).sum(0)
     for split in splits:
         expected = totals * len(split.x) / totals.sum()
         assert (torch.bincount(split.labels, minlength=10) - expected).abs().max() <= 1.5
@@ -271,7 +272,7 @@ def test_a_damaged_file_is_named_and_left_alone(tmp_path, packed):
 
 
 def test_an_unpacked_file_whose_content_nobody_published_is_not_read(tmp_path):
-    small, _ = small_mnist(tmp_path, packed=False)
+    small: Any = small_mnist(tmp_path, packed=False)[0]
     folder = tmp_path / Mnist.folder
     packed = {file.name: gzip.compress(file.read_bytes(), mtime=0) for file in folder.iterdir()}
 
@@ -372,6 +373,8 @@ class Server(ThreadingHTTPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
+    server: Server
+
     def do_GET(self):
         self.server.requests[self.path] += 1
         if self.path == "/missing" or (self.path == "/busy-once" and self.server.requests[self.path] == 1):
@@ -534,7 +537,8 @@ def test_options_that_no_text_fits_are_refused_before_a_file_is_read(cls, option
 def test_a_window_fits_into_every_split():
     shortest = min(len(PyDocs(Path("unused")).split(name).x) for name in SPLITS)
     PyDocs.check(context=shortest)
-    for refuse in (PyDocs.check, partial(PyDocs, Path("unused"))):
+    refusals: tuple[Callable[..., object], ...] = (PyDocs.check, partial(PyDocs, Path("unused")))
+    for refuse in refusals:
         with pytest.raises(BadInput, match=f"context={shortest + 1} does not fit pydocs: give 1 to {shortest}"):
             refuse(context=shortest + 1)
         with pytest.raises(BadInput, match="unknown order 'rnadom'; did you mean 'random'"):

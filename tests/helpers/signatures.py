@@ -13,7 +13,8 @@ MODEL_KEYS = ("target", "structures", "conditions", "before")
 
 def class_of(config: dict[str, Any]) -> type:
     module, _, attribute = config["target"].rpartition(".")
-    return getattr(importlib.import_module(module), attribute)
+    found: type = getattr(importlib.import_module(module), attribute)
+    return found
 
 
 def plain(value: Any) -> Any:

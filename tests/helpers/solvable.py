@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,18 +22,18 @@ PAIR = DataSpec((1, 1, 2), levels=3, structure="grid")  # two pixels: nine image
 FOUR = DataSpec((1, 2, 2), levels=3, structure="grid")
 SIXTEEN = DataSpec((1, 4, 4), 5, "grid")
 P = torch.tensor([0.6, 0.1, 0.3])  # of a pixel's levels
-SMALL_REALNVP = {"couplings": 2, "width": 8, "depth": 1, "dropout": 0.0, "noise_width": 8}
-SMALL_VDM = {"width": 8, "depth": 2, "dropout": 0.0}
+SMALL_REALNVP: dict[str, Any] = {"couplings": 2, "width": 8, "depth": 1, "dropout": 0.0, "noise_width": 8}
+SMALL_VDM: dict[str, Any] = {"width": 8, "depth": 2, "dropout": 0.0}
 
 
 # VAE ------------------------------------------------------------------------------------------------------------------
 
 
-def trained_vae(spec: DataSpec, steps: int = 100, **options: object) -> tuple[VAE, Tensor]:
+def trained_vae(spec: DataSpec, steps: int = 100, **options: Any) -> tuple[VAE, Tensor]:
     """A model after a few steps on eight images."""
     torch.manual_seed(0)
     x = torch.randint(spec.levels, (8, *spec.shape))
-    model = VAE(spec, dropout=0.0, learning_rate=1e-2, **options)  # type: ignore[arg-type]
+    model = VAE(spec, dropout=0.0, learning_rate=1e-2, **options)
     optimizer = model.configure_optimizers()
     for step in range(steps):
         optimizer.zero_grad()
@@ -47,7 +48,7 @@ def log_prob_by_quadrature(model: VAE, x: Tensor) -> Tensor:
     z = torch.cartesian_prod(axis, axis)  # [N, 2]
     log_cell = 2 * math.log(12 / 300)
     with torch.no_grad():
-        log_prior = Normal(0.0, 1.0).log_prob(z).sum(1)
+        log_prior: Tensor = Normal(0.0, 1.0).log_prob(z).sum(1)
         joint = model.log_likelihood(x, z[:, None].expand(-1, len(x), -1)) + log_prior[:, None]
     return joint.logsumexp(0) + log_cell
 
@@ -55,17 +56,17 @@ def log_prob_by_quadrature(model: VAE, x: Tensor) -> Tensor:
 # RealNVP --------------------------------------------------------------------------------------------------------------
 
 
-def perturbed(spec: DataSpec, **options: object) -> RealNVP:
+def perturbed(spec: DataSpec, **options: Any) -> RealNVP:
     """A model whose every parameter is away from its start, where couplings are the identity."""
     torch.manual_seed(0)
-    model = RealNVP(spec, **{**SMALL_REALNVP, **options}).eval()  # type: ignore[arg-type]
+    model = RealNVP(spec, **{**SMALL_REALNVP, **options}).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))
     return model
 
 
-def trained_realnvp(steps: int = 150, **options: object) -> RealNVP:
+def trained_realnvp(steps: int = 150, **options: Any) -> RealNVP:
     """A model of two pixels that has learnt a little from `testing.Source`."""
     source = testing.Source(PAIR)
     model = perturbed(PAIR, learning_rate=1e-2, **options)
@@ -113,7 +114,8 @@ def gaussian_log_prob(net: Linear, x: Tensor) -> Tensor:
     y = net.last * net.values[x] + (1 - net.last) * epsilon
     path = Normal(net.last * net.mu, math.hypot(net.last * net.sigma, 1 - net.last))
     log_q = log_normal(epsilon) - x[0].numel() * math.log(1 - net.last)
-    return (path.log_prob(y) + net.read(y).log_prob(x)).flatten(1).sum(1) - log_q
+    log_prob: Tensor = path.log_prob(y) + net.read(y).log_prob(x)
+    return log_prob.flatten(1).sum(1) - log_q
 
 
 # Variational diffusion ------------------------------------------------------------------------------------------------
@@ -122,7 +124,8 @@ def gaussian_log_prob(net: Linear, x: Tensor) -> Tensor:
 def perfect(spec: DataSpec = PIXEL, steps: int = 50) -> VDM:
     """Pixels are independent, so logits log p make `denoise` the posterior mean: Bayes' rule has no other part."""
     torch.manual_seed(0)
-    model = VDM(spec, steps=steps, **SMALL_VDM).eval()  # type: ignore[arg-type]
+    model = VDM(spec, steps=steps, **SMALL_VDM).eval()
+    last: Any = model.network.leave[-1]
     with torch.no_grad():
-        model.network.leave[-1].bias.copy_(P.log())  # its weights are zero at first
+        last.bias.copy_(P.log())  # its weights are zero at first
     return model

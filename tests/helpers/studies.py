@@ -65,7 +65,7 @@ def trial(number: int, params: dict[str, Any], score: float | None, **changes: A
 def truth(params: dict[str, Any]) -> float:
     """The learning rate matters four times as much as dropout, and nothing else matters at all."""
     u = math.log(params["model.learning_rate"] / 1e-4) / math.log(1000)
-    return 1 + 4 * (u - 0.6) ** 2 + (params["model.dropout"] - 0.3) ** 2
+    return float(1 + 4 * (u - 0.6) ** 2 + (params["model.dropout"] - 0.3) ** 2)
 
 
 def study(n: int = 128, score: Any = truth, seed: int = 0, **changes: Any) -> Study:

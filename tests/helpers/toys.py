@@ -51,7 +51,8 @@ class Toy(GenerativeModel):
 
 def categorical(logits: Tensor) -> Tensor:
     """One draw `[...]` from each distribution of `logits` `[..., L]`."""
-    return torch.distributions.Categorical(logits=logits, validate_args=False).sample()
+    drawn: Tensor = torch.distributions.Categorical(logits=logits, validate_args=False).sample()
+    return drawn
 
 
 def log_prob_of(x: Tensor, logits: Tensor) -> Tensor:
@@ -151,7 +152,8 @@ class Crashes(Independent):
     """Its code fails where it is asked for samples."""
 
     def sample(self, n: int) -> Tensor:
-        return {}[f"{n} samples"]
+        nothing: dict[str, Tensor] = {}
+        return nothing[f"{n} samples"]
 
 
 class Leaves(Independent):
@@ -226,7 +228,8 @@ class Latent(Toy, ImportanceBound, Reconstructs, Interpolates):
         return self.w * z[..., None, None] + self.b
 
     def mu(self, x: Tensor) -> Tensor:
-        return self.mean(F.one_hot(x.flatten(1), self.spec.levels).flatten(1).float())[:, 0]  # [B]
+        mu: Tensor = self.mean(F.one_hot(x.flatten(1), self.spec.levels).flatten(1).float())
+        return mu[:, 0]  # [B]
 
     def terms(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """log p(x | z) and log q(z | x) − log p(z) at one draw of z, each `[B]`."""
@@ -582,7 +585,8 @@ class Conditioned(Toy, Likelihood, Conditional):
 
     def logits_given(self, condition: Tensor) -> Tensor:
         """Logits `[B, D, L]` of p(x | c)."""
-        return self.given(condition).unflatten(1, (self.spec.dims, self.spec.levels))
+        logits: Tensor = self.given(condition).unflatten(1, (self.spec.dims, self.spec.levels))
+        return logits
 
     def log_prob(self, x: Tensor) -> Tensor:
         return log_prob_of(x.flatten(1), self.logits).sum(1)
@@ -615,13 +619,16 @@ class Adversarial(Toy):
         self.critic = nn.Sequential(nn.Linear(spec.dims, 16), nn.ReLU(), nn.Linear(16, 1))
 
     def generate(self, n: int) -> Tensor:
-        return self.generator(torch.randn(n, 8)).sigmoid()  # [n, D] in (0, 1)
+        logits: Tensor = self.generator(torch.randn(n, 8))
+        return logits.sigmoid()  # [n, D] in (0, 1)
 
     def sample(self, n: int) -> Tensor:
         return (self.generate(n) * (self.spec.levels - 1)).round().long().reshape(n, *self.spec.shape)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        generator_optimizer, critic_optimizer = self.optimizers()
+        optimizers = self.optimizers()
+        assert isinstance(optimizers, list)
+        generator_optimizer, critic_optimizer = optimizers
         real = batch.x.flatten(1) / (self.spec.levels - 1)
         fake = self.generate(len(real))
         critic_loss = F.softplus(-self.critic(real)).mean() + F.softplus(self.critic(fake.detach())).mean()

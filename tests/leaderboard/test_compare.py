@@ -112,7 +112,8 @@ def test_neighbouring_tokens_count_as_blocks(tmp_path):
         path = write_record(tmp_path / model, one)
         write_per_example(tmp_path / model, {"token_log_prob": -nats})
         runs.append(Run(path, one))
-    found = compare(*(Side(run.record.model, (run,)) for run in runs)).by_example
+    gpt, lstm = (Side(run.record.model, (run,)) for run in runs)
+    found = compare(gpt, lstm).by_example
     assert found is not None
     assert found.difference.n == 25
     assert found.difference.centre == pytest.approx(0.1 * (noise(0, 25_000) - noise(1, 25_000)).mean(), abs=1e-5)

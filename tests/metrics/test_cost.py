@@ -82,6 +82,7 @@ class Alternating(Counted):
 
     def training_step(self, batch, batch_idx):
         optimisers = self.optimizers()
+        assert isinstance(optimisers, list)
         loss = self.linear(batch.x.float()).sum()
         self.manual_backward(loss)
         optimisers[0].step()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -77,12 +79,13 @@ def test_metrics_of_samples_are_deterministic_and_leave_random_states_alone(name
     torch.manual_seed(1)
     np.random.seed(1)
     random.seed(1)
-    before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
+    of_numpy: Callable[[], Any] = np.random.get_state
+    before = torch.get_rng_state(), of_numpy()[1].copy(), random.getstate()
     first, second = (metric(samples()) for _ in range(2))
     assert first == second
     assert first.stderr is not None
     assert torch.equal(torch.get_rng_state(), before[0])
-    assert np.array_equal(np.random.get_state()[1], before[1])
+    assert np.array_equal(of_numpy()[1], before[1])
     assert random.getstate() == before[2]
 
 

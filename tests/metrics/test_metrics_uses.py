@@ -20,6 +20,7 @@ from benchmark.data.images import Digits
 from benchmark.evaluate import Experts, Protocol, Result, draw_samples, evaluate, load_extractor, load_judge
 from benchmark.metrics import anomaly, downstream, interpolation, reconstruction
 from benchmark.metrics.anomaly import AnomalyScores
+from benchmark.metrics.extractors.base import Extractor
 from benchmark.metrics.reconstruction import Reconstructions
 from benchmark.metrics.samples import Labelled, LabelledSamples
 from benchmark.metrics.session import NO_JUDGE
@@ -108,6 +109,7 @@ class Prints(toys.Toy, Conditional):
 
 def test_conditions_are_labels_where_a_model_takes_them_and_else_the_judge_gives_them(digits: Digits) -> None:
     judge = load_judge("digits", digits.spec)
+    assert isinstance(judge, Extractor)
     names = ["downstream_accuracy", "class_histogram"]
     scores = scored(Prints(digits), digits, names, judge=judge).scores
     assert scores["downstream_accuracy"].protocol["how"]["labels"] == "condition"
@@ -261,13 +263,14 @@ def test_the_ratio_of_a_path_is_its_length_over_the_distance() -> None:
 
 
 def test_the_harness_asks_for_reconstructions_and_paths(digits: Digits) -> None:
-    model = toys.Latent(digits.spec)
+    model, extractor = toys.Latent(digits.spec), load_extractor("digits", digits.spec)
+    assert isinstance(extractor, Extractor)
     names = ["psnr", "ssim", "interpolation_ratio"]
     scores = scored(model, digits, names).scores
     assert scores["psnr"].n == 180
     assert scores["ssim"].protocol["window"] == "7x7, uniform, reflected at the border"
     assert scores["interpolation_ratio"].n == 40
-    assert scores["interpolation_ratio"].protocol["extractor"] == load_extractor("digits", digits.spec).name
+    assert scores["interpolation_ratio"].protocol["extractor"] == extractor.name
     assert scored(model, digits, names).scores == scores
     absent = scored(toys.Independent(digits.spec), digits, names).scores
     assert [absent[name].absent.reason for name in names] == [

@@ -223,7 +223,7 @@ def test_a_record_that_was_tampered_with_differs(inside: Path, tmp_path: Path) -
     shutil.copy(published, tampered)
     assert verify(str(tampered), "--against", str(run)).exit_code == 0
     for name in ("nll", "bits_per_dim"):
-        change(tampered, f"scores.{name}.value", read_record(published).scores[name].value * 0.7)  # type: ignore[operator]
+        change(tampered, f"scores.{name}.value", read_record(published).scores[name].value * 0.7)
     done = verify(str(tampered), "--against", str(run))
     assert done.exit_code == 3
     assert f"differs: {tampered}" in done.stdout

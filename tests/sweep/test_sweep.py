@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -206,7 +207,7 @@ def record_of(config: dict[str, Any], status: Any, scores: dict[str, Score], sta
         dataset={},
         environment={},
         hardware={},
-        started="2026-01-01T00:00:00Z",
+        started=datetime(2026, 1, 1, tzinfo=UTC),
         seconds=1.0,
         scores=scores,
         stability=stability,
@@ -355,9 +356,9 @@ def test_a_trial_whose_sweep_died_is_taken_up_again(tmp_path: Path, fake: type[F
     given_up = study.ask(one.design.distributions)  # number 4
     given_up.set_user_attr("run", 4)
     study.tell(given_up, state=optuna.trial.TrialState.FAIL)
-    for trial in study.get_trials(deepcopy=False):
-        if trial.number == 1:
-            study._storage.set_trial_user_attr(trial._trial_id, "beat", 0.0)
+    for frozen in study.get_trials(deepcopy=False):
+        if frozen.number == 1:
+            study._storage.set_trial_user_attr(frozen._trial_id, "beat", 0.0)
 
     summary = run(one)
     assert summary.counts["complete"] == 6
@@ -555,8 +556,8 @@ def test_killed_trials_and_killed_sweeps_lose_nothing(tmp_path: Path) -> None:
     with first:  # closes its pipe
         first.kill()
     journal = tmp_path / "runs" / "studies" / "journal.log"
-    with journal.open("ab") as file:
-        file.write(b'{"op_code":6,"wor')  # what a kill in mid-write leaves
+    with journal.open("ab") as end:
+        end.write(b'{"op_code":6,"wor')  # what a kill in mid-write leaves
     second = start()
     wait_for_checkpoint(seen)
     second.send_signal(signal.SIGINT)

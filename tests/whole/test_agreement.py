@@ -52,7 +52,7 @@ NAMES = {
 class Rgb(TensorDataset):
     """Images as torch-fidelity reads them: 8 bits, three channels."""
 
-    def __getitem__(self, index: int) -> Tensor:
+    def __getitem__(self, index: int) -> Tensor:  # type: ignore[override]
         return super().__getitem__(index)[0]
 
 

@@ -104,6 +104,8 @@ def imports(module: str, path: Path, known: set[str]) -> Iterator[tuple[int, str
     here = [PACKAGE, *module.split(".")] if module else [PACKAGE]
     package = here if path.name == "__init__.py" else here[:-1]
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.stmt | ast.expr):
+            continue
         names: set[str] = set()
         if isinstance(node, ast.Import):
             names = {alias.name for alias in node.names}
@@ -144,6 +146,33 @@ def offences(root: Path) -> list[str]:
 def test_nobody_goes_through_a_wall() -> None:
     found = offences(REPOSITORY)
     assert not found, "\n" + "\n".join(found)
+
+
+def imported_tests(root: Path) -> list[str]:
+    """Every import of a test file below `root`, by file and line: what tests share stands in tests/helpers."""
+    found = []
+    for path in sorted(root.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                module = node.module or "" if isinstance(node, ast.ImportFrom) else ""
+                parts = ".".join([module, *(alias.name for alias in node.names)]).split(".")
+                if any(part.startswith("test_") for part in parts):
+                    found.append(f"{path.relative_to(root)}:{node.lineno}")
+    return found
+
+
+def test_no_test_imports_another() -> None:
+    assert imported_tests(REPOSITORY / "tests") == []
+
+
+@pytest.mark.parametrize(
+    "line", ["import os, test_b", "from test_b import x", "from whole.test_b import x", "from . import test_b"]
+)
+def test_a_test_that_imports_another_is_named(line: str, tmp_path: Path) -> None:
+    (tmp_path / "test_b.py").write_text("from helpers import testing\nfrom benchmark import testing\n")
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "whole" / "test_a.py").write_text(f"def test() -> None:\n    {line}\n")
+    assert imported_tests(tmp_path) == ["whole/test_a.py:2"]
 
 
 def without_torch() -> list[str]:

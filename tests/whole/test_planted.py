@@ -47,11 +47,12 @@ from benchmark.models.vae.vae import VAE
 from benchmark.nn.distributions import DiscretisedLogistics
 from benchmark.nn.flows import Logit, VariationalDequantisation
 from benchmark.nn.masked import ColourConv2d
-from benchmark.spec import DataSpec
+from benchmark.spec import DataSpec, TokenLikelihood
 from benchmark.testing import Subject, likelihoods
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 Check = Callable[[], None]
+Law = Callable[[Callable[[Subject], None]], Check]
 PAIR = DataSpec((1, 1, 2), 3, "grid")
 IMAGES = DataSpec((1, 2, 3), 4, "grid")
 
@@ -123,6 +124,7 @@ def assert_stream_is_scored_once() -> None:
     """Sliding windows score each token of the stream once, with as much context as there is."""
     data = data_of("synthetic_text")
     model = build_model(compose(["data=synthetic_text", "model=gpt", "budget=smoke", "model.width=16"]), data.spec)
+    assert isinstance(model, TokenLikelihood)
     stream = data.split("validation").x[:500]
     with torch.no_grad():
         asked = Session(model.eval(), Stream(stream, data.spec), Protocol("validation", 0, stride=16), Experts())
@@ -219,9 +221,10 @@ VAE_OPTIONS: dict[str, Any] = {"latent": 2, "width": 16, "depth": 1, "dropout": 
 FLOW_OPTIONS: dict[str, Any] = {"couplings": 2, "width": 16, "depth": 1, "dropout": 0.0, "learning_rate": 0.01}
 GPT_OPTIONS: dict[str, Any] = {"layers": 1, "heads": 2, "width": 16}
 
-vae, realnvp = partial(law, model=VAE, **VAE_OPTIONS), partial(law, model=RealNVP, **FLOW_OPTIONS)
-text_gpt = partial(law, model=GPT, structure="sequence", **GPT_OPTIONS)
-text_lstm = partial(law, model=LSTM, structure="sequence", layers=1, width=16)
+vae: Law = partial(law, model=VAE, **VAE_OPTIONS)
+realnvp: Law = partial(law, model=RealNVP, **FLOW_OPTIONS)
+text_gpt: Law = partial(law, model=GPT, structure="sequence", **GPT_OPTIONS)
+text_lstm: Law = partial(law, model=LSTM, structure="sequence", layers=1, width=16)
 
 BUGS: dict[str, Bug] = {
     "vae: mean over pixels where the sum belongs": Bug(

@@ -430,14 +430,15 @@ def test_any_record_is_read_or_named(tier: Tier, tmp_path: Path) -> None:
         if whole.with_suffix(".npz").is_file():
             shutil.copy(whole.with_suffix(".npz"), odd.with_suffix(".npz"))
         before = {file: file.read_bytes() for file in records.rglob("*") if file.is_file()}
-        beside = ["--records", records]
-        for verb in (
+        beside: list[str | Path] = ["--records", records]
+        verbs: list[list[str | Path]] = [
             ["leaderboard", *beside, "--to", out],
             ["compare", odd, target / whole.name, *beside],
             ["report", odd, *beside, "--runs", out / "none", "--to", out],
             ["verify", target / whole.name, "--against", odd, *beside],
             ["truth", *beside],
-        ):
+        ]
+        for verb in verbs:
             ended_well(benchmark(*verb))
         checked = benchmark("check", odd)
         assert checked.returncode in (0, 2)

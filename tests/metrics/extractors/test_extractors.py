@@ -9,8 +9,8 @@ import torch
 
 from benchmark.data.images import BinaryMnist, Digits, Mnist
 from benchmark.metrics import extractors
-from benchmark.metrics.extractors import FOLDER, PINNED, Extractor, load_extractor, load_judge
-from benchmark.metrics.extractors.base import sha256
+from benchmark.metrics.extractors import FOLDER, PINNED, load_extractor, load_judge
+from benchmark.metrics.extractors.base import Extractor, sha256
 from benchmark.metrics.extractors.classifier import Classifier
 from benchmark.spec import Absence, BadInput, DataSpec
 
@@ -54,16 +54,19 @@ def test_the_mnist_extractors_know_digits_they_never_saw(name, cls, stored):
     test = data.split("test")
     chosen = torch.randperm(len(test.x), generator=torch.Generator().manual_seed(0))[:1000]
     for network in (extractor, judge):
+        assert isinstance(network, Extractor)
         assert (network(test.x[chosen]).logits.argmax(1) == test.labels[chosen]).double().mean() >= 0.985
 
 
 def test_the_judge_of_digits_is_another_network_that_knows_them(digits, data_root):
     test = Digits(data_root).split("test")
     judge = load_judge("digits", DIGITS)
+    assert isinstance(judge, Extractor)
     assert (judge(test.x).logits.argmax(1) == test.labels).double().mean() >= 0.985
     assert judge(test.x).features.shape == (180, 48)
     assert judge.sha256 != digits.sha256
     absent = load_judge("cifar10", DataSpec((3, 32, 32), 256, "grid", DataSpec.label(10)))
+    assert isinstance(absent, Absence)
     assert absent.kind == "does not apply"
     assert "data=cifar10 role=judge" in absent.reason
 

@@ -91,7 +91,7 @@ def test_some_rows_forget_and_the_others_do_not() -> None:
     forgot = state["token"] == net.begin
     assert 16 < int(forgot.sum()) < 48
     assert (state["h"][:, forgot] == 0).all()
-    assert (state["c"][:, ~forgot] == net.carried["c"][:, ~forgot]).all()  # type: ignore[index]
+    assert (state["c"][:, ~forgot] == net.carried["c"][:, ~forgot]).all()
 
 
 def test_windows_at_random_places_carry_nothing() -> None:

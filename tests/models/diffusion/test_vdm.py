@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -32,7 +33,7 @@ def test_a_perfect_denoiser_costs_log_p_and_no_more():
 def test_an_ignorant_denoiser_is_uniform():
     """At the start the logits are zero: every level costs log 3."""
     torch.manual_seed(0)
-    model, draws = VDM(PIXEL, **SMALL_VDM).eval(), 40_000  # type: ignore[arg-type]
+    model, draws = VDM(PIXEL, **SMALL_VDM).eval(), 40_000
     with torch.no_grad():
         elbo = model.elbo(testing.every_example(PIXEL).repeat(draws, 1, 1, 1)).view(draws, 3)
     torch.testing.assert_close(-elbo.mean(0), torch.full((3,), math.log(3)), rtol=0, atol=0.05)
@@ -127,16 +128,17 @@ def test_refuses_patches_that_do_not_fit():
 def test_predicted_noise_gives_the_loss_of_the_paper() -> None:
     """Equation 17 as the paper trains it: γ'(t) / 2 times the squared error of the noise (section 4)."""
     torch.manual_seed(0)
-    model = VDM(PIXELS, output="noise", **SMALL_VDM).eval()  # type: ignore[arg-type]
+    model: Any = VDM(PIXELS, output="noise", **SMALL_VDM).eval()
     torch.nn.init.normal_(model.network.leave[-1].weight)
-    x, found = testing.every_example(PIXELS)[:5], {}
+    x = testing.every_example(PIXELS)[:5]
+    found: dict[str, torch.Tensor] = {}
 
     def remembered(z: torch.Tensor, gamma: torch.Tensor) -> torch.Tensor:
         found.update(z=z, gamma=gamma, epsilon=z + network(z, gamma).squeeze(-1))
         return network(z, gamma)
 
     network, model.network = model.network, torch.nn.Module()
-    model.network.forward = remembered  # type: ignore[method-assign]
+    model.network.forward = remembered
     with torch.no_grad(), testing.seeded(0):
         diffusion = model.losses(x)["diffusion"]
     with torch.no_grad(), testing.seeded(0):
@@ -151,7 +153,7 @@ def test_predicted_noise_gives_the_loss_of_the_paper() -> None:
 
 def test_samples_of_predicted_noise_follow_the_posterior_of_a_known_pixel() -> None:
     """All data are one level v: the noise is (z - α v) / σ, and every sample is that level."""
-    model = VDM(PIXEL, output="noise", steps=20, **SMALL_VDM).eval()  # type: ignore[arg-type]
+    model: Any = VDM(PIXEL, output="noise", steps=20, **SMALL_VDM).eval()
 
     class Known(torch.nn.Module):
         def forward(self, z: torch.Tensor, gamma: torch.Tensor) -> torch.Tensor:
@@ -159,7 +161,7 @@ def test_samples_of_predicted_noise_follow_the_posterior_of_a_known_pixel() -> N
             epsilon = (z - alpha.view(-1, 1, 1, 1) * model.values[2]) / sigma.view(-1, 1, 1, 1)
             return (epsilon - z).unsqueeze(-1)
 
-    model.network = Known()  # type: ignore[assignment]
+    model.network = Known()
     with torch.no_grad(), testing.seeded(0):
         assert (model.sample(50) == 2).all()
         bound = model.elbo(torch.full((50, 1, 1, 1), 2))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from pytorch_lightning import Trainer
@@ -55,7 +57,8 @@ def test_generator_steps_once_in_so_many_discriminator_steps():
 def test_both_augmentations_paint_what_both_networks_see():
     torch.manual_seed(0)
     y = torch.rand(64, 1, 8, 8)
-    for options in ({"translation": 0}, {"translation": 1}, {"translation": 0, "cutout": 2}):
+    cases: list[dict[str, Any]] = [{"translation": 0}, {"translation": 1}, {"translation": 0, "cutout": 2}]
+    for options in cases:
         painted = (SNGAN(DIGITS, **options).augment(y) == -1).any().item()
         assert painted == any(value > 0 for value in options.values())
 

@@ -19,7 +19,7 @@ from benchmark.spec import BadInput, DataSpec
 SPECS = [DataSpec((10,), 7, "sequence"), DataSpec((1, 4, 3), 5, "grid"), DataSpec((3, 3, 2), 4, "grid")]
 
 
-PUBLISHED = {
+PUBLISHED: dict[str, Any] = {
     "positions": "learned",
     "norm": "layer",
     "activation": "gelu",
@@ -128,7 +128,9 @@ def test_gpt2_starts_with_its_weights_and_decays_matrices_alone() -> None:
 
 def test_matrices_among_vectors_have_muon() -> None:
     net = model(SPECS[0], norm="layer", biases=True)
-    muon, rest = net.configure_optimizers().parts
+    optimizer = net.configure_optimizers()
+    assert isinstance(optimizer, JointOptimizer)
+    muon, rest = optimizer.parts
     counted = [sum(len(group["params"]) for group in part.param_groups) for part in (muon, rest)]
     assert counted == [2 * 4, len(list(net.parameters())) - 2 * 4]
 
