@@ -45,7 +45,7 @@ optuna-dashboard: setup ## look at the studies below runs/ in a browser
 
 truth: setup ## every model with a likelihood on data whose entropy is known, judged by it; minutes
 	$(BIN)/python -m benchmark truth
-	$(BIN)/python tests/exact.py
+	$(BIN)/python tests/helpers/exact.py
 
 list: setup ## models, datasets and suites
 	@$(BIN)/python -m benchmark list
@@ -60,7 +60,7 @@ lint: setup ## ruff, for style and for faults
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: setup ## mypy, strict
+types: setup ## mypy, strict; tests need fewer hints
 	$(BIN)/mypy
 
 reproduce: setup ## run RECORD=FILE again and say whether it is reproduced (exit code 0, 3: differs, 4: not comparable)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from files import REPOSITORY
 from locked import unlocked
 
 from benchmark.data import download
@@ -16,9 +17,8 @@ from benchmark.data.base import DataModule
 from benchmark.data.download import Remote
 from benchmark.reference import loop_seconds
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
+pytest.register_assert_rewrite("commands", "runs", "signatures")  # helpers that assert say what they saw
 
 _loops: list[float] = []  # seconds
 _unlocked: list[str] = unlocked((REPOSITORY / "requirements.lock").read_text(encoding="utf-8"))
@@ -64,7 +64,7 @@ class _NotHere(Exception):
 
 
 @pytest.fixture(scope="session")
-def stored(data_root: str) -> Callable[[type[DataModule]], DataModule]:
+def stored(data_root: str) -> Callable[[Callable[[Path], DataModule]], DataModule]:
     """Reads a dataset whose verified files are in the data root, and skips the test where they are not: nothing is
     fetched. Files that are there and damaged fail the test."""
 
@@ -72,7 +72,7 @@ def stored(data_root: str) -> Callable[[type[DataModule]], DataModule]:
         raise _NotHere
 
     @cache
-    def read(cls: type[DataModule]) -> DataModule:
+    def read(cls: Callable[[Path], DataModule]) -> DataModule:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(download, "acquire", absent)
             try:
@@ -101,3 +101,20 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WANDB_MODE", "disabled")
         return carry_out(tmp_path_factory.mktemp("finished"), "vae")
+
+
+@pytest.fixture(scope="session")
+def inception_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file in torch-fidelity's format, under the name of its download, with random weights."""
+    import torch
+    from torch_fidelity import feature_extractor_inceptionv3 as theirs
+
+    path = tmp_path_factory.mktemp("hub") / "checkpoints" / theirs.URL_INCEPTION_V3.rpartition("/")[2]
+    path.parent.mkdir()
+    with pytest.MonkeyPatch.context() as patch, torch.random.fork_rng():
+        torch.manual_seed(0)
+        patch.setattr(theirs, "load_state_dict_from_url", lambda url, progress: {})
+        patch.setattr(theirs.FeatureExtractorInceptionV3, "load_state_dict", lambda self, state: None)
+        network = theirs.FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], verbose=False)
+    torch.save(network.state_dict(), path)
+    return path

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from builders import shown
+from files import RECORDS
 
 from benchmark import bench, reference
 from benchmark.bench import Row, as_machine, as_table, default_cases, measure
@@ -60,7 +61,7 @@ def test_a_measured_machine_is_read_as_a_reference(tmp_path: Path, monkeypatch: 
 
 def test_the_reference_machine_knows_every_model_that_has_records() -> None:
     known = {(data, model) for data, of in reference.reference().examples_per_second.items() for model in of}
-    folders = (Path(__file__).resolve().parent.parent / "leaderboards" / "records").glob("*/*")
+    folders = RECORDS.glob("*/*")
     assert {(folder.parent.name, folder.name) for folder in folders} <= known
 
 

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import wandb
 from commands import benchmark
+from files import REPOSITORY
 from pydantic import ValidationError
 from runs import carry_out
 from wandb_stub import KEY, Stub, running
@@ -56,7 +58,7 @@ class _Run:
 
 def test_every_name_that_is_charted_is_one_that_runs_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run, configs = _Run(), []
-    monkeypatch.setattr(tracking.wandb, "init", lambda **given: configs.append(given["config"]) or run)
+    monkeypatch.setattr(wandb, "init", lambda **given: configs.append(given["config"]) or run)
     monkeypatch.delenv("WANDB_MODE", raising=False)
     for model, options in {"vae": [], "sngan": [], "gpt": ["model.layers=1", "model.width=32"]}.items():
         carry_out(tmp_path, model, *options)
@@ -102,14 +104,14 @@ def nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in (name for name in os.environ if name.startswith("WANDB_")):
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
-    tracking.wandb.teardown()
+    wandb.teardown()
     yield
-    tracking.wandb.teardown()
+    wandb.teardown()
 
 
 def in_a_process(cwd: Path, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
     own = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
-    own |= {"HOME": str(cwd), "PYTHONPATH": str(Path(__file__).resolve().parent.parent)}
+    own |= {"HOME": str(cwd), "PYTHONPATH": str(REPOSITORY)}
     return subprocess.run(
         [sys.executable, *command], capture_output=True, text=True, cwd=cwd, env={**own, **environment}, timeout=300
     )

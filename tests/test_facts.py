@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 import toys
-import yaml
-from commands import benchmark
-from test_border import refusal, write
+from commands import benchmark, refusal
+from files import shipped, write
 
 from benchmark import facts
 from benchmark.build import build_examination, load_metrics
@@ -22,7 +21,6 @@ from benchmark.metrics.probe import Metric, Probe
 from benchmark.modalities.base import Modality
 from benchmark.spec import CAPABILITIES, BadInput
 
-CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 OWN_METRIC = '''
 from benchmark.metrics.probe import metric
 from benchmark.metrics.samples import Draws
@@ -52,10 +50,6 @@ BRIGHTNESS = {
     "source": "none",
     "weaknesses": "sees one moment",
 }
-
-
-def shipped(place: str) -> dict[str, Any]:
-    return yaml.safe_load((CONFIGS / place).read_text(encoding="utf-8"))
 
 
 @pytest.fixture

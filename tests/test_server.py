@@ -13,10 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from files import REPOSITORY
 
 from benchmark.server import MALLOC
-
-REPOSITORY = Path(__file__).resolve().parent.parent
 
 COMMAND = """\
 import os, sys

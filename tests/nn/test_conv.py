@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -34,8 +37,8 @@ def normalised(x: Tensor, norm: nn.GroupNorm) -> Tensor:
     return (x - mean) / (variance + norm.eps).sqrt() * norm.weight.view(-1, 1, 1) + norm.bias.view(-1, 1, 1)
 
 
-def drawn(module: nn.Module) -> nn.Module:
-    """With every parameter away from its start."""
+def drawn(module: nn.Module) -> Any:
+    """With every parameter away from its start; what it is made of is not known to types."""
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
@@ -63,8 +66,8 @@ def test_a_context_scales_and_shifts_between_the_convolutions() -> None:
 
 
 @pytest.mark.parametrize("make", [lambda: Residual(4, 0.5), lambda: ModulatedResidual(4, 6, 0.5)])
-def test_blocks_drop_in_training_only(make: object) -> None:
-    block = make()  # type: ignore[operator]
+def test_blocks_drop_in_training_only(make: Callable[[], nn.Module]) -> None:
+    block = make()
     inputs = (torch.randn(1, 4, 5, 5), torch.randn(1, 6))[: 2 if isinstance(block, ModulatedResidual) else 1]
     assert not torch.equal(block(*inputs), block(*inputs))
     block.eval()
@@ -82,7 +85,7 @@ def test_attention_is_torchs_with_one_head_between_all_places() -> None:
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script")  # torch: of its own forward derivatives
 def test_attention_can_be_differentiated_forward() -> None:
     block, x, direction = drawn(Attention2d(6)).double(), torch.randn(1, 6, 2, 2).double(), torch.randn(1, 6, 2, 2)
-    _, found = torch.func.jvp(block, (x,), (direction.double(),))
+    found = torch.func.jvp(block, (x,), (direction.double(),))[1]
     step = 1e-6 * direction.double()
     torch.testing.assert_close(found, (block(x + step) - block(x - step)) / 2e-6, rtol=1e-5, atol=1e-7)
 
@@ -109,7 +112,8 @@ def test_an_encoder_sees_every_pixel_and_a_decoder_paints_every_one(shape: tuple
 @pytest.mark.parametrize("depth", [0, 2])
 def test_depth_counts_residual_blocks_at_either_size(depth: int) -> None:
     for network in (encoder((1, 8, 8), 5, 8, depth, 0.0), decoder(5, (1, 8, 8), 8, depth, 0.0)):
-        channels = [block.block[1].in_channels for block in network if isinstance(block, Residual)]
+        blocks: list[Any] = [block for block in network if isinstance(block, Residual)]
+        channels = [block.block[1].in_channels for block in blocks]
         assert sorted(channels) == [4] * depth + [8] * depth
 
 
@@ -141,7 +145,7 @@ def test_every_output_of_a_unet_depends_on_every_pixel_and_on_the_time_of_its_ow
 
 def test_places_of_a_unet_with_patches_stay_where_they_are() -> None:
     """A patch weighs most on what comes out in its own place, once attention is quiet and the blocks are small."""
-    network = unet(outputs=2, scales=1, patch=2, positions=False).double()
+    network: Any = unet(outputs=2, scales=1, patch=2, positions=False).double()
     with torch.no_grad():
         for parameter in (*network.down.parameters(), *network.up.parameters(), *network.attention.parameters()):
             parameter.mul_(0.01)

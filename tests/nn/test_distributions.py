@@ -62,7 +62,8 @@ def test_discretised_logistics_sum_to_one_over_levels_even_when_extreme(levels):
     torch.manual_seed(0)
     outputs = torch.randn(5, 6, 1, 3, 3, dtype=torch.float64) * torch.logspace(-1, 1.5, 5)[:, None, None, None, None]
     pixel = DiscretisedLogistics(outputs, levels)
-    total = sum(pixel.log_prob(torch.full((5, 1, 3, 3), level, dtype=torch.float64)).exp() for level in range(levels))
+    every = [torch.full((5, 1, 3, 3), level, dtype=torch.float64) for level in range(levels)]
+    total = torch.stack([pixel.log_prob(x).exp() for x in every]).sum(0)
     torch.testing.assert_close(total, torch.ones_like(total), rtol=0, atol=1e-9)
 
 

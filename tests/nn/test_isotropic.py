@@ -28,10 +28,11 @@ def test_every_output_of_a_pixel_stands_at_the_pixel() -> None:
         net.attention.out.weight.data.zero_()
         y = net(torch.randn(1, 2, 4, 4), torch.rand(1))
         assert y.shape == (1, 2, 4, 4, 3)
-        weight, bias = net.leave[-1].weight, net.leave[-1].bias
-        assert isinstance(bias, torch.Tensor)
-        weight.data.zero_()
-        bias.data.copy_(torch.arange(len(bias)))
+        last = net.leave[-1]
+        assert isinstance(last, torch.nn.Conv2d)
+        assert last.bias is not None
+        last.weight.data.zero_()
+        last.bias.data.copy_(torch.arange(len(last.bias)))
         y = net(torch.randn(1, 2, 4, 4), torch.rand(1))
         for i in range(4):
             for j in range(4):
@@ -47,5 +48,5 @@ def test_all_pixels_the_time_and_the_place_reach_the_output() -> None:
     assert not gx[1].any()
     assert gt[0] != 0
     flat = torch.full((1, 2, 4, 4), 0.3)
-    torch.nn.init.normal_(net.positions.value)
+    torch.nn.init.normal_(next(net.positions.parameters()))
     assert net(flat, t[:1])[0, 0, 1, 1, 0] != net(flat, t[:1])[0, 0, 2, 2, 0]

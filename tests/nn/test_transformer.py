@@ -166,7 +166,7 @@ def test_dropout_is_of_what_steps_add_and_of_training_alone(silent: str) -> None
 def test_normal_weights_have_their_spreads() -> None:
     torch.manual_seed(0)
     net = nn.Sequential(*(Block(64, 4, norm=nn.LayerNorm, bias=True) for _ in range(2)), nn.Linear(64, 64))
-    nn.init.ones_(net[2].bias)
+    nn.init.ones_(net.get_submodule("2").get_parameter("bias"))
     draw_normal(net)
     spreads = {name: p.std().item() for name, p in net.named_parameters() if p.ndim >= 2}
     for name, spread in spreads.items():

@@ -1,0 +1,131 @@
+"""Small models of each family whose likelihood can be had exactly: by quadrature, integration, or in closed form."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import Normal
+
+from benchmark import testing
+from benchmark.models.diffusion.flow_matching import FlowMatching
+from benchmark.models.diffusion.vdm import VDM
+from benchmark.models.flow.realnvp import RealNVP
+from benchmark.models.vae.vae import VAE
+from benchmark.nn.distributions import log_normal
+from benchmark.spec import Batch, DataSpec
+
+PIXEL = DataSpec((1, 1, 1), levels=3, structure="grid")
+PAIR = DataSpec((1, 1, 2), levels=3, structure="grid")  # two pixels: nine images
+FOUR = DataSpec((1, 2, 2), levels=3, structure="grid")
+SIXTEEN = DataSpec((1, 4, 4), 5, "grid")
+P = torch.tensor([0.6, 0.1, 0.3])  # of a pixel's levels
+SMALL_REALNVP: dict[str, Any] = {"couplings": 2, "width": 8, "depth": 1, "dropout": 0.0, "noise_width": 8}
+SMALL_VDM: dict[str, Any] = {"width": 8, "depth": 2, "dropout": 0.0}
+
+
+# VAE ------------------------------------------------------------------------------------------------------------------
+
+
+def trained_vae(spec: DataSpec, steps: int = 100, **options: Any) -> tuple[VAE, Tensor]:
+    """A model after a few steps on eight images."""
+    torch.manual_seed(0)
+    x = torch.randint(spec.levels, (8, *spec.shape))
+    model = VAE(spec, dropout=0.0, learning_rate=1e-2, **options)
+    optimizer = model.configure_optimizers()
+    for step in range(steps):
+        optimizer.zero_grad()
+        model.training_step(Batch(x), step)["loss"].backward()
+        optimizer.step()
+    return model.eval(), x
+
+
+def log_prob_by_quadrature(model: VAE, x: Tensor) -> Tensor:
+    """log ∫ p(x | z) p(z) dz `[B]` over a latent of two dimensions, on a grid."""
+    axis = torch.linspace(-6, 6, 301)
+    z = torch.cartesian_prod(axis, axis)  # [N, 2]
+    log_cell = 2 * math.log(12 / 300)
+    with torch.no_grad():
+        log_prior: Tensor = Normal(0.0, 1.0).log_prob(z).sum(1)
+        joint = model.log_likelihood(x, z[:, None].expand(-1, len(x), -1)) + log_prior[:, None]
+    return joint.logsumexp(0) + log_cell
+
+
+# RealNVP --------------------------------------------------------------------------------------------------------------
+
+
+def perturbed(spec: DataSpec, **options: Any) -> RealNVP:
+    """A model whose every parameter is away from its start, where couplings are the identity."""
+    torch.manual_seed(0)
+    model = RealNVP(spec, **{**SMALL_REALNVP, **options}).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    return model
+
+
+def trained_realnvp(steps: int = 150, **options: Any) -> RealNVP:
+    """A model of two pixels that has learnt a little from `testing.Source`."""
+    source = testing.Source(PAIR)
+    model = perturbed(PAIR, learning_rate=1e-2, **options)
+    optimizer = model.configure_optimizers()
+    for step in range(steps):
+        optimizer.zero_grad()
+        model.training_step(Batch(source.batch(step).x), step)["loss"].backward()
+        optimizer.step()
+    return model
+
+
+def log_prob_by_cells(model: RealNVP, x: Tensor, points: int = 150) -> Tensor:
+    """The density integrated over each cell of two pixels on a grid: equally many points per unit of each logit."""
+    v = torch.linspace(-14, 14, points)
+    grid = torch.cartesian_prod(v, v).view(-1, 1, 1, 2)
+    log_cell = 2 * math.log(28 / (points - 1))
+    results = []
+    with torch.no_grad():
+        for one in x:
+            y, log_jacobian = model.logit(one.expand(len(grid), -1, -1, -1), grid)
+            z, log_det = model(y)
+            log_noise = (torch.nn.functional.logsigmoid(grid) + torch.nn.functional.logsigmoid(-grid)).sum((1, 2, 3))
+            log_p = Normal(0.0, 1.0).log_prob(z).sum(1) + log_det + log_jacobian + log_noise
+            results.append(log_p.logsumexp(0) + log_cell)
+    return torch.stack(results)
+
+
+# Flow matching --------------------------------------------------------------------------------------------------------
+
+
+class Linear(FlowMatching):
+    """The exact E[f | y_t] of independent Gaussian data, f ~ N(μ, σ²): every density of the path is Gaussian too."""
+
+    mu, sigma = 0.3, 0.6
+
+    def denoise(self, y: Tensor, t: Tensor) -> Tensor:
+        t = t.view(-1, 1, 1, 1)
+        gain = t * self.sigma**2 / (t**2 * self.sigma**2 + (1 - t) ** 2)
+        return self.mu + gain * (y - t * self.mu)
+
+
+def gaussian_log_prob(net: Linear, x: Tensor) -> Tensor:
+    """What `Linear` solves for `x` `[B, C, H, W]`, at the next draw of noise, from the path's own density: `[B]`."""
+    epsilon = torch.randn(x.shape)
+    y = net.last * net.values[x] + (1 - net.last) * epsilon
+    path = Normal(net.last * net.mu, math.hypot(net.last * net.sigma, 1 - net.last))
+    log_q = log_normal(epsilon) - x[0].numel() * math.log(1 - net.last)
+    log_prob: Tensor = path.log_prob(y) + net.read(y).log_prob(x)
+    return log_prob.flatten(1).sum(1) - log_q
+
+
+# Variational diffusion ------------------------------------------------------------------------------------------------
+
+
+def perfect(spec: DataSpec = PIXEL, steps: int = 50) -> VDM:
+    """Pixels are independent, so logits log p make `denoise` the posterior mean: Bayes' rule has no other part."""
+    torch.manual_seed(0)
+    model = VDM(spec, steps=steps, **SMALL_VDM).eval()
+    last: Any = model.network.leave[-1]
+    with torch.no_grad():
+        last.bias.copy_(P.log())  # its weights are zero at first
+    return model

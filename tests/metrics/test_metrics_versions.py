@@ -1,0 +1,197 @@
+"""What every metric means, pinned: on a fixed input, each version of it has one value for ever."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from builders import page, record
+from commands import benchmark
+from files import REPOSITORY
+from torch import Tensor
+
+from benchmark.build import load_metrics
+from benchmark.facts import facts, metrics
+from benchmark.metrics.anomaly import AnomalyScores, Outside
+from benchmark.metrics.extractors.base import Features
+from benchmark.metrics.interpolation import Paths
+from benchmark.metrics.likelihood import Elbo, LogProb, LogProbs, TightBound
+from benchmark.metrics.memorisation import NearestImages, nearest_images
+from benchmark.metrics.probe import Probe
+from benchmark.metrics.reconstruction import Pairs, Reconstructions
+from benchmark.metrics.samples import (
+    JudgedClasses,
+    Labelled,
+    LabelledSamples,
+    Lessons,
+    SampleClasses,
+    SampleFeatures,
+    SampleSets,
+    SeenFeatures,
+)
+from benchmark.metrics.text import TokenLogProb, TokenLogProbs
+from benchmark.spec import Score
+
+DOCUMENT = REPOSITORY / "docs" / "metrics.md"
+
+#: Name -> (version, value, standard error) on the evidence below.
+#:
+#: Has a value moved? If what the metric means has changed, raise its version in its file and put the new numbers
+#: here: old rows then leave the board until they are made again. If not, the change is a mistake.
+PINNED: dict[str, tuple[int, float, float]] = {
+    "nll": (1, 79.83354059, 0.1461747881),
+    "bits_per_dim": (1, 1.799616455, 0.003295088155),
+    "elbo": (1, -85.0458833, 0.07830454637),
+    "importance_bound": (1, -82.24349922, 0.1249868923),
+    "nats_per_token": (1, 1.500350354, 0.001512893403),
+    "perplexity": (1, 4.483259522, 0.006782693757),
+    "bits_per_char": (1, 1.803790013, 0.001818869842),
+    "bits_per_byte": (1, 1.546105725, 0.001559031293),
+    "fid": (1, 0.4562883427, 0.1030808528),
+    "kid": (1, 0.122147574, 0.1127924826),
+    "inception_score": (1, 1.258611992, 0.01257236242),
+    "precision": (1, 0.831249997, 0.03124999702),
+    "recall": (1, 0.9645833224, 0.007115944333),
+    "fid_infinity": (1, 0.2227730367, 0.0777340644),
+    "density": (1, 0.85, 0.05822559495),
+    "coverage": (1, 0.9833333333, 0.009394270318),
+    "class_histogram": (1, 0.23125, 0.01196783885),
+    "nearest_neighbour_ratio": (1, 1.140988896, 0.07081367006),
+    "copies": (1, 0.06140350877, 0.005064476046),
+    "near_copies": (2, 0.1535087719, 0.004385964912),
+    "downstream_accuracy": (1, 0.4666666667, 0.07167797068),
+    "augmented_accuracy": (1, 0.5, 0.06574889099),
+    "anomaly_auroc": (1, 0.6055555556, 0.08244868884),
+    "anomaly_auroc_corrected": (1, 0.8688888889, 0.04578625819),
+    "psnr": (1, 21.82002568, 0.09042344538),
+    "ssim": (1, 0.9698050708, 0.0007163702295),
+    "interpolation_ratio": (1, 3.13825285, 0.2643511955),
+}
+
+
+class _Draws:
+    """Numbers from numpy's legacy generator, whose stream is frozen (NEP 19)."""
+
+    def __init__(self) -> None:
+        self.random = np.random.RandomState(0)
+
+    def normal(self, *shape: int, scale: float = 1.0) -> Tensor:
+        return torch.from_numpy(scale * self.random.standard_normal(shape))
+
+    def below(self, n: int, *shape: int) -> Tensor:
+        return torch.from_numpy(self.random.randint(n, size=shape))
+
+
+@cache
+def evidence() -> dict[type[Probe[Any]], Any]:
+    """A little of everything that probes bring, with no meaning."""
+    draw = _Draws()
+
+    def features(n: int, scale: float = 1.0) -> Features:
+        return Features(draw.normal(n, 4, scale=scale), draw.normal(n, 3))
+
+    def images(n: int) -> Tensor:
+        """Noise around one of ten prototypes, of which it is the class."""
+        return (prototypes[torch.arange(n) % 10] + draw.below(5, n, 1, 8, 8)).clamp(max=16)
+
+    def labelled(n: int) -> Labelled:
+        """Four labels in ten are drawn anew."""
+        return Labelled(images(n), torch.where(draw.below(10, n) < 4, draw.below(10, n), torch.arange(n) % 10))
+
+    prototypes = draw.below(13, 10, 1, 8, 8)
+    reference, held_out = images(120), images(40)
+    share = torch.linspace(0, 0.5, len(reference)).view(-1, 1, 1, 1)  # of pixels that are changed, image by image
+    changed = torch.where(_Draws().below(100, 120, 1, 8, 8) < 100 * share, 16 - reference, reference)
+    generated = tuple(torch.cat([images(30), reference[i : i + 3], changed[i::5]]) for i in range(4))
+    return {
+        LogProb: LogProbs(-80 + draw.normal(50), dims=64),
+        Elbo: LogProbs((-85 + draw.normal(3, 50)).mean(0), dims=64),  # of three draws
+        TightBound: LogProbs(-82 + draw.normal(50), dims=64),
+        TokenLogProb: TokenLogProbs(-1.5 + draw.normal(5_000, scale=0.1), characters=6_000, bytes=7_000),
+        SeenFeatures: SampleFeatures(tuple(features(40, 1.2) for _ in range(4)), features(40), features(120)),
+        NearestImages: nearest_images(SampleSets(generated, held_out, reference)),
+        JudgedClasses: SampleClasses(tuple(draw.below(10, 40) for _ in range(4)), draw.below(10, 40)),
+        Lessons: LabelledSamples(tuple(labelled(20) for _ in range(4)), labelled(60), labelled(70), levels=17),
+        Outside: AnomalyScores(
+            -80 + draw.normal(30), -82 + draw.normal(30, scale=3.0), 90 + draw.normal(30), 88 + draw.normal(30), True
+        ),
+        Pairs: Reconstructions(held_out, (held_out + draw.below(3, 40, 1, 8, 8)).clamp(max=16), levels=17),
+        Paths: draw.normal(20, 9, 4).cumsum(1),
+    }
+
+
+@pytest.mark.parametrize("name", metrics())
+def test_a_version_has_one_value(name: str) -> None:
+    metric, measured = load_metrics()[name], metrics()[name].version
+    found = metric(evidence()[metric.probes[0]])
+    assert name in PINNED, f"pin it: {name!r}: ({measured}, {found.value!r}, {found.stderr!r})"
+    version, value, stderr = PINNED[name]
+    assert found.stderr is not None
+    same = found.value == pytest.approx(value, rel=1e-6) and found.stderr == pytest.approx(stderr, rel=1e-5)
+    assert (measured, same) == (version, True), (
+        f"{name} version {measured} is {found.value!r} ± {found.stderr!r}; pinned is version {version} at "
+        f"{value} ± {stderr}. A new meaning takes a new version in its file and new numbers here, else it is a mistake"
+    )
+
+
+def test_nothing_is_pinned_that_does_not_exist() -> None:
+    assert set(PINNED) == set(metrics())
+
+
+def test_an_old_version_leaves_every_table_with_a_note() -> None:
+    """Also where the metric only stands beside the one that ranks."""
+
+    def scores(version: int, precision: float) -> dict[str, Score]:
+        shown: dict[str, Any] = {"split": "test", "how": {"sampler": "ancestral"}}
+        return {
+            "fid": Score("1", 1, 2.0, 0.1, 180, shown),
+            "precision": Score("1", 1, 0.7, 0.1, 180, shown),
+            "coverage": Score("1", version, precision, 0.1, 180, shown),
+        }
+
+    text = page(record(scores(1, 0.123), model="old"), record(scores(2, 0.456), model="new"))
+    assert "0.456" in text
+    assert "0.123" not in text
+    assert "- old, coverage: left out: of version 1, and only version 2 counts" in text
+
+
+# The document --------------------------------------------------------------------------------------------------------
+
+
+def documented() -> dict[str, dict[str, str]]:
+    """Each `### name` of the document with the facts in the line below it."""
+    found = {}
+    for name, line in re.findall(r"^### `(\w+)`\n\n(.+)$", DOCUMENT.read_text(), re.MULTILINE):
+        assert name not in found, f"{name} is there twice"
+        found[name] = dict(part.split(": ", 1) for part in line.split("; ") if ": " in part)
+    return found
+
+
+def test_the_document_has_every_number_with_its_unit_version_and_direction() -> None:
+    found = documented()
+    for name, fact in facts().items():
+        said = {"Unit": fact.unit, "better": fact.better, "version": str(fact.version)}
+        said |= {"compare": "within one hardware"} if fact.machine else {}
+        assert {key: value for key, value in found[name].items() if key != "needs"} == said, name
+    required = {name: metric.needs for name, metric in load_metrics().items()}
+    assert {name: said["needs"] for name, said in found.items() if "needs" in said} == {
+        name: " or ".join(needs) for name, needs in required.items() if needs
+    }
+    assert list(found) == list(facts())
+
+
+def test_the_document_is_what_the_verb_writes(tmp_path: Path) -> None:
+    assert benchmark("docs", "--to", str(tmp_path)).returncode == 0
+    assert (tmp_path / "metrics.md").read_text() == DOCUMENT.read_text(), "run: python -m benchmark docs"
+
+
+@pytest.mark.parametrize("name", metrics())
+def test_the_document_says_everything_of_a_metric(name: str) -> None:
+    (entry,) = re.findall(rf"^### `{name}`\n\n(.+?)(?=^##|\Z)", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL)
+    for part in ("Formula:", "Protocol:", "Source:", "Weaknesses:"):
+        assert f"- {part} " in entry, f"{name} lacks {part}"

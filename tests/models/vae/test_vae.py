@@ -1,0 +1,78 @@
+"""What is special to the VAE: its bounds agree with quadrature, and every decoder is a distribution over levels."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from solvable import FOUR, log_prob_by_quadrature, trained_vae
+
+from benchmark.models.vae.vae import VAE
+from benchmark.spec import BadInput, Batch, DataSpec
+
+DIGITS = DataSpec((1, 8, 8), levels=17, structure="grid")
+
+
+@pytest.mark.parametrize("likelihood", ["categorical", "logistics"])
+def test_bounds_agree_with_quadrature_over_a_two_dimensional_latent(likelihood):
+    model, x = trained_vae(FOUR, latent=2, width=16, depth=1, likelihood=likelihood)
+    exact = log_prob_by_quadrature(model, x)
+    with torch.no_grad():
+        elbo = torch.stack([model.elbo(x) for _ in range(2000)]).mean(0)
+        bound = model.importance_bound(x, 20_000)
+    torch.testing.assert_close(bound, exact, rtol=0, atol=0.05)
+    assert (elbo < exact + 0.02).all()
+
+
+def test_importance_bound_does_not_depend_on_its_chunks():
+    model, x = trained_vae(FOUR, steps=5, latent=2, width=16)
+    with torch.no_grad():
+        torch.manual_seed(1)
+        whole = model.importance_bound(x, 4000)
+        model.chunk = 8 * 64
+        pieces = model.importance_bound(x, 4000)
+    torch.testing.assert_close(whole, pieces, rtol=0, atol=0.1)
+
+
+def test_beta_and_importance_samples_touch_training_only():
+    torch.manual_seed(0)
+    x = torch.randint(17, (4, 1, 8, 8))
+    scores = []
+    for options in ({}, {"beta": 5.0}, {"importance_samples": 5}):
+        torch.manual_seed(1)
+        model = VAE(DIGITS, **options).eval()
+        torch.manual_seed(2)
+        scores.append(model.elbo(x))
+    torch.testing.assert_close(scores[0], scores[1])
+    torch.testing.assert_close(scores[0], scores[2])
+
+
+def test_importance_weighted_training_minimises_the_importance_bound():
+    torch.manual_seed(0)
+    model = VAE(DIGITS, importance_samples=50, dropout=0.0)
+    x = torch.randint(17, (4, 1, 8, 8))
+    torch.manual_seed(1)
+    loss = model.training_step(Batch(x), 0)["loss"]
+    torch.manual_seed(1)
+    torch.testing.assert_close(loss, -model.importance_bound(x, 50).mean())
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 8, 12)])
+@pytest.mark.parametrize("likelihood", ["bernoulli", "categorical", "logistics"])
+def test_convolutional_network_serves_every_likelihood(shape, likelihood):
+    torch.manual_seed(0)
+    model = VAE(DataSpec(shape, 2, "grid"), network="conv", width=16, depth=1, likelihood=likelihood).eval()
+    x = torch.randint(2, (3, *shape))
+    with torch.no_grad():
+        assert model.sample(2).shape == (2, *shape)
+        assert model.reconstruct(x).dtype == torch.int64
+        at_start = -model.elbo(x).mean() / math.prod(shape)
+    assert math.log(2) * 0.9 < at_start < math.log(2) * 1.3  # near uniform before training
+
+
+def test_options_that_do_not_fit_the_data_are_refused_in_one_line():
+    with pytest.raises(BadInput, match="needs 2 levels, the data has 17"):
+        VAE(DIGITS, likelihood="bernoulli")
+    with pytest.raises(BadInput, match="divisible by 4"):
+        VAE(DataSpec((1, 6, 6), 2, "grid"), network="conv")
