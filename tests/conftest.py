@@ -18,6 +18,7 @@ from benchmark.data.download import Remote
 from benchmark.reference import loop_seconds
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
+pytest.register_assert_rewrite("commands", "runs", "signatures")  # helpers that assert say what they saw
 
 _loops: list[float] = []  # seconds
 _unlocked: list[str] = unlocked((REPOSITORY / "requirements.lock").read_text(encoding="utf-8"))
