@@ -376,9 +376,9 @@ def _check_structure(content: Mapping[str, Any]) -> None:
             f"of data that it accepts: structures: [{', '.join(get_args(Structure))}]"
         )
     structures = model.get("structures")
-    if not isinstance(structures, list) or data.get("modality") not in choices("modality"):
+    if not isinstance(structures, list) or str(data.get("modality")) not in choices("modality"):
         return
-    structure = read_group("modality", data["modality"]).get("structure")
+    structure = read_group("modality", str(data["modality"])).get("structure")
     if structures and structure not in structures and set(structures) <= set(get_args(Structure)):
         raise BadInput(
             f"model {model['name']!r} accepts a {' or a '.join(structures)}, but data {data['name']!r} is a "

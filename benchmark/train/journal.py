@@ -19,11 +19,12 @@ Curves = list[tuple[int, str, float]]  # training examples, name, value
 
 
 class Journal:
-    """Of the run in `folder`. There is no `tracker` until the run has its parts."""
+    """Of the run in `folder`, after what earlier attempts have written: one that fails before it trains leaves that as it
+    is. There is no `tracker` until the run has its parts."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.curves: Curves = []
+        self.curves: Curves = curves_of(folder)
         self.tracker: Tracker | None = None
 
     def log(self, values: Mapping[str, float], examples: int) -> None:

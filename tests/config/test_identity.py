@@ -11,14 +11,13 @@ from typing import Any
 import pytest
 import yaml
 from builders import record
+from files import RECORDS, REPOSITORY
 
 from benchmark.config import Rename, compose, composition, identity, name_today, renames, tuned_identity, validate
 from benchmark.leaderboard.rows import select
 from benchmark.record import Record, read_record, read_records, write_record
 from benchmark.sweep.studies import read_studies
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-RECORDS = REPOSITORY / "leaderboards" / "records"
 BASE = compose(["data=digits", "model=vae"]).container()
 
 

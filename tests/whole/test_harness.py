@@ -173,6 +173,27 @@ def test_a_failure_loses_nothing_that_was_saved(
     assert not list(folder.glob("*.writing"))
 
 
+@pytest.mark.usefixtures("unscored")
+def test_an_attempt_that_fails_before_it_trains_leaves_the_curves_of_earlier_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = train.prepare(experiment(tmp_path, "vae"))
+    with pytest.MonkeyPatch.context() as patch:
+        broken_at(8, patch)
+        with pytest.raises(RuntimeError):
+            train.carry_out(folder, silent)
+    before = (folder / "curves.csv").read_text()
+    assert len(before.splitlines()) > 2
+
+    def lost(*_: object, **__: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("benchmark.train.run.data_of", lost)
+    with pytest.raises(OSError, match="Input/output"):
+        train.carry_out(folder, silent)
+    assert (folder / "curves.csv").read_text() == before
+
+
 @ON_THE_FINISHED_RUN
 def test_a_failure_in_scoring_is_kept_as_a_failure_and_scoring_is_repeated(finished_run: Path, tmp_path: Path) -> None:
     folder = train.prepare(experiment(tmp_path, "vae"))

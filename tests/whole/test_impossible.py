@@ -103,7 +103,7 @@ def test_boards_rank_it_nowhere(ran: tuple[Path, Result]) -> None:
     page = (home / "runs" / "board" / "synthetic_images.md").read_text()
     assert "## Impossible numbers, ranked nowhere: 1 run" in page
     assert why in page
-    assert "|  | mine | half_sums | — | — |" in page, "a row without a rank or a number"
+    assert "|  | mine§ | half_sums | — | — |" in page, "a row without a rank or a number"
     (home / "committed").mkdir()  # what is tuned counts there, and everything in the other folder
     done = benchmark_("site", "--records", "committed", "--records", "runs", "--to", "site")
     assert done.exit_code == 0, done.output
