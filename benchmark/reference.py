@@ -11,10 +11,9 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from benchmark.config import Experiment, find, read_yaml
+from benchmark.config import Experiment, dump_yaml, find, read_yaml
 from benchmark.spec import BadInput
 
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -47,7 +46,7 @@ def as_yaml(machine: Machine) -> str:
         "# The machine on which budgets are nominal, and the training examples a second that one thread of it handles\n"
         "# under the harness, at the tuned settings: made by `python -m benchmark bench --reference FILE`.\n"
     )
-    return head + yaml.safe_dump(machine.model_dump(), sort_keys=False, allow_unicode=True)
+    return head + dump_yaml(machine.model_dump())
 
 
 def reference() -> Machine:

@@ -17,7 +17,7 @@ from benchmark.config.composition import (
     tuned_identity,
 )
 from benchmark.config.experiment import Experiment, from_container, load_data, load_model, read_suite, validate
-from benchmark.config.files import choices, config_folders, find, read_group, read_yaml
+from benchmark.config.files import choices, config_folders, dump_yaml, find, read_group, read_yaml
 from benchmark.config.groups import DataConfig, ModelConfig, consent, family_of, trusted
 from benchmark.config.identities import identity
 from benchmark.config.renames import Rename, name_today, renamed
@@ -39,6 +39,7 @@ __all__ = [
     "consent",
     "default_names",
     "distinct",
+    "dump_yaml",
     "experiment_again",
     "family_of",
     "find",

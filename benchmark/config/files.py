@@ -137,6 +137,23 @@ def parse_yaml(text: str) -> Any:
     return content
 
 
+class _Dumper(yaml.SafeDumper):
+    """Quotes the text that `_Loader` would read as something else, such as 795e02, the id of a run."""
+
+
+_Dumper.yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
+
+
+def dump_yaml(content: Any) -> str:
+    """What `parse_yaml` reads as the same content.
+
+    >>> dump_yaml({"run": "795e02", "rate": 0.5})
+    "run: '795e02'\\nrate: 0.5\\n"
+    """
+    text: str = yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    return text
+
+
 def read_yaml(file: Path) -> dict[str, Any]:
     """A YAML mapping in UTF-8, or the line that says where it is malformed."""
     try:

@@ -14,9 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from benchmark.config import overrides_of
+from benchmark.config import dump_yaml, overrides_of
 from benchmark.leaderboard.columns import Column, columns, mark, number, single
 from benchmark.leaderboard.published import Published
 from benchmark.leaderboard.rows import Row, Run, select
@@ -135,7 +133,7 @@ class _Report:
             record = runs[0].record
             settings = {name: part for name, part in record.config.items() if name not in ("seed", "runtime")}
             commands = [f"{_command(run)}\npython -m benchmark verify {run.path.as_posix()}" for run in runs]
-            text = "\n".join([*commands, "", yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)])
+            text = "\n".join([*commands, "", dump_yaml(settings)])
             title = f"{record.model} on {record.data}, {record.budget}, configuration {record.config_hash[:8]}"
             folded.append(Folded(f"{title}, {_count(len(runs), 'run')}", text))
         return folded

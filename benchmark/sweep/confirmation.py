@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
-from benchmark.config import choices, read_yaml
+from benchmark.config import choices, dump_yaml, read_yaml
 from benchmark.record import write_atomic
 from benchmark.sweep.sensitivity import scored
 from benchmark.sweep.studies import Study, Trial
@@ -116,4 +115,4 @@ def propose(study: Study, folder: Path) -> Path | None:
         section, _, option = key.partition(".")
         content.setdefault(section, {})[option] = value
     head = f"# @package _global_\n# Trial {best.number} of study {study.header.name}; confirm it before it is tuned.\n"
-    return write_atomic(folder / "tuned.yaml", head + yaml.safe_dump(content, sort_keys=False))
+    return write_atomic(folder / "tuned.yaml", head + dump_yaml(content))

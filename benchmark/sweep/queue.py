@@ -14,12 +14,11 @@ import warnings
 from typing import cast
 
 import optuna
-import yaml
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from benchmark.config import Experiment
+from benchmark.config import Experiment, dump_yaml
 from benchmark.record import Record, is_running, write_atomic
 from benchmark.server import Event
 from benchmark.spec import BadInput
@@ -72,7 +71,7 @@ class Queue:
             )
         study.sampler = make_sampler(plan.sampler, len(study.get_trials(deepcopy=False)))
         study.pruner = make_pruner(plan.pruned_by)
-        write_atomic(plan.folder / "study.yaml", yaml.safe_dump(header.model_dump(mode="json"), sort_keys=False))
+        write_atomic(plan.folder / "study.yaml", dump_yaml(header.model_dump(mode="json")))
         return study
 
     def _wait_until_ready(self, study: optuna.Study) -> None:

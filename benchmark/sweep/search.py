@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any, cast
 
 import optuna
-import yaml
 from optuna.trial import TrialState
 
-from benchmark.config import Experiment, Stage, compose
+from benchmark.config import Experiment, Stage, compose, dump_yaml
 from benchmark.launch import Display, import_once, with_stages
 from benchmark.record import read_record, write_atomic
 from benchmark.server import Children, Task
@@ -105,7 +104,7 @@ class _Sweep:
         if not (folder / "record.json").is_file():  # else a sweep died between the record and telling Optuna of it
             tuned = self.plan.design.name == "space" and run < len(self.plan.design.points)
             content = {"number": run, "params": trial.params, "tuned": tuned}
-            write_atomic(folder / "trial.yaml", yaml.safe_dump(content, sort_keys=False))
+            write_atomic(folder / "trial.yaml", dump_yaml(content))
             try:
                 settings = [*self.plan.settings, *self.plan.design.settings(trial.params, run)]
                 with self.composing:

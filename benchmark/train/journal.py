@@ -19,8 +19,10 @@ Curves = list[tuple[int, str, float]]  # training examples, name, value
 
 
 class Journal:
-    """Of the run in `folder`, after what earlier attempts have written: one that fails before it trains leaves that as it
-    is. There is no `tracker` until the run has its parts."""
+    """Of the run in `folder`, after what earlier attempts have written: one that fails before it trains keeps that.
+
+    There is no `tracker` until the run has its parts.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

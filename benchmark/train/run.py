@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from benchmark import exams
 from benchmark import record as records
@@ -25,7 +24,7 @@ from benchmark.build import (
     load_weights,
     take_over,
 )
-from benchmark.config import Experiment, resumed
+from benchmark.config import Experiment, dump_yaml, resumed
 from benchmark.evaluate import evaluate, references
 from benchmark.facts import COSTS, modality
 from benchmark.loop import Loop, Progress, seed_everything
@@ -68,7 +67,7 @@ def prepare(experiment: Experiment, folder: Path | None = None) -> Path:
     if folder is None:
         folder = Path(experiment.runtime.runs) / experiment.data.name / experiment.model.name / secrets.token_hex(4)
     folder.mkdir(parents=True, exist_ok=True)
-    records.write_atomic(folder / "config.yaml", yaml.safe_dump(experiment.container(), sort_keys=False))
+    records.write_atomic(folder / "config.yaml", dump_yaml(experiment.container()))
     records.begin(folder, _decisive(experiment), experiment.targets)
     return folder
 

@@ -32,6 +32,7 @@ from benchmark.config import (
     overrides_of,
     value_of,
 )
+from benchmark.config.files import dump_yaml, parse_yaml
 from benchmark.spec import BadInput
 
 EXIT_CODES = (0, 1, 2, 3, 4, 130)
@@ -142,6 +143,19 @@ def test_a_value_comes_back_from_its_text(tier: Tier) -> None:
 
 
 @TIERS
+def test_a_file_that_is_written_is_read_as_what_was_meant(tier: Tier) -> None:
+    """Also text that looks like a number, a date or a truth, such as 795e02, the id of a run."""
+    words = st.text("0123456789abcdefxnoyes_.:-+~ ", max_size=8) | st.sampled_from(["null", "1e3", "2026-11-27", "no"])
+    known = SCALARS | words
+
+    @given(st.dictionaries(words.map(lambda word: f"k{word}"), known | st.lists(known, max_size=3), max_size=3))
+    def law(content: dict[str, Any]) -> None:
+        assert parse_yaml(dump_yaml(content)) == content
+
+    tier.holds(law, 250)
+
+
+@TIERS
 def test_any_setting_gives_an_experiment_or_one_line(tier: Tier) -> None:
     @given(st.lists(overrides, min_size=1, max_size=3))
     def law(given_: list[str]) -> None:
@@ -152,7 +166,7 @@ def test_any_setting_gives_an_experiment_or_one_line(tier: Tier) -> None:
             return
         content = json.loads(json.dumps(experiment.container(), allow_nan=False))
         assert from_container(content) == experiment
-        assert from_container(yaml.safe_load(yaml.safe_dump(content))) == experiment
+        assert from_container(parse_yaml(dump_yaml(content))) == experiment
         assert identity(content) == experiment.config_hash
 
     tier.holds(law, 400)
