@@ -19,6 +19,7 @@ from benchmark.record import Record, origins, read_record
 from benchmark.spec import BadInput
 from benchmark.stages import at_hand, settled, sha256
 
+pytestmark = pytest.mark.xdist_group("stages")  # which share runs
 LATENT = ("model=latent_flow", "data=digits", "budget.examples=64", "training.validations=1")
 SMALL_GPT = ("model.layers=1", "model.width=32", "model.heads=2")
 
@@ -177,6 +178,7 @@ def test_a_text_with_letters_that_the_model_never_knew_is_refused(tmp_path: Path
 # What is missing is trained first ------------------------------------------------------------------------------------
 
 
+@pytest.mark.xdist_group("server")
 def test_a_suite_trains_what_is_missing_once(tmp_path: Path) -> None:
     """In processes of their own; two runs that take over one experiment share its run."""
     stage = f"first_stage=model=vae {' '.join((*SHORT, *FEW_DRAWS))}"

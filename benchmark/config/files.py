@@ -150,7 +150,7 @@ def dump_yaml(content: Any) -> str:
     >>> dump_yaml({"run": "795e02", "rate": 0.5})
     "run: '795e02'\\nrate: 0.5\\n"
     """
-    text: str = yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    text: str = yaml.dump(content, Dumper=_Dumper, sort_keys=False)
     return text
 
 
