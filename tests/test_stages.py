@@ -10,16 +10,19 @@ import torch
 from runs import FEW_DRAWS, SHORT, carry_out, experiment, silent
 from safetensors.torch import load_file
 
-from benchmark import train
+from benchmark import launch, train
 from benchmark.build import data_of, restore
-from benchmark.config import compose, experiment_again, overrides_of, stage_of
-from benchmark.launch import Display, run_suite
+from benchmark.config import Experiment, compose, experiment_again, overrides_of, stage_of
+from benchmark.launch import Display, Outcome, run_suite
 from benchmark.leaderboard.columns import column
 from benchmark.record import Record, origins, read_record
 from benchmark.spec import BadInput
 from benchmark.stages import at_hand, settled, sha256
 
 pytestmark = pytest.mark.xdist_group("stages")  # which share runs
+STAGE = " ".join(
+    ("first_stage=model=vae model.network=mlp model.width=16 model.depth=1 model.latent=4", *SHORT, *FEW_DRAWS)
+)
 LATENT = ("model=latent_flow", "data=digits", "budget.examples=64", "training.validations=1")
 SMALL_GPT = ("model.layers=1", "model.width=32", "model.heads=2")
 
@@ -27,7 +30,7 @@ SMALL_GPT = ("model.layers=1", "model.width=32", "model.heads=2")
 @pytest.fixture(scope="module")
 def two_stages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A flow over the latents of a VAE: the folder of its run, which others read and leave as it is."""
-    return carry_out(tmp_path_factory.mktemp("runs"), "latent_flow")
+    return carry_out(tmp_path_factory.mktemp("runs"), "latent_flow", STAGE)
 
 
 def stage_folder(folder: Path) -> Path:
@@ -132,7 +135,7 @@ def test_what_cannot_be_taken_over_is_refused_in_a_line(settings: list[str], wor
 
 
 def test_a_first_stage_that_promises_no_latents_is_refused(tmp_path: Path) -> None:
-    gan = carry_out(tmp_path, "sngan")
+    gan = carry_out(tmp_path, "sngan", "budget.examples=32")
     with pytest.raises(BadInput, match="a SNGAN does not promise Autoencodes: name a VAE, say"):
         train.prepare(experiment(tmp_path, "latent_flow", f"first_stage={gan}"))
 
@@ -178,12 +181,11 @@ def test_a_text_with_letters_that_the_model_never_knew_is_refused(tmp_path: Path
 # What is missing is trained first ------------------------------------------------------------------------------------
 
 
-@pytest.mark.xdist_group("server")
+@pytest.mark.slow
 def test_a_suite_trains_what_is_missing_once(tmp_path: Path) -> None:
     """In processes of their own; two runs that take over one experiment share its run."""
-    stage = f"first_stage=model=vae {' '.join((*SHORT, *FEW_DRAWS))}"
     wanted = [
-        experiment(tmp_path, "latent_flow", stage, f"model.couplings={couplings}", "budget.examples=32")
+        experiment(tmp_path, "latent_flow", STAGE, f"model.couplings={couplings}", "budget.examples=32")
         for couplings in (2, 4)
     ]
     outcomes = run_suite(wanted, 1, Display())
@@ -192,3 +194,27 @@ def test_a_suite_trains_what_is_missing_once(tmp_path: Path) -> None:
     again = run_suite(wanted, 1, Display())
     assert [one.folder for one in again] == [one.folder for one in outcomes], "they have records"
     assert stage_of(wanted[0], "first_stage").seed == wanted[0].seed
+
+
+def test_what_is_missing_is_carried_out_before_what_needs_it(
+    two_stages: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once, although two need it; what does not finish stops those that need it."""
+    asked: list[str] = []
+
+    def carried_out(experiments: list[Experiment], *_: object, **__: object) -> list[Outcome]:
+        asked.extend(one.title for one in experiments)
+        (one,) = experiments
+        folder = tmp_path / "digits" / "vae" / "made"
+        shutil.copytree(stage_folder(two_stages), folder)
+        return [Outcome(one, folder, read_record(folder))]
+
+    wanted = [experiment(tmp_path, "latent_flow", STAGE, f"model.couplings={n}") for n in (2, 4)]
+    monkeypatch.setattr(launch, "run_suite", carried_out)
+    ready = launch.with_stages(wanted, 1, Display())
+    assert asked == ["vae on digits, standard, seed 0"]
+    assert {one.origins["first_stage"].run for one in ready} == {"made"}
+    shutil.rmtree(tmp_path / "digits")
+    monkeypatch.setattr(launch, "run_suite", lambda missing, *_, **__: [Outcome(missing[0], None, None, "killed")])
+    with pytest.raises(BadInput, match=r"vae on digits, standard, seed 0 was to be trained first, .*: killed"):
+        launch.with_stages(wanted, 1, Display())
