@@ -21,8 +21,8 @@ from benchmark.facts import MetricFact, ModalityFact
 from benchmark.metrics.probe import Metric
 from benchmark.modalities.base import Modality
 from benchmark.models.base import GenerativeModel
-from benchmark.spec import BadInput, DataSpec, shown, unknown
-from benchmark.stages import WEIGHTS, sha256
+from benchmark.spec import BadInput, DataSpec, sha256, shown, unknown
+from benchmark.stages import WEIGHTS
 
 __all__ = [
     "DataModule",  # this one and the next four are what other rooms know of data, models, metrics and modalities
@@ -145,7 +145,7 @@ def take_over(model: GenerativeModel, experiment: Experiment) -> None:
         if stage.origin is None or stage.run is None:
             raise BadInput(f"{name} is not settled: no run is known whose weights could be taken over")
         file = Path(stage.run) / WEIGHTS
-        if sha256(file) != stage.origin.sha256:
+        if not file.is_file() or sha256(file) != stage.origin.sha256:
             raise BadInput(f"{name}: {file} no longer holds the weights of run {stage.origin.run}: restore it")
         load_weights(model.get_submodule("first_stage") if name == "first_stage" else model, file)
 

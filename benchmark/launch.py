@@ -225,7 +225,7 @@ def run_suite(
     """
     if jobs < 1:
         raise BadInput(f"jobs={jobs} is not possible: give 1 or more")
-    experiments = with_stages(experiments, jobs, display, trust)
+    _carry_out_missing(experiments, jobs, display, trust)  # what needs one that does not finish says so below
     done, stopped = ({}, {}) if fresh else (_finished(experiments), _stopped(experiments))
     threads = max(1, cores() // jobs)
     display.expect(experiments, jobs)
@@ -234,6 +234,11 @@ def run_suite(
     def one(experiment: Experiment) -> Outcome:
         earlier = done.get(_identity(experiment))
         if earlier is None:
+            try:
+                experiment = settled(experiment, trust=trust)
+            except BadInput as error:
+                display.show(experiment.title, {"phase": f"failed: {error}", "examples": 0, "total": 1})
+                return Outcome(experiment, None, None, str(error))
             return _in_process(experiment, stopped.get(_identity(experiment)), threads, display, trust, children)
         display.show(experiment.title, {"phase": "has a record", "examples": 1, "total": 1})
         return Outcome(experiment, earlier, read_record(earlier))
@@ -257,18 +262,24 @@ def with_stages(
 
     Raises `BadInput` where one does not finish.
     """
-    missing: dict[Identity, Experiment] = {}
+    for outcome in _carry_out_missing(experiments, jobs, display, trust):
+        if outcome.record is None or outcome.record.status != "finished":
+            why = outcome.problem or (outcome.record.status if outcome.record else "")
+            raise BadInput(f"{outcome.experiment.title} was to be trained first, and did not finish: {why}")
+    return [settled(experiment, trust=trust) for experiment in experiments]
 
+
+def _carry_out_missing(
+    experiments: Sequence[Experiment], jobs: int, display: Display, trust: Sequence[str]
+) -> list[Outcome]:
+    """Carry out each run that experiments take over and that is not there: once, whoever needs it."""
+    missing: dict[Identity, Experiment] = {}
     for experiment in experiments:
         for name in experiment.stages:
             if at_hand(experiment, name, trust) is None:
                 wanted = stage_of(experiment, name, trust)
                 missing.setdefault(_identity(wanted), wanted)
-    for outcome in run_suite(list(missing.values()), jobs, display, trust=trust) if missing else ():
-        if outcome.record is None or outcome.record.status != "finished":
-            why = outcome.problem or (outcome.record.status if outcome.record else "")
-            raise BadInput(f"{outcome.experiment.title} was to be trained first, and did not finish: {why}")
-    return [settled(experiment, trust=trust) for experiment in experiments]
+    return run_suite(list(missing.values()), jobs, display, trust=trust) if missing else []
 
 
 def _in_process(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
 from benchmark.config import Experiment, Origin, Stage, stage_of
-from benchmark.record import Record, origins, read_record, read_records
-from benchmark.spec import BadInput
+from benchmark.record import Record, read_record, read_records, training_flops
+from benchmark.spec import BadInput, sha256
 
 WEIGHTS = "model.safetensors"  # in the folder of a run
 
@@ -51,8 +50,9 @@ def _with_weights(experiment: Experiment, stage: Stage) -> Path | None:
 
 
 def _runs(experiment: Experiment) -> list[tuple[Path, Record]]:
-    """Finished runs on the experiment's data, the newest last."""
-    found = read_records(Path(experiment.runtime.runs)).items()
+    """Finished runs of the experiment's model on its data, the newest last."""
+    place = Path(experiment.runtime.runs) / experiment.data.name / experiment.model.name
+    found = read_records(place).items() if place.is_dir() else ()
     runs = [
         (file, record)
         for file, record in found
@@ -77,20 +77,3 @@ def _origin(name: str, folder: Path) -> Origin:
         cpu_minutes=None if cost is None else cost.value,
         training_flops=training_flops(record),
     )
-
-
-def training_flops(record: Record) -> float | None:
-    """Forward and backward passes over all examples that training saw, those of its stages included."""
-    each, share = record.scores.get("flops_per_example"), 1.0 if record.share is None else record.share
-    if each is None or each.value is None:
-        return None
-    own = each.value * record.config["budget"]["examples"] * share
-    return float(own + sum(origin.get("training_flops") or 0.0 for origin in origins(record).values()))
-
-
-def sha256(file: Path) -> str:
-    """SHA-256 of a file, in hexadecimal; of one that is not there, of nothing."""
-    if not file.is_file():
-        return hashlib.sha256().hexdigest()
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()

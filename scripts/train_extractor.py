@@ -39,10 +39,9 @@ from benchmark.build import build_data
 from benchmark.config import choices, config_folders, load_data
 from benchmark.data.base import SPLITS, DataModule, SplitName
 from benchmark.metrics.extractors import FOLDER
-from benchmark.metrics.extractors.base import sha256
 from benchmark.metrics.extractors.classifier import EXTRACTOR_WIDTH, JUDGE_WIDTH, Classifier
 from benchmark.record import write_once
-from benchmark.spec import BadInput
+from benchmark.spec import BadInput, sha256
 
 
 class Role(Enum):

@@ -16,8 +16,8 @@ from benchmark.config import Experiment, compose, experiment_again, overrides_of
 from benchmark.launch import Display, Outcome, run_suite
 from benchmark.leaderboard.columns import column
 from benchmark.record import Record, origins, read_record
-from benchmark.spec import BadInput
-from benchmark.stages import at_hand, settled, sha256
+from benchmark.spec import BadInput, sha256
+from benchmark.stages import at_hand, settled
 
 pytestmark = pytest.mark.xdist_group("stages")  # which share runs
 STAGE = " ".join(
@@ -194,6 +194,25 @@ def test_a_suite_trains_what_is_missing_once(tmp_path: Path) -> None:
     again = run_suite(wanted, 1, Display())
     assert [one.folder for one in again] == [one.folder for one in outcomes], "they have records"
     assert stage_of(wanted[0], "first_stage").seed == wanted[0].seed
+
+
+def test_a_suite_goes_on_past_a_first_stage_that_does_not_finish(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What needs it says so; what does not is carried out."""
+    begun: list[str] = []
+
+    def begin(one: Experiment, *_: object, **__: object) -> Outcome:
+        begun.append(one.model.name)
+        return Outcome(one, None, None, "killed")
+
+    monkeypatch.setattr(launch, "_in_process", begin)
+    monkeypatch.setattr(launch, "import_once", lambda display: None)
+    wanted = [experiment(tmp_path, name, *more) for name, more in (("latent_flow", [STAGE]), ("sngan", []))]
+    needs, other = run_suite(wanted, 1, Display())
+    assert begun == ["vae", "sngan"]
+    assert needs.problem.startswith("first_stage: no finished run of vae on digits")
+    assert other.problem == "killed"
 
 
 def test_what_is_missing_is_carried_out_before_what_needs_it(

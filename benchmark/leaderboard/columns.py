@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -11,11 +10,10 @@ from typing import Any
 from benchmark import facts
 from benchmark.facts import COSTS, DERIVED, Fact, ModalityFact
 from benchmark.leaderboard.statistics import Interval, log_interval, student_interval
-from benchmark.record import Record, origins
+from benchmark.record import Record, training_flops
 from benchmark.spec import Score
 
 MARKS = {"exact": "", "bound": "≤ ", "approximate": "≈ "}
-_SHARE = re.compile(r"at ([\d,]+) of ([\d,]+) examples")  # how a reason says where training ended
 
 
 @dataclass(frozen=True)
@@ -81,13 +79,11 @@ def _bound_in_bits(record: Record) -> Score | None:
 
 def _training_flops(record: Record) -> Score | None:
     """Forward and backward passes over all examples that training saw, those of its stages included."""
-    each, examples = record.scores.get("flops_per_example"), examples_seen(record)
+    each = record.scores.get("flops_per_example")
     if each is None or each.value is None:
         return each
-    if examples is None:
-        return None
-    before = sum(origin.get("training_flops") or 0.0 for origin in origins(record).values())
-    return replace(each, unit=DERIVED["training_flops"].unit, value=each.value * examples + before)
+    flops = training_flops(record)
+    return None if flops is None else replace(each, unit=DERIVED["training_flops"].unit, value=flops)
 
 
 def _evaluations_per_sample(record: Record) -> Score | None:
@@ -155,23 +151,6 @@ COST = (
 )
 #: What it costs on one machine: compared only between records of the same hardware.
 COST_OF_MACHINE = tuple(map(column, ("cpu_minutes", "examples_per_second", "sampling_seconds")))
-
-
-def share_done(record: Record) -> float | None:
-    """The share of its examples that training saw, where the record says it, or its reason if it is an old one: all of
-    them in a run that finished."""
-    if record.share is not None:
-        return record.share
-    if record.reason is not None and (found := _SHARE.search(record.reason)) is not None:
-        seen, planned = (int(number.replace(",", "")) for number in found.groups())
-        return seen / planned if planned else None
-    return 1.0 if record.status == "finished" else None
-
-
-def examples_seen(record: Record) -> float | None:
-    """How many examples training saw; `None` where the record does not say."""
-    share = share_done(record)
-    return None if share is None else float(record.config["budget"]["examples"]) * share
 
 
 def value_of(score: Score | None) -> float | None:

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmark.facts import measure
-from benchmark.leaderboard.columns import COST_OF_MACHINE, Column, mark, number, share_done, value_of
+from benchmark.leaderboard.columns import COST_OF_MACHINE, Column, mark, number, value_of
 from benchmark.leaderboard.published import Published
 from benchmark.leaderboard.rows import Cell, Judge, Ranking, Row, Run
-from benchmark.record import Record
+from benchmark.record import Record, share_done
 
 
 def words(protocol: Mapping[str, Any]) -> str:

@@ -1,9 +1,11 @@
 """Scores and provenance of one run, to and from JSON: immutable, validated when read, written whole or not at all.
 
-`schema` is what a record holds, `files` reads and writes it, `provenance` says where a result comes from, `folder`
-keeps a run under way, `publication` copies its record to the others. Torch is not imported.
+`schema` is what a record holds, `effort` how much training it stands for, `files` reads and writes it, `provenance`
+says where a result comes from, `folder` keeps a run under way, `publication` copies its record to the others. Torch is
+not imported.
 """
 
+from benchmark.record.effort import examples_seen, share_done, training_flops
 from benchmark.record.files import (
     name_skipped,
     per_example_file,
@@ -70,6 +72,7 @@ __all__ = [
     "code_identity",
     "code_of",
     "environment",
+    "examples_seen",
     "folder_hash",
     "git_state",
     "hardware",
@@ -87,9 +90,11 @@ __all__ = [
     "read_records",
     "record_files",
     "set_aside",
+    "share_done",
     "sources",
     "spent",
     "started_with",
+    "training_flops",
     "why_no_evidence",
     "write_atomic",
     "write_once",

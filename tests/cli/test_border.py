@@ -607,7 +607,8 @@ def test_an_extractor_is_trained_on_the_users_own_images_and_found_by_its_runs(
         script.main(["data=blobs", "epochs=1", "--trust", "sly"])
     from benchmark.build import build_data
     from benchmark.evaluate import load_extractor as of_runs
-    from benchmark.metrics.extractors.base import Extractor, sha256
+    from benchmark.metrics.extractors.base import Extractor
+    from benchmark.spec import sha256
 
     spec = build_data(load_data("blobs", ["sly"]), None).spec
     extractor, of_ours = of_runs("blobs", spec), load_extractor("blobs", spec)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -45,9 +43,3 @@ class Extractor:
                 found.append((features[: len(part)].double().cpu(), logits[: len(part)].double().cpu()))
         features, logits = (torch.cat(parts) for parts in zip(*found, strict=True))
         return Features(features, logits)
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

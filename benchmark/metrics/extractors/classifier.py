@@ -11,8 +11,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from benchmark.metrics.extractors.base import Extractor, sha256
-from benchmark.spec import BadInput, DataSpec
+from benchmark.metrics.extractors.base import Extractor
+from benchmark.spec import BadInput, DataSpec, sha256
 
 EXTRACTOR_WIDTH = 64  # channels, and numbers in a feature vector
 JUDGE_WIDTH = 48

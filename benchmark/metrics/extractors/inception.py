@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmark.metrics.extractors.base import Extractor, sha256
-from benchmark.spec import BadInput, DataSpec
+from benchmark.metrics.extractors.base import Extractor
+from benchmark.spec import BadInput, DataSpec, sha256
 
 LAYERS = ["2048", "logits_unbiased"]  # as torch-fidelity chooses for the Fréchet distance and for inception score
 

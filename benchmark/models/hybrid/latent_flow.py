@@ -3,8 +3,10 @@
 Paper: Dai and Wipf, "Diagnosing and Enhancing VAE Models", ICLR 2019, arXiv:1903.05789
 
 Differences: their second stage is another VAE; here it is a flow of affine couplings (Dinh, Sohl-Dickstein and Bengio,
-"Density estimation using Real NVP", ICLR 2017, arXiv:1605.08803), whose density of the latents is exact. The first
-stage keeps its weights: the flow replaces its prior, so that samples come from where its encoder puts images.
+"Density estimation using Real NVP", ICLR 2017, arXiv:1605.08803), whose density of the latents is exact, with
+dropout and decoupled weight decay, as in this benchmark's VAE. As in the paper the first stage keeps its weights: the
+flow replaces its prior, so that samples come from where its encoder puts images. Theirs has a learnt, shared variance
+of the decoder; here the decoder is the first stage's own.
 
 Shapes: x [B, C, H, W] integer levels; z [B, *S] latents of the first stage, e [B, Z] behind the flow, Z the product of
 S; k importance samples. Unit: nats an image.

@@ -10,9 +10,9 @@ import torch
 from benchmark.data.images import BinaryMnist, Digits, Mnist
 from benchmark.metrics import extractors
 from benchmark.metrics.extractors import FOLDER, PINNED, load_extractor, load_judge
-from benchmark.metrics.extractors.base import Extractor, sha256
+from benchmark.metrics.extractors.base import Extractor
 from benchmark.metrics.extractors.classifier import Classifier
-from benchmark.spec import Absence, BadInput, DataSpec
+from benchmark.spec import Absence, BadInput, DataSpec, sha256
 
 DIGITS = DataSpec((1, 8, 8), 17, "grid", DataSpec.label(10))
 
