@@ -17,6 +17,7 @@ from benchmark.build import build_examination, load_metrics
 from benchmark.config import choices
 from benchmark.data.images import Digits
 from benchmark.evaluate import Experts, Protocol, evaluate, selection_metric
+from benchmark.leaderboard.columns import columns_of
 from benchmark.metrics.probe import Metric, Probe
 from benchmark.modalities.base import Modality
 from benchmark.spec import CAPABILITIES, BadInput
@@ -245,3 +246,11 @@ def test_only_metrics_of_the_data_where_less_is_better_select(own: Path, selecti
     given = ["model=vae", "data=digits", "budget=smoke", f"training.selection={selection}"]
     assert words in refusal(benchmark("run", *given))
     assert not (own.parent / "runs").exists()
+
+
+def test_boards_have_a_column_for_every_metric_but_those_that_say_no() -> None:
+    shown = columns_of(facts.modality("image"))
+    columns = {column.metric for column in shown.everything}
+    hidden = {name for name, fact in facts.metrics_of(facts.modality("image")).items() if not fact.shown}
+    assert hidden == {"elbo"}
+    assert columns == set(facts.metrics_of(facts.modality("image"))) - hidden

@@ -66,6 +66,8 @@ def test_the_first_stage_keeps_its_weights(two_stages: Path) -> None:
     before = load_file(stage_folder(two_stages) / "model.safetensors")
     for name, value in before.items():
         assert torch.equal(whole[f"first_stage.{name}"], value), name
+    trained = sum(value.numel() for name, value in whole.items() if name.startswith("flow."))
+    assert read_record(two_stages).scores["parameters"].value == trained, "what is not trained is no cost"
 
 
 def test_what_a_run_left_behind_is_whole_without_the_run_that_it_came_from(two_stages: Path, tmp_path: Path) -> None:

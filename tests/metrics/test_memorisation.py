@@ -120,6 +120,18 @@ def test_the_picture_shows_the_nearest_samples_beside_what_they_are_near_to() ->
     assert not evaluate(model, data, PROTOCOL, examination, experts, ["fid"]).pictures  # not asked for, not computed
 
 
+def test_too_many_training_images_are_not_searched_and_the_score_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = digits()
+    monkeypatch.setattr(memorisation, "MOST", len(data.split("train").x) - 1)
+    model, asked = Returns(data.spec, data.split("train").x), ["copies", "near_copies"]
+    result = evaluate(model, data, PROTOCOL, build_examination("image"), Experts(), asked)
+    for name in asked:
+        absent = result.scores[name].absent
+        assert absent is not None
+        assert (absent.kind, absent.reason.partition(" are ")[0]) == ("not run", "1,437 training images")
+    assert result.samples is None, "nothing was drawn for it"
+
+
 def test_the_nearest_in_pixels_by_brute_force() -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.randint(17, (50, 1, 4, 4), generator=generator)
