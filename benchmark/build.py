@@ -15,7 +15,16 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from torch import nn
 
 from benchmark import facts
-from benchmark.config import DataConfig, Experiment, config_folders, consent, from_container, read_yaml, trusted
+from benchmark.config import (
+    DataConfig,
+    Experiment,
+    config_folders,
+    consent,
+    from_container,
+    read_yaml,
+    stage_of,
+    trusted,
+)
 from benchmark.data.base import DataModule, SplitName, data_root
 from benchmark.facts import MetricFact, ModalityFact
 from benchmark.metrics.probe import Metric
@@ -113,9 +122,8 @@ def build_model(experiment: Experiment, spec: DataSpec) -> GenerativeModel:
     cls = resolve(experiment.model.target, GenerativeModel, experiment.model.trust)
     options = check_model(experiment)
     inner: dict[str, Any] = {}
-    if (origin := experiment.first_stage.origin) is not None:
-        inside = from_container({**origin.config, "runtime": experiment.runtime.model_dump()}, experiment.trust)
-        inner["first_stage"] = build_model(inside, spec)
+    if experiment.first_stage.given:
+        inner["first_stage"] = build_model(stage_of(experiment, "first_stage", experiment.trust), spec)
     try:
         model: GenerativeModel = cls(spec, **inner, **options)
     except (MemoryError, OverflowError, RuntimeError) as error:
