@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import reduce
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution
 from torch.nn import functional as F
+
+from benchmark.nn.sampling import draw
 
 
 def log_normal(z: Tensor) -> Tensor:
@@ -27,6 +29,23 @@ def importance_bound(log_weights: Callable[[int], Tensor], samples: int, chunk: 
     sizes = (min(chunk, samples - start) for start in range(0, samples, chunk))
     total = reduce(torch.logaddexp, (log_weights(k).logsumexp(0) for k in sizes))
     return total - math.log(samples)
+
+
+def log_bin(level: Tensor, mu: Tensor, scale: Tensor, levels: int) -> Tensor:
+    """log-probability in nats that a logistic variable falls into the bin of a `level`, `[...]`.
+
+    Levels lie evenly on [-1, 1], in the middle of bins of equal width; the outer bins reach to infinity.
+    """
+    bin_width = 2 / (levels - 1)
+    lower = (level * bin_width - 1 - bin_width / 2 - mu) / scale
+    upper = lower + bin_width / scale
+    # s(b) - s(a) = s(b) s(-a) (1 - exp(a - b)) for the sigmoid s: no cancellation. At the ends a factor becomes 1.
+    first, last = level == 0, level == levels - 1
+    return (
+        F.logsigmoid(upper).masked_fill(last, 0.0)
+        + F.logsigmoid(-lower).masked_fill(first, 0.0)
+        + torch.log(-torch.expm1(-bin_width / scale)).masked_fill(first | last, 0.0)
+    )
 
 
 class DiscretisedLogistics(Distribution):
@@ -47,17 +66,7 @@ class DiscretisedLogistics(Distribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """`[..., C, H, W]` in nats for levels [..., C, H, W]."""
-        x = value.unsqueeze(-4)  # [..., 1, C, H, W]
-        bin_width = 2 / (self.levels - 1)
-        lower = (x * bin_width - 1 - bin_width / 2 - self.mu) / self.scale  # [..., K, C, H, W]
-        upper = lower + bin_width / self.scale
-        # s(b) - s(a) = s(b) s(-a) (1 - exp(a - b)) for the sigmoid s: no cancellation. At the ends a factor becomes 1.
-        first, last = x == 0, x == self.levels - 1
-        log_p = (
-            F.logsigmoid(upper).masked_fill(last, 0.0)
-            + F.logsigmoid(-lower).masked_fill(first, 0.0)
-            + torch.log(-torch.expm1(-bin_width / self.scale)).masked_fill(first | last, 0.0)
-        )
+        log_p = log_bin(value.unsqueeze(-4), self.mu, self.scale, self.levels)  # [..., K, C, H, W]
         return torch.logsumexp(self.logits.log_softmax(dim=-4) + log_p, dim=-4)  # eq. 2
 
     def sample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
@@ -70,3 +79,90 @@ class DiscretisedLogistics(Distribution):
         u = torch.rand_like(mu).clamp(1e-7, 1 - 1e-7)
         x = mu + scale * torch.logit(u)  # [..., C, H, W]
         return ((x + 1) * (self.levels - 1) / 2).round().clamp(0, self.levels - 1)
+
+
+class CoupledLogistics:
+    """Mixture of discretised logistics over the colours of a pixel together, as PixelCNN++ has it; pixels are
+    independent.
+
+    A pixel has one mixture index. Given it, the mean of each colour is shifted in proportion to the colours before it,
+    by coefficients within ±1 (Salimans and others 2017, section 2.2). `outputs` is [B, count(C, K), H, W]: for K
+    components logits, and for each colour means, logarithms of scales, and coefficients of all colours before it.
+    """
+
+    def __init__(self, outputs: Tensor, colours: int, levels: int) -> None:
+        parts = outputs.unflatten(1, (self.count(colours, 1), -1))  # [B, 1 + 2C + C(C-1)/2, K, H, W]
+        logits, self.mu, log_scale, coefficients = parts.split([1, colours, colours, colours * (colours - 1) // 2], 1)
+        self.logits = logits.squeeze(1)  # [B, K, H, W]
+        self.scale = log_scale.clamp(-7.0, 7.0).exp()  # [B, C, K, H, W]
+        self.coefficients = coefficients.tanh()
+        self.levels = levels
+
+    @staticmethod
+    def count(colours: int, components: int) -> int:
+        """How many numbers a pixel takes.
+
+        >>> CoupledLogistics.count(3, 10), CoupledLogistics.count(1, 5)
+        (100, 15)
+        """
+        return components * (1 + 2 * colours + colours * (colours - 1) // 2)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """`[B, H, W]` in nats for levels `[B, C, H, W]`."""
+        x = x.unsqueeze(2)  # [B, C, 1, H, W]
+        y = self._centred(x)
+        mu = torch.stack([self._mean(c, self.mu, self.coefficients, y) for c in range(x.shape[1])], 1)
+        log_p = log_bin(x, mu, self.scale, self.levels).sum(1)  # [B, K, H, W]
+        return torch.logsumexp(self.logits.log_softmax(1) + log_p, 1)
+
+    def sample(self) -> Tensor:
+        """Levels `[B, C, H, W]`, int64; each colour is rounded to a level before it shifts the next."""
+        component = draw(self.logits.movedim(1, -1))[:, None, None]  # [B, 1, 1, H, W]
+        mu, scale, coefficients = (
+            t.take_along_dim(component, 2).squeeze(2) for t in (self.mu, self.scale, self.coefficients)
+        )
+        x = torch.zeros_like(mu)
+        for c in range(x.shape[1]):
+            u = torch.rand_like(mu[:, c]).clamp(1e-7, 1 - 1e-7)
+            y = self._mean(c, mu, coefficients, self._centred(x)) + scale[:, c] * torch.logit(u)
+            x[:, c] = ((y + 1) * (self.levels - 1) / 2).round().clamp(0, self.levels - 1)
+        return x.long()
+
+    def _centred(self, x: Tensor) -> Tensor:
+        return x * (2 / (self.levels - 1)) - 1
+
+    @staticmethod
+    def _mean(c: int, mu: Tensor, coefficients: Tensor, y: Tensor) -> Tensor:
+        """Of colour c, given the colours before it (eq. 3)."""
+        first = c * (c - 1) // 2
+        return mu[:, c] + (coefficients[:, first : first + c] * y[:, :c]).sum(1)
+
+
+class CoupledCategorical:
+    """A softmax over the levels of each colour of a pixel, whose logits depend on the colours before it by tables.
+
+    `outputs` is [B, C L, H, W]; `tables` are one embedding of L levels as L logits for each pair of a colour and one
+    before it: (1, 0), (2, 0), (2, 1), ...
+    """
+
+    def __init__(self, outputs: Tensor, tables: Sequence[nn.Module], colours: int) -> None:
+        self.logits = outputs.unflatten(1, (colours, -1)).movedim(2, -1)  # [B, C, H, W, L]
+        self.tables = tables
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """`[B, H, W]` in nats for levels `[B, C, H, W]`."""
+        logits = torch.stack([self._logits(c, x) for c in range(x.shape[1])], 1)
+        return -F.cross_entropy(logits.movedim(-1, 1), x.long(), reduction="none").sum(1)
+
+    def sample(self) -> Tensor:
+        """Levels `[B, C, H, W]`, int64, colour after colour."""
+        x = torch.zeros(self.logits.shape[:-1], dtype=torch.long, device=self.logits.device)
+        for c in range(x.shape[1]):
+            x[:, c] = draw(self._logits(c, x))
+        return x
+
+    def _logits(self, c: int, x: Tensor) -> Tensor:
+        """Of colour c, `[B, H, W, L]`, given the colours before it."""
+        first = c * (c - 1) // 2
+        logits: Tensor = self.logits[:, c] + sum(self.tables[first + before](x[:, before]) for before in range(c))
+        return logits

@@ -6,10 +6,16 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Independent, Normal
 
-from benchmark.nn.distributions import DiscretisedLogistics, importance_bound, log_normal
+from benchmark.nn.distributions import (
+    CoupledCategorical,
+    CoupledLogistics,
+    DiscretisedLogistics,
+    importance_bound,
+    log_normal,
+)
 
 
 def test_log_normal_is_that_of_independent_standard_normals() -> None:
@@ -97,3 +103,70 @@ def test_discretised_logistics_sample_what_they_score():
     for level in range(4):
         p = pixel.log_prob(torch.full((1, 1, 2, 2), float(level))).exp()
         torch.testing.assert_close((drawn == level).float().mean(0), p, rtol=0, atol=0.012)  # 5 standard errors
+
+
+# Colours of a pixel together -----------------------------------------------------------------------------------------
+
+
+def pixels(colours: int, levels: int) -> Tensor:
+    """Every pixel, [levels ** colours, colours, 1, 1]."""
+    every = torch.cartesian_prod(*[torch.arange(levels)] * colours)
+    return every.view(-1, colours, 1, 1)
+
+
+def coupled(kind: str, colours: int, levels: int, spread: float = 1.0):
+    torch.manual_seed(0)
+    if kind == "categorical":
+        tables = [nn.Embedding(levels, levels).double() for _ in range(colours * (colours - 1) // 2)]
+        outputs = spread * torch.randn(1, colours * levels, 1, 1).double()
+        return lambda n: CoupledCategorical(outputs.expand(n, -1, -1, -1), tables, colours), outputs
+    outputs = spread * torch.randn(1, CoupledLogistics.count(colours, 3), 1, 1).double()
+    return lambda n: CoupledLogistics(outputs.expand(n, -1, -1, -1), colours, levels), outputs
+
+
+@pytest.mark.parametrize("kind", ["logistics", "categorical"])
+@pytest.mark.parametrize(("colours", "levels", "spread"), [(1, 2, 1), (1, 256, 10), (2, 17, 1), (3, 3, 1), (3, 5, 10)])
+@torch.no_grad()
+def test_colours_together_sum_to_one(kind: str, colours: int, levels: int, spread: float) -> None:
+    x = pixels(colours, levels)
+    distribution, _ = coupled(kind, colours, levels, spread)
+    log_p = distribution(len(x)).log_prob(x)
+    assert log_p.shape == (len(x), 1, 1)
+    assert float(log_p.exp().sum()) == pytest.approx(1, abs=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["logistics", "categorical"])
+def test_colours_are_drawn_as_they_are_scored(kind: str) -> None:
+    x = pixels(3, 3)
+    distribution, _ = coupled(kind, 3, 3)
+    p = distribution(len(x)).log_prob(x).exp().flatten().float()
+    drawn = distribution(40_000).sample()
+    assert drawn.shape == (40_000, 3, 1, 1)
+    assert drawn.dtype == torch.int64
+    frequencies = (drawn.flatten(1) @ torch.tensor([9, 3, 1])).bincount(minlength=27) / 40_000
+    torch.testing.assert_close(frequencies, p, rtol=0, atol=0.0125)  # 5 standard errors
+
+
+def test_one_colour_is_the_mixture_of_discretised_logistics() -> None:
+    torch.manual_seed(0)
+    outputs, x = torch.randn(2, 12, 3, 3), torch.randint(17, (2, 1, 3, 3))
+    alone = DiscretisedLogistics(outputs.unsqueeze(2), 17).log_prob(x)[:, 0]
+    torch.testing.assert_close(CoupledLogistics(outputs, 1, 17).log_prob(x), alone)
+
+
+def test_a_pixel_has_one_component_and_means_that_shift() -> None:
+    """By the definition (Salimans and others 2017, section 2.2), a loop over components and colours."""
+    distribution, outputs = coupled("logistics", 3, 5)
+    n, mu, log_scale, coefficients = outputs.flatten().view(10, 3).split([1, 3, 3, 3])
+    red, green, blue = level = (3, 0, 4)
+    y = [2 * v / 4 - 1 for v in level]
+    a, b, c = coefficients.tanh()
+    means = (mu[0], mu[1] + a * y[0], mu[2] + b * y[0] + c * y[1])
+
+    def cumulative(edge: float, colour: int) -> Tensor:
+        return torch.sigmoid((edge * 2 / 4 - 1 - means[colour]) / log_scale[colour].exp())
+
+    bins = (cumulative(3.5, 0) - cumulative(2.5, 0), cumulative(0.5, 1), 1 - cumulative(3.5, 2))
+    expected = (n[0].softmax(0) * bins[0] * bins[1] * bins[2]).sum().log()
+    x = torch.tensor([red, green, blue]).view(1, 3, 1, 1)
+    torch.testing.assert_close(distribution(1).log_prob(x).squeeze(), expected)
