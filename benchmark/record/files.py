@@ -58,10 +58,7 @@ def read_records(folder: Path, problems: list[str] | None = None) -> dict[Path, 
     found = {}
     for file in record_files(folder):
         try:
-            record = read_record(file)
-            for name in (record.data, record.model):
-                if not _NAME.fullmatch(name):
-                    raise BadInput(f"{file}: {name!r} cannot name a page: letters, digits, '_', '-' and '.' can")
+            record = checked_record(file)
         except BadInput as error:
             if problems is None:
                 name_skipped(str(error))
@@ -70,6 +67,15 @@ def read_records(folder: Path, problems: list[str] | None = None) -> dict[Path, 
         else:
             found[file] = record
     return found
+
+
+def checked_record(file: Path) -> Record:
+    """The record in `file`, if its data and model may name pages; raises `BadInput` otherwise."""
+    record = read_record(file)
+    for name in (record.data, record.model):
+        if not _NAME.fullmatch(name):
+            raise BadInput(f"{file}: {name!r} cannot name a page: letters, digits, '_', '-' and '.' can")
+    return record
 
 
 @cache
