@@ -127,14 +127,17 @@ class Interaction:
 
 def interaction(study: Study, first: str, second: str) -> Interaction:
     """Least squares on ranks: how much better is a parabola in each with a product of the two than without."""
-    from scipy.stats import rankdata
-
     trials = scored(study)
-    values = np.array([trial.value for trial in trials], dtype=float)
-    ranks = rankdata(values)
+    ranks = _ranks([trial.value for trial in trials if trial.value is not None])
     u, v = (np.array([2 * position(study, key, t.params[key]) - 1 for t in trials]) for key in (first, second))
     apart = np.stack([np.ones_like(u), u, u**2, v, v**2], 1)
     return Interaction(first, second, *_gain(apart, (u * v)[:, None], ranks))
+
+
+def _ranks(values: Sequence[float]) -> Any:
+    """From 1, the lowest; equal values share the mean of theirs."""
+    _, place, counts = np.unique(np.asarray(values, dtype=float), return_inverse=True, return_counts=True)
+    return (counts.cumsum() - (counts - 1) / 2)[place]
 
 
 def _gain(base: Any, more: Any, y: Any) -> tuple[float, float]:
@@ -273,15 +276,16 @@ class Agreement:
 
 def agreement(short: Study, long: Study) -> Agreement | None:
     """Spearman's rank correlation between two studies over the settings that both tried."""
-    from scipy.stats import spearmanr
-
     other = {_key(trial): trial.value for trial in long.trials if trial.value is not None and trial.status != "pruned"}
     pairs = [
         (trial.value, other[_key(trial)]) for trial in short.trials if trial.value is not None and _key(trial) in other
     ]
     if len(pairs) < 5:
         return None
-    rho = float(spearmanr([a for a, _ in pairs], [b for _, b in pairs]).statistic)
+    ranks = [_ranks(values) for values in zip(*pairs, strict=True)]
+    if any(np.ptp(values) == 0 for values in ranks):  # a study whose scores are all equal ranks nothing
+        return None
+    rho = float(np.corrcoef(ranks)[0, 1])
     half = 1.96 * math.sqrt((1 + rho**2 / 2) / (len(pairs) - 3))  # Bonett and Wright 2000
     z = math.atanh(min(max(rho, -0.999999), 0.999999))
     return Agreement(len(pairs), rho, math.tanh(z - half), math.tanh(z + half))
