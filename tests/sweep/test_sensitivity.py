@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from files import RECORDS
-from scipy.stats import binomtest
+from scipy.stats import binomtest, spearmanr
 from studies import CAP, header, study, trial, truth
 
 from benchmark.leaderboard.pages import boards
@@ -198,6 +198,16 @@ def test_budgets_agree_where_ranks_do() -> None:
     assert opposite is not None
     assert opposite.spearman < -0.5
     assert agreement(short, study(16, seed=5)) is None
+
+
+def test_equal_scores_share_their_rank() -> None:
+    short, long = study(32), study(16, score=lambda params: float(round(truth(params))))
+    found = agreement(short, long)
+    assert found is not None
+    pairs = ([one.value for one in of.trials[:17]] for of in (short, long))
+    assert found.spearman == pytest.approx(spearmanr(*pairs).statistic)
+    level = long.model_copy(update={"trials": tuple(one.model_copy(update={"score": CAP}) for one in long.trials)})
+    assert agreement(short, level) is None
 
 
 # Stability -----------------------------------------------------------------------------------------------------------
