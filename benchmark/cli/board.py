@@ -76,7 +76,8 @@ def site(folders: tuple[Path, ...], target: Path) -> None:
 
     may_replace(target)  # before the work
     with _library(folders, target.parent) as library:
-        pages = Site(target, library.models, library.problems, library.store)
+        examples = folders[0].parent / "examples"
+        pages = Site(target, library.models, library.problems, library.store, examples)
         content = pages.pages(_watched(library), reports=library.datasets)
         click.echo(write_site(chain(content, _reports(library)), target))
     sys.exit(skipped(library.problems))

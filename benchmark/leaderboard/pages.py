@@ -38,7 +38,6 @@ from benchmark.traces import NEIGHBOURS, last_moment, read_curves, read_picture,
 
 _Content = TypeVar("_Content")
 
-EXAMPLES = "examples"  # the folder beside the records that holds a picture or a text of each dataset's real examples
 _RESULTS = (
     *(Head("model"), Head("dataset", filter=True), Head("quantity", filter=True)),
     *(Head(title, number=True) for title in ("value", "s.e.", "rank", "seeds")),
@@ -183,10 +182,18 @@ class Gallery:
 
 
 class Site:
-    """The HTML pages below `home`; files that cannot be read are named in `problems`."""
+    """The HTML pages below `home`; files that cannot be read are named in `problems`. `examples` is the folder with a
+    picture or a text of each dataset's real examples."""
 
-    def __init__(self, home: Path, models: Models, problems: list[str], store: Store | None = None) -> None:
-        self.home, self.problems, self.store = home, problems, store or Store()
+    def __init__(
+        self,
+        home: Path,
+        models: Models,
+        problems: list[str],
+        store: Store | None = None,
+        examples: Path = Path("leaderboards/examples"),
+    ) -> None:
+        self.home, self.problems, self.store, self.examples = home, problems, store or Store(), examples
         self.catalogue = {str(model["name"]): model for model in models}
         self.templates = jinja2.Environment(
             loader=jinja2.PackageLoader("benchmark.leaderboard", "templates/html"),
@@ -299,12 +306,12 @@ class Site:
                 shown.append((one, _inline(picture) if picture is not None else _ending(text or "")))
         if not shown:
             return None
-        stem = self.home.parent / EXAMPLES / views.data
+        stem = self.examples / views.data
         picture, text = (
             self._read(last_moment, stem.with_suffix(".png")),
             self._read(read_text, stem.with_suffix(".txt")),
         )
-        real = _inline(picture) if picture is not None else None if text is None else text.strip()
+        real = _inline(picture) if picture is not None else None if text is None else _ending(text)
         return Gallery(views.data, real, pictures, tuple(shown))
 
     def _models(self, names: Sequence[str], seen: Sequence[Views]) -> Table:
