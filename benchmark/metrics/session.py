@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
@@ -13,6 +11,7 @@ from torch import Tensor
 
 from benchmark.data.base import DataModule, Split, SplitName
 from benchmark.metrics.extractors.base import Extractor
+from benchmark.metrics.keyed import keyed_randomness
 from benchmark.metrics.probe import Found, Probe
 from benchmark.spec import Absence, Outliers
 
@@ -135,12 +134,3 @@ def draw_samples(model: Any, n: int, seed: int, draw: int = 0) -> Tensor:
         with keyed_randomness(model.device, seed, "samples", draw, index), torch.no_grad():
             chunks.append(model.sample(min(SAMPLE_CHUNK, n - start)).cpu())
     return torch.cat(chunks)
-
-
-@contextmanager
-def keyed_randomness(device: torch.device, *key: Any) -> Iterator[None]:
-    """Inside, torch draws from a generator keyed by `key`; outside, its state is untouched."""
-    digest = hashlib.sha256(repr(key).encode()).digest()
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(int.from_bytes(digest[:7], "big"))
-        yield
