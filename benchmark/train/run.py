@@ -25,7 +25,7 @@ from benchmark.build import (
     take_over,
 )
 from benchmark.config import Experiment, dump_yaml, resumed
-from benchmark.evaluate import evaluate, references
+from benchmark.evaluate import cost, evaluate, references
 from benchmark.facts import COSTS, modality
 from benchmark.loop import Loop, Progress, seed_everything
 from benchmark.record import Record
@@ -174,11 +174,13 @@ class _Run:
         self.dataset = data.describe()
         model = build_model(experiment, data.spec)
         flops = count_flops(experiment, data, model)
+        device = device_named(experiment.runtime.device)
+        cost.forget_peak_memory(device)
         parts = Parts(
             experiment,
             data,
             model,
-            device_named(experiment.runtime.device),
+            device,
             build_examination(experiment.data.modality, experiment.trust),
             experts_of(experiment, data),
         )
