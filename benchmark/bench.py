@@ -82,7 +82,7 @@ def measure(case: str, rounds: int, trust: Sequence[str] = ()) -> Row:
     model_name, _, data_name = case.partition("@")
     experiment = compose([f"model={model_name}", f"data={data_name}", "budget=standard"], trust)
     device = device_named(experiment.runtime.device)
-    data = data_of(experiment)
+    data = data_of(experiment).on(device)
     bare = _Bare(experiment, data, device)
     steps = max(STEPS[0], min(STEPS[1], round(SECONDS / _typical(bare.times(WARM)[1:]))))
     model = build_model(experiment, data.spec)
