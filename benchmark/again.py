@@ -82,9 +82,10 @@ def count_again(record: Record, trust: tuple[str, ...] = ()) -> Score:
 def _evaluate(folder: Path, trust: tuple[str, ...], names: list[str] | None) -> tuple[Result, dict[str, object]]:
     """Scores of the model in `folder`, those with `names` or all; and what no model is needed for."""
     experiment, data, model = restore(folder, trust)
-    model.to(device_named(experiment.runtime.device))
+    device = device_named(experiment.runtime.device)
+    model.to(device)
     protocol = final_protocol(experiment)
-    examination, experts = build_examination(experiment.data.modality, trust), experts_of(experiment, data)
+    examination, experts = build_examination(experiment.data.modality, trust), experts_of(experiment, data, device)
     result = evaluate(model, data, protocol, examination, experts, names)
     if names is None:
         return result, {}

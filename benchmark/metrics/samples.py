@@ -179,16 +179,16 @@ def _conditioned(session: Session, condition: Tensor, draw: int) -> Tensor:
     pieces = []
     for index, chunk in enumerate(condition.split(SAMPLE_CHUNK)):
         with session.keyed("conditioned", draw, index):
-            pieces.append(session.model.sample_given(chunk.to(session.device)).cpu())
-    return torch.cat(pieces)
+            pieces.append(session.model.sample_given(chunk.to(session.device)))
+    return torch.cat(pieces).cpu()
 
 
-_TRAIN_FEATURES: dict[tuple[str, str], Features] = {}
+_TRAIN_FEATURES: dict[tuple[str, str, str], Features] = {}
 
 
 def _train_features(extractor: Extractor, data: DataModule) -> Features:
     """Features of the training split, extracted once a process."""
-    key = (extractor.name, str(data.describe()["splits"]["train"]["sha256"]))
+    key = (extractor.name, str(extractor.device), str(data.describe()["splits"]["train"]["sha256"]))
     if key not in _TRAIN_FEATURES:
         _TRAIN_FEATURES[key] = extractor(data.split("train").x)
     return _TRAIN_FEATURES[key]

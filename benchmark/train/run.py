@@ -182,7 +182,7 @@ class _Run:
             model,
             device,
             build_examination(experiment.data.modality, experiment.trust),
-            experts_of(experiment, data),
+            experts_of(experiment, data, device),
         )
         journal.tracker = Tracker(
             self.folder,
