@@ -40,14 +40,14 @@ DOORS: dict[str, tuple[str, ...]] = {
     "tracking": ("spec",),
     # charts what `tracking` logs, by name; a user's own definition comes first
     "dashboard": ("spec", "facts", "config"),
-    "loop": ("spec", "build"),
+    "loop": ("spec", "build", "metrics.cost"),
     "watch": (),
     "train": (
         *("spec", "facts", "config", "stages", "reference", "build", "loop", "evaluate", "record", "tracking"),
         *("exams", "watch"),
     ),
     "again": ("spec", "facts", "config", "build", "evaluate", "record", "tracking", "train"),
-    "bench": ("spec", "config", "reference", "tables", "build", "loop", "record", "train"),
+    "bench": ("spec", "config", "reference", "tables", "build", "evaluate", "loop", "record", "train"),
     "traces": ("spec",),
     "record": ("spec", "identity", "config", "traces"),
     # a study's statistics are computed in one place, and so is the identity of what is tuned
