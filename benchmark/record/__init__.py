@@ -42,6 +42,7 @@ from benchmark.record.provenance import (
     is_ours,
     now,
     sources,
+    write_stamp,
 )
 from benchmark.record.publication import publish, why_no_evidence
 from benchmark.record.schema import (
@@ -100,4 +101,5 @@ __all__ = [
     "write_once",
     "write_per_example",
     "write_record",
+    "write_stamp",
 ]
