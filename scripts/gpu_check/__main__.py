@@ -55,7 +55,9 @@ def main(arguments: list[str] | None = None) -> int:
     if given.verb == "wheels":
         return fetch_wheels(given.out, given.more)
     if lacking := missing():
-        print(f"missing here: {', '.join(lacking)}\nbring them with: scripts/gpu_check.sh wheels wheels", file=sys.stderr)
+        print(
+            f"missing here: {', '.join(lacking)}\nbring them with: scripts/gpu_check.sh wheels wheels", file=sys.stderr
+        )
         return 2
     from benchmark.spec import BadInput
 

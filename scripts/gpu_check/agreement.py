@@ -1,4 +1,4 @@
-"""Does the GPU compute what the CPU computes? Every shipped model on 64 fixed examples, through the benchmark's scoring.
+"""Does the GPU compute what the CPU computes? Every model on 64 fixed examples, as runs are scored.
 
 Weights come from a seed, and noise is added to all of them: a residual block that starts as the identity would hide
 what it computes. Three figures are compared: by the CPU that wrote `expected.json`, by the CPU here, by the device.

@@ -106,7 +106,7 @@ class Results:
         code = "of no known commit" if git is None else f"{git['commit'][:10]}{' with changes' * git['dirty']}"
         lines = [
             f"# {TITLES[self.part]}",
-            f"{'A rehearsal, whose sizes mean nothing. ' * self.rehearsed}The part is {state}. It took "
+            f"{'A rehearsal: small, and no measurement. ' * self.rehearsed}The part is {state}. It took "
             f"{time.monotonic() - self.started:.0f} s.",
             f"Device: {machine['device']}. CPU: {machine['cpu']}, {machine['cores']} cores. Python "
             f"{versions['python']}, torch {torch.__version__}. Code: {code}, {self.about['code'][:8]}.",
