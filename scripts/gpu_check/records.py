@@ -25,10 +25,10 @@ from scripts.gpu_check.results import Results
 GRACE = 8.0  # seconds in which a suite that was told to stop is gone
 EVERY = 1.0  # seconds between looks
 
-#: What a rehearsal runs instead: two short runs on data that come with the dependencies, under a small protocol.
+#: How short a rehearsal is, on data that come with the dependencies.
 REHEARSED = (
-    *("evaluation.elbo_draws=2", "evaluation.sample_draws=1", "evaluation.importance_samples=4"),
-    *("evaluation.solved_examples=32", "training.validations=2", "budget.examples=640"),
+    *("evaluation.elbo_draws=2", "evaluation.sample_draws=2", "evaluation.importance_samples=4"),
+    *("evaluation.solved_examples=32", "training.validations=2", "budget.examples=640", "seed=0"),
 )
 
 
@@ -58,7 +58,7 @@ def _run(results: Results, suite: str, settings: Sequence[str], folder: Path, bu
     command = [sys.executable, "-m", "benchmark", "suite", suite, *settings, f"runtime.runs={runs}"]
     seen: set[Path] = set()
     with (results.files / f"{budget}.log").open("w") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
         try:
             while process.poll() is None and results.seconds_left > GRACE:
                 time.sleep(EVERY)
@@ -76,11 +76,11 @@ def _run(results: Results, suite: str, settings: Sequence[str], folder: Path, bu
 def _stop(process: subprocess.Popen[bytes]) -> None:
     """As Ctrl-C does, and at once where that takes too long."""
     if process.poll() is None:
-        os.killpg(process.pid, signal.SIGINT)
+        process.send_signal(signal.SIGINT)
         try:
             process.wait(GRACE - 2)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+            process.kill()
             process.wait()
 
 
@@ -107,6 +107,7 @@ def _row(record: Record) -> dict[str, Any]:
         "model": record.model,
         "data": record.data,
         "budget": record.budget,
+        "seed": record.seed["init"],
         "status": record.status,
         "bits/dim": value("bits_per_dim"),
         "FID": value("fid"),

@@ -38,7 +38,7 @@ class Results:
         self.notes: list[str] = []
         self.failed = False
         self.started = time.monotonic()
-        self.about = {
+        self.about: dict[str, Any] = {
             "code": code_hash(),
             "git": git_state(),
             "hardware": hardware() | described(self.device),

@@ -67,9 +67,12 @@ def check(results: Results) -> None:
     results.note(
         "GPT: 6N + 12LDT operations a token (Chowdhery and others 2022, appendix B), with N all parameters but those "
         "that are only looked up, the embedding of tokens; the whole square of attention counts. U-Net: as torch "
-        "counts products and convolutions, forward and backward. The optimiser's steps take time and count for nothing. "
-        f"`ratio`: time under the harness to time in a bare loop, median of {ROUNDS} rounds. Goals: a share of "
-        f"{GOAL_SHARE:.0%} compiled for the GPT, a ratio of {GOAL_RATIO} at most."
+        "counts products and convolutions, forward and backward. The optimiser's steps take time and count for "
+        "nothing."
+    )
+    results.note(
+        f"`ratio` is time under the harness to time in a bare loop, the median of {ROUNDS} rounds. Goals: a share of "
+        f"{GOAL_SHARE:.0%} for the GPT, compiled, and a ratio of {GOAL_RATIO} at most."
     )
     if results.device.type == "cuda":
         results.add({"bfloat16 product": "8192 x 8192 x 8192", "TFLOP/s": _product(8192) / 1e12})
@@ -180,7 +183,7 @@ def _row(case: Case, size: int, device: torch.device, peak: float | None) -> dic
 
 
 def compile_blocks(model: nn.Module) -> None:
-    """Compile each repeated block in place, by itself, for the shapes that it sees: blocks of one kind and shape share the result."""
+    """Compile each repeated block in place, by itself; those of one kind and shape share what is compiled."""
     for part in model.modules():
         if isinstance(part, nn.ModuleList):
             for block in part:
