@@ -20,10 +20,13 @@ PYTHON = "3.12"
 SMALL = {
     "annotated-types": "annotated_types",
     "antlr4-python3-runtime": "antlr4",
+    "certifi": "certifi",
+    "charset-normalizer": "charset_normalizer",
     "click": "click",
     "filelock": "filelock",
     "fsspec": "fsspec",
     "hydra-core": "hydra",
+    "idna": "idna",
     "lightning-utilities": "lightning_utilities",
     "markdown-it-py": "markdown_it",
     "mdurl": "mdurl",
@@ -34,6 +37,7 @@ SMALL = {
     "pygments": "pygments",
     "pytorch-lightning": "pytorch_lightning",
     "pyyaml": "yaml",
+    "requests": "requests",
     "rich": "rich",
     "safetensors": "safetensors",
     "torch-fidelity": "torch_fidelity",
@@ -41,6 +45,7 @@ SMALL = {
     "tqdm": "tqdm",
     "typing-extensions": "typing_extensions",
     "typing-inspection": "typing_inspection",
+    "urllib3": "urllib3",
 }
 #: What it must have, or be given by name: together with the rest they would be more than `LIMIT`.
 LARGE = {

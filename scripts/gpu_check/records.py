@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmark.build import data_of
 from benchmark.config import load_suite
 from benchmark.data.base import data_root
 from benchmark.record import Record, publish, read_record
@@ -36,13 +37,15 @@ def check(results: Results, settings: Sequence[str] = (), jobs: int | None = Non
     """Run the suite under one budget after the other."""
     suite, budgets = ("digits", ("smoke",)) if results.rehearsed else ("mnist", ("quick", "standard"))
     settings = [*(REHEARSED if results.rehearsed else ()), *settings]
-    together = jobs or min(len(load_suite(suite)), os.cpu_count() or 1)
+    experiments = load_suite(suite)
+    together = jobs or min(len(experiments), os.cpu_count() or 1)
     results.note(
         f"Suite {suite}, {together} runs at once, data from {data_root()}. Unpack the archive over leaderboards/: "
         f"tar xzf {results.part}.tar.gz --strip-components 1 -C leaderboards {results.part}/records"
     )
     if results.about["git"] is None:
         results.note("No commit is known, so that nothing can be published: bring provenance.json (`stamp`).")
+    data_of(experiments[0])  # what is missing is said once, and at once
     with tempfile.TemporaryDirectory() as folder:
         for budget in budgets:
             seen = _run(results, suite, [f"budget={budget}", f"jobs={together}", *settings], Path(folder), budget)
