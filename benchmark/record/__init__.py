@@ -43,6 +43,7 @@ from benchmark.record.provenance import (
     is_ours,
     now,
     sources,
+    write_stamp,
 )
 from benchmark.record.publication import publish, why_no_evidence
 from benchmark.record.schema import (
@@ -102,4 +103,5 @@ __all__ = [
     "write_once",
     "write_per_example",
     "write_record",
+    "write_stamp",
 ]
