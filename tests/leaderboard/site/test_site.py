@@ -293,8 +293,9 @@ def test_figures_are_deterministic_and_take_their_colours_from_the_page() -> Non
 def test_the_verb_writes_the_site_of_the_committed_records(tmp_path: Path) -> None:
     done = CliRunner().invoke(cli, ["site", "--to", str(tmp_path / "site")], catch_exceptions=False)
     assert done.exit_code == 0
-    names = {"index.html", "choosing.html", "studies.html", "reproducibility.html"}
-    assert names == {file.name for file in (tmp_path / "site").glob("*.html")}
+    assert {file.name for file in (tmp_path / "site").glob("*.html")} == {"index.html", "choosing.html", "studies.html"}
+    assert 'href="../reproducibility/digits.html"' in (tmp_path / "site" / "data" / "digits.html").read_text()
+    assert "Back to the boards" in (tmp_path / "site" / "reproducibility" / "digits.html").read_text()
     assert "No row on a board yet" not in (tmp_path / "site" / "model" / "vae.html").read_text()
     with pytest.raises(BadInput, match="no records below"):
         CliRunner().invoke(cli, ["site", "--records", str(tmp_path)], catch_exceptions=False, standalone_mode=False)
