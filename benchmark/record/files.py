@@ -48,7 +48,8 @@ def read_record(path: Path, as_stored: bool = False) -> Record:
 
 
 _KEPT = {"exams", "references"}  # folders of files that are named by a hash
-_NOT_RECORDS = {"wandb", "artifacts", "attempts", "begun.json"}  # below a run's folder
+#: Below a run's folder, and among boards.
+_NOT_RECORDS = {"wandb", "artifacts", "attempts", "begun.json", "rows.json", "recounted.json"}
 
 
 def read_records(folder: Path, problems: list[str] | None = None) -> dict[Path, Record]:
