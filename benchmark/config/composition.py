@@ -219,7 +219,8 @@ def _names(data: str, model: str, budget: str) -> list[str]:
 def _compose(overrides: Sequence[str]) -> dict[str, Any]:
     """The resolved configuration that `overrides` describe; of two for one setting the later counts."""
     pairs = _pairs(overrides)
-    names = default_names() | {key: value for key, value in pairs if key in GROUPS}
+    given = {key: value for key, value in pairs if key in GROUPS}
+    names = {group: given[group] for group in GROUPS} if len(given) == len(GROUPS) else default_names() | given
     content = copy.deepcopy(_chosen(tuple(config_folders()), tuple(names.items())))
     content["model"].setdefault("conditions", [])  # what a record says need not stand in the model's file
     for key, text in pairs:

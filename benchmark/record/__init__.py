@@ -7,6 +7,7 @@ not imported.
 
 from benchmark.record.effort import examples_seen, share_done, training_flops
 from benchmark.record.files import (
+    checked_record,
     name_skipped,
     per_example_file,
     read_record,
@@ -69,6 +70,7 @@ __all__ = [
     "changed_code",
     "check_code",
     "check_unchanged",
+    "checked_record",
     "code_hash",
     "code_identity",
     "code_of",
