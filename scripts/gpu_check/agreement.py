@@ -186,7 +186,7 @@ def figures(model: GenerativeModel, data: DataModule, examination: Examination) 
 
 def compared(kind: Kind, ours: Figure, theirs: Figure) -> Verdict:
     """Whether `theirs` is as right as `ours`."""
-    a, b = torch.tensor(ours.values).double(), torch.tensor(theirs.values).double()
+    a, b = (torch.tensor(one.values, dtype=torch.float64) for one in (ours, theirs))
     if kind == "samples":
         share = float((a != b).double().mean())
         same = share <= 1 - SAME_SAMPLES

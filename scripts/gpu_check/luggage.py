@@ -55,6 +55,7 @@ LARGE = {
     "scipy": "scipy",
     "torchvision": "torchvision",
     "scikit-learn": "sklearn",
+    "cloudpickle": "cloudpickle",
     "joblib": "joblib",
     "threadpoolctl": "threadpoolctl",
     "narwhals": "narwhals",

@@ -60,7 +60,7 @@ def check(results: Results) -> None:
     """Time every case."""
     quiet_libraries()
     name = results.about["hardware"]["device"]
-    peak = next((value for known, value in PEAKS.items() if known in name), None)
+    peak = peak_of(name)
     results.note(
         f"The peak is {peak / 1e12:.0f} TFLOP/s, dense bfloat16." if peak else f"No peak is known for {name}: no share."
     )
@@ -83,6 +83,11 @@ def check(results: Results) -> None:
         results.add({"case": case.name} | _measured(case, results.device, peak))
         gc.collect()
         torch.cuda.empty_cache()
+
+
+def peak_of(name: str) -> float | None:
+    """Dense bfloat16 operations a second of the device with this name, if they are known."""
+    return next((peak for known, peak in PEAKS.items() if known in name), None)
 
 
 def cases(small: bool) -> list[Case]:
@@ -129,7 +134,7 @@ def _unet(small: bool) -> Case:
         (16,) if small else (256, 128, 64),
         "images",
         1,
-        lambda model, spec: cost.flops_per_example(model, next(_batches(spec, 2))),
+        lambda model, spec: cost.flops_per_example(model, next(batches(spec, 2))),
     )
 
 
@@ -203,12 +208,12 @@ class Turns:
     def bare(self, steps: int) -> float:
         """Seconds a step in the shortest loop that trains the model: batch, loss, gradient, step."""
         self.model.to(self.device).train()  # the Trainer leaves it on the CPU
-        batches = _batches(self.spec, self.experiment.training.batch_size)
+        stream = batches(self.spec, self.experiment.training.batch_size)
         before = _clock(self.device)
         for index in range(WARM + steps):
             if index == WARM:
                 before = _clock(self.device)
-            x = next(batches).x.to(self.device)
+            x = next(stream).x.to(self.device)
             with torch.autocast(self.device.type, torch.bfloat16) if self.bfloat16 else contextlib.nullcontext():
                 loss = self.model.training_step(Batch(x), index)["loss"]
             self.optimizer.zero_grad()
@@ -225,7 +230,7 @@ class Turns:
         window.log_every = every
         with tempfile.TemporaryDirectory() as folder:
             trainer = make_trainer(experiment, self.device, window, Path(folder))
-            trainer.fit(self.model, Stream(lambda start: _batches(self.spec, plan.batch_size), window))
+            trainer.fit(self.model, Stream(lambda start: batches(self.spec, plan.batch_size), window))
         return (window.after - window.before) / steps
 
 
@@ -257,7 +262,7 @@ class _Window(Loop):
             self.after = _clock(self.device)
 
 
-def _batches(spec: DataSpec, size: int) -> Iterator[Batch]:
+def batches(spec: DataSpec, size: int) -> Iterator[Batch]:
     """Random examples without end: a few batches in turn."""
     generator = torch.Generator().manual_seed(0)
     kept = [Batch(torch.randint(spec.levels, (size, *spec.shape), generator=generator)) for _ in range(4)]
