@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from benchmark.config import dump_yaml, overrides_of
+from benchmark.config import dump_yaml, overrides_of, seeds_of
 from benchmark.leaderboard.columns import Column, columns, mark, number, single
 from benchmark.leaderboard.published import Published
 from benchmark.leaderboard.rows import Row, Run, select
@@ -132,7 +132,10 @@ class _Report:
         for runs in sorted(groups.values(), key=lambda runs: _place(runs[0])):
             record = runs[0].record
             settings = {name: part for name, part in record.config.items() if name not in ("seed", "runtime")}
-            commands = [f"{_command(run)}\npython -m benchmark verify {run.path.as_posix()}" for run in runs]
+            commands = [
+                f"{command}\npython -m benchmark verify {run.path.as_posix()}"
+                for run, command in zip(runs, _commands(runs), strict=True)
+            ]
             text = "\n".join([*commands, "", dump_yaml(settings)])
             title = f"{record.model} on {record.data}, {record.budget}, configuration {record.config_hash[:8]}"
             folded.append(Folded(f"{title}, {_count(len(runs), 'run')}", text))
@@ -394,11 +397,17 @@ def _place(run: Run) -> tuple[str, str, float, str, str]:
     return run.record.data, run.record.model, run.minutes, run.budget, run.identity
 
 
-def _command(run: Run) -> str:
+def _commands(runs: Sequence[Run]) -> Iterator[str]:
+    """What runs each of some runs that differ in their seeds alone."""
     try:
-        return f"python -m benchmark run {shlex.join(overrides_of(run.record.config))}"
+        first = overrides_of(runs[0].record.config)
     except BadInput as error:
-        return f"# {error}"
+        yield from [f"# {error}"] * len(runs)
+        return
+    seeds = [index for index, setting in enumerate(first) if setting.startswith(("seed=", "seed."))]
+    for run in runs:
+        own = [*first[: seeds[0]], *seeds_of(run.record.seed), *first[seeds[-1] + 1 :]]
+        yield f"python -m benchmark run {shlex.join(own)}"
 
 
 def _commit(record: Record) -> str:
