@@ -9,6 +9,7 @@ chose), `curves.csv`, `samples/`, `wandb/`, `likelihoods.npz` and, when all is d
 
 from benchmark.train.device import device_named, in_bfloat16
 from benchmark.train.parts import experts_of, outliers
+from benchmark.train.references import references_of
 from benchmark.train.run import Purpose, carry_out, prepare
 from benchmark.train.scoring import count_flops, final_protocol
 from benchmark.train.training import make_plan, make_trainer, quiet_libraries
@@ -26,4 +27,5 @@ __all__ = [
     "outliers",
     "prepare",
     "quiet_libraries",
+    "references_of",
 ]

@@ -72,7 +72,8 @@ def train(
         take_over(parts.model, experiment)
     journal.curves = [row for row in curves_of(folder) if last.is_file()]
     trainer = make_trainer(experiment, parts.device, loop, folder)
-    stream = Stream(lambda start: parts.data.batches(experiment.seed.data, training.batch_size, start), loop)
+    data = parts.data.on(parts.device)
+    stream = Stream(lambda start: data.batches(experiment.seed.data, training.batch_size, start), loop)
     try:
         trainer.fit(parts.model, stream, ckpt_path=last if last.is_file() else None, weights_only=True)
     except SystemExit as stop:  # Lightning's answer to Ctrl-C
@@ -96,7 +97,7 @@ def _diagnose(parts: Parts, journal: Journal, loop: Loop) -> None:
     model = parts.model
     if not isinstance(model, Diagnosable):
         return
-    x = parts.validation[:WATCHED].long().to(parts.device)
+    x = parts.validation[:WATCHED].to(parts.device).long()
     model.eval()
     with torch.no_grad(), keyed_randomness(parts.device, parts.experiment.seed.eval, "signs"):
         signs = model.diagnostics(x)
