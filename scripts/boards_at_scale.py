@@ -3,11 +3,11 @@
 python scripts/boards_at_scale.py FOLDER [--records 10000] [--studies 1000]
 
 Makes up FOLDER from the committed records and studies: they get names of models and datasets that do not exist, seeds
-and runs of their own and scores that are a little worse, with likelihoods of single examples that are worse alike; what
-else lies beside them is linked, and large likelihoods are. FOLDER/configs tunes these names, so that records stand on
-boards as the committed ones do. Models are three times as many as datasets. Each has three seeds under two budgets, and
-as long as records last, runs that are superseded: of older code, or at another setting. A FOLDER that was made before
-is timed as it is.
+and runs of their own, and scores that are a little worse. Likelihoods of single examples are worse by as much, except
+for large files; these, curves and pictures are linked. FOLDER/configs tunes the made-up names, so that records stand
+on boards as the committed ones do. Models are three times as many as datasets. Each has three seeds under two budgets,
+and as far as records go, runs that are superseded: of older code, or at another setting. A FOLDER that was made before
+is timed as it is, whatever the options say.
 
 Each verb runs in a process of its own: from nothing, again with nothing new, and after one new record. Goals are for
 10,000 records and 1,000 studies on a core whose Python loop of ten million additions takes half a second. Exit code 1:
