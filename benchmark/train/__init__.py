@@ -7,6 +7,7 @@ A run's folder holds `config.yaml`, `last.ckpt` (to resume from), `model.safeten
 chose), `curves.csv`, `samples/`, `wandb/`, `likelihoods.npz` and, when all is done, `record.json`.
 """
 
+from benchmark.train.compiled import blocks_compiled
 from benchmark.train.device import device_named, in_bfloat16
 from benchmark.train.parts import experts_of, outliers
 from benchmark.train.references import references_of
@@ -16,6 +17,7 @@ from benchmark.train.training import make_plan, make_trainer, quiet_libraries
 
 __all__ = [
     "Purpose",
+    "blocks_compiled",
     "carry_out",
     "count_flops",
     "device_named",

@@ -38,9 +38,9 @@ def in_bfloat16(experiment: Experiment, device: torch.device) -> bool:
     return experiment.training.precision == "bfloat16" and has_bfloat16(device)
 
 
-def described(device: torch.device) -> dict[str, Any]:
-    """What a record says of the device, beside the machine that it is in."""
-    said = {
+def described(device: torch.device, compiled: bool = False) -> dict[str, Any]:
+    """What a record says of the device, beside the machine that it is in, and of how training used it."""
+    said: dict[str, Any] = {
         "device": "cpu",
         "threads": torch.get_num_threads(),
         "bfloat16": has_bfloat16(device),
@@ -50,4 +50,4 @@ def described(device: torch.device) -> dict[str, Any]:
     if device.type == "cuda":
         said["device"] = torch.cuda.get_device_name(device)
         said["tf32"] = torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32
-    return said
+    return said | ({"compiled": True} if compiled else {})

@@ -258,7 +258,9 @@ class _Run:
                 modality(experiment.data.modality).structure,
                 Path(experiment.runtime.runs),
             ),
-            hardware=records.hardware() | described(device),
+            hardware=records.hardware()
+            | described(device)
+            | ({"compiled": True} if experiment.runtime.compile else {}),
             started=self.started,
             seconds=round(time.perf_counter() - self.clock, 3),
             scores=self.scores,
