@@ -109,7 +109,7 @@ def _joined(parts: Sequence[Advice]) -> Advice:
 def _likelihoods(dataset: Dataset, group: Group) -> Advice:
     shown = group.columns
     asked = shown.kind.choosing.likelihood or Question(title=f"Likelihood of {shown.kind.title}", text="")
-    found = dataset.judge.rankings(group.rows, shown.likelihood)
+    found = dataset.rankings(group, shown.likelihood)
     return _advice(dataset, asked, f"Likelihoods of {shown.kind.title}", found, ())
 
 
@@ -123,7 +123,7 @@ def _samples(dataset: Dataset, group: Group) -> Advice:
 def _of_samples(dataset: Dataset, group: Group) -> list[Ranking]:
     """By the first score of samples."""
     samples = group.columns.samples
-    return dataset.judge.rankings(group.rows, samples[0]) if samples else []
+    return dataset.rankings(group, samples[0]) if samples else []
 
 
 def _advice(dataset: Dataset, asked: Question, name: str, found: Sequence[Ranking], beside: Sequence[Column]) -> Advice:

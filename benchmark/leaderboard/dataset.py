@@ -13,14 +13,14 @@ from urllib.parse import quote
 from benchmark.leaderboard.columns import Column, Columns, columns, error_text, quantity
 from benchmark.leaderboard.plots import COLOURS
 from benchmark.leaderboard.published import Published
-from benchmark.leaderboard.rows import Current, Judge, Row, Run, budgets, select
+from benchmark.leaderboard.rows import Current, Judge, Ranking, Row, Run, budgets, select
 from benchmark.leaderboard.rows import Entry as Ranked
 from benchmark.leaderboard.sensitivity import Sensitivity, sensitivities, starts_of
 from benchmark.leaderboard.stability import Stability, stabilities
 from benchmark.leaderboard.texts import budget_title, cell_text, ended, seed, seeds
 from benchmark.record import Record
 from benchmark.spec import BadInput
-from benchmark.sweep.studies import Study
+from benchmark.sweep.studies import Starts, Study
 from benchmark.tables import DASH, Entry
 
 
@@ -74,6 +74,7 @@ class Dataset:
         check_page_name("data", name)
         self.name, self.records, self.figures, self.studies = name, records, figures, studies
         self.colours = colours if colours is not None else colours_of([record.family for record in records.values()])
+        self._rankings: dict[tuple[str, str, str], list[Ranking]] = {}
         self.problems: list[str] = []  # files beside records that cannot be read
         self.runs = [Run(path, record) for path, record in sorted(records.items())]
         self.judge = Judge(records.values())
@@ -84,17 +85,28 @@ class Dataset:
         ]
 
     @cached_property
+    def starts(self) -> Starts:
+        return starts_of(self.records)
+
+    @cached_property
     def sensitive(self) -> list[Sensitivity]:
-        return sensitivities(self.studies, starts_of(self.records))
+        return sensitivities(self.studies, self.starts)
 
     @cached_property
     def stable(self) -> list[Stability]:
-        return stabilities(self.studies, self.rows, starts_of(self.records))
+        return stabilities(self.studies, self.rows, self.starts)
 
     @property
     def known_entropy(self) -> bool:
         """Whether it judges metrics: what is written on choosing leaves it out."""
         return any("entropy" in record.dataset for record in self.records.values())
+
+    def rankings(self, group: Group, column: Column) -> list[Ranking]:
+        """One for each protocol, the one with most rows first."""
+        question = group.budget, column.metric, column.title
+        if question not in self._rankings:
+            self._rankings[question] = self.judge.rankings(group.rows, column)
+        return self._rankings[question]
 
     def values(self, runs: Sequence[Run], column: Column) -> list[float]:
         """One of each run that has the score."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from benchmark.config import config_folders, tuned_identity
 from benchmark.leaderboard.choosing import Advice, said_of
+from benchmark.leaderboard.columns import value_of
 from benchmark.leaderboard.dataset import Dataset, by_data, colours_of
 from benchmark.leaderboard.published import Published, read_published
 from benchmark.leaderboard.recounted import read_recounted, recount
@@ -42,8 +43,8 @@ class Views:
     problems: Sequence[str]
 
 
-def views_of(dataset: Dataset, models: Models) -> Views:
-    studies = studies_of(dataset)
+def views_of(dataset: Dataset, models: Models, store: Store) -> Views:
+    studies = store.remember("studies", _what_studies_show(dataset), lambda: studies_of(dataset))
     studied = {model.model: model for model in studies.models} if studies else {}
     return Views(
         dataset.name,
@@ -56,6 +57,16 @@ def views_of(dataset: Dataset, models: Models) -> Views:
         list(row_lines(dataset)),
         dataset.problems,
     )
+
+
+def _what_studies_show(dataset: Dataset) -> str:
+    """Of everything that decides it: most records do not."""
+    pages = sorted({run.record.model for run in dataset.runs})
+    board = [
+        (row.name, row.budget, [value_of(run.record.scores.get("selection")) for run in row.scored])
+        for row in dataset.rows
+    ]
+    return digest(dataset.name, dataset.studies, dataset.starts, pages, board, dataset.colours)
 
 
 def all_views(
@@ -81,6 +92,7 @@ def all_views(
                 colours,
             ),
             models,
+            Store(),
         )
         for data, found in sorted(_with_studies(by_data(records), studies).items())
     ]
@@ -182,7 +194,7 @@ class Library:
     def _views(self, data: str, current: Current) -> Views:
         studies = [read_study(file) for file in self._studies[data]]
         dataset = Dataset(data, self.records(data), current, self.figures(data), studies, self.colours)
-        return views_of(dataset, self.models)
+        return views_of(dataset, self.models, self.store)
 
     def _remembered_about(self, file: Path) -> _About:
         return self.store.remember("record", stamp([file]), lambda: _about(checked_record(file)))

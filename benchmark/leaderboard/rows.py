@@ -139,7 +139,7 @@ def _beats_the_source(scores: Mapping[str, Score], source: Mapping[str, Score]) 
 
     For records that do not say it themselves: from the two scores alone, without the pairs of examples.
     """
-    known = facts.metrics()
+    known = facts.metrics() if source else {}
     for name, theirs in source.items():
         ours, fact = scores.get(name), known.get(name)
         if ours is None or fact is None or not fact.terms or (ours.n, ours.version) != (theirs.n, theirs.version):

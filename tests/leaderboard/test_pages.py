@@ -42,9 +42,9 @@ def made(home: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, bytes],
     seen: list[str] = []
     real = library.views_of
 
-    def noted(dataset: Any, models: Any) -> Any:
+    def noted(dataset: Any, models: Any, store: Any) -> Any:
         seen.append(dataset.name)
-        return real(dataset, models)
+        return real(dataset, models, store)
 
     with monkeypatch.context() as patch:
         patch.setattr(library, "views_of", noted)

@@ -119,7 +119,7 @@ def _tables(
     dataset: Dataset, title: str, group: Group, main: Column, beside: Sequence[Column], cost: Sequence[Column]
 ) -> list[tuple[Table, Ranking | None]]:
     """One table for each protocol, with what it ranks. Rows without the score stand in the first."""
-    rankings = dataset.judge.rankings(group.rows, main)
+    rankings = dataset.rankings(group, main)
     ranked = {entry.row.name for ranking in rankings for entry in ranking.entries}
     without = [row for row in group.rows if row.name not in ranked]
     notes = absences(dataset.judge, group.rows, main, beside)
@@ -223,7 +223,7 @@ def _ours(dataset: Dataset, metric: str) -> str:
     column = next((column for column in known if column.metric == metric), None)
     if group is None or column is None:
         return "—"
-    entries = [entry for ranking in dataset.judge.rankings(group.rows, column) for entry in ranking.entries]
+    entries = [entry for ranking in dataset.rankings(group, column) for entry in ranking.entries]
     entries.sort(key=lambda entry: column.sign * entry.cell.interval.centre)
     return ", ".join(f"{marked(entry.row)} {cell_text(entry.cell, column)}" for entry in entries) or "—"
 

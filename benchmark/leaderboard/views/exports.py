@@ -74,7 +74,7 @@ def row_lines(dataset: Dataset) -> Iterator[dict[str, Any]]:
     """A line for each row and metric that some ranking holds: value, interval over seeds, place and protocol."""
     for group in dataset.groups:
         for column in dict.fromkeys((*group.columns.leading, *group.columns.everything)):
-            for ranking in dataset.judge.rankings(group.rows, column):
+            for ranking in dataset.rankings(group, column):
                 for entry in ranking.entries:
                     interval = entry.cell.interval
                     yield {

@@ -46,7 +46,7 @@ def rows_plot(dataset: Dataset, caption: str, ranking: Ranking) -> Intervals:
 def cost_plots(dataset: Dataset, group: Group) -> Iterator[CostPlots]:
     """For each quality, a figure for each cost that two rows or more have: times on one hardware each."""
     for quality in group.columns.leading:
-        for ranking in dataset.judge.rankings(group.rows, quality)[:1]:
+        for ranking in dataset.rankings(group, quality)[:1]:
             plots = [cost_plot(dataset, group, ranking, cost) for cost in COST]
             if shown := tuple(plot for plot in plots if plot is not None):
                 yield CostPlots(f"{quality.title} against cost", shown)

@@ -81,7 +81,7 @@ def summary_of(dataset: Dataset) -> Summary:
 
 def _first(dataset: Dataset, group: Group) -> str:
     """`standard: vae, 1.844 ± 0.010 bits/dim, shared with gpt`."""
-    for ranking in dataset.judge.rankings(group.rows, group.columns.likelihood)[:1]:
+    for ranking in dataset.rankings(group, group.columns.likelihood)[:1]:
         first, *others = [entry for entry in ranking.entries if entry.rank == 1]
         value = f"{cell_text(first.cell, ranking.column)} {ranking.column.title}"
         shared = f", shared with {', '.join(entry.row.name for entry in others)}" if others else ""
@@ -101,7 +101,7 @@ def _counts(dataset: Dataset) -> str:
 
 def _leaders(dataset: Dataset, group: Group) -> Iterator[Leader]:
     for quality in group.columns.leading:
-        for ranking in dataset.judge.rankings(group.rows, quality)[:1]:
+        for ranking in dataset.rankings(group, quality)[:1]:
             first = [entry for entry in ranking.entries if entry.rank == 1]
             names = tuple(entry.row.name for entry in first)
             yield Leader(quality.title, names, cell_text(first[0].cell, quality))
@@ -111,7 +111,7 @@ def _results(dataset: Dataset) -> Iterator[tuple[Entry, ...]]:
     """A line for each place in each ranking; `pages.RESULTS` are its heads."""
     for group in dataset.groups:
         for quality in group.columns.leading:
-            for ranking in dataset.judge.rankings(group.rows, quality):
+            for ranking in dataset.rankings(group, quality):
                 for entry in ranking.entries:
                     yield (
                         Entry(marked(entry.row), page=dataset.page_of(entry.row), head=True),
@@ -130,7 +130,7 @@ def _results(dataset: Dataset) -> Iterator[tuple[Entry, ...]]:
 def _costs(dataset: Dataset, group: Group) -> Iterator[Pareto]:
     """Each quality against the FLOPs of training."""
     for quality in group.columns.leading:
-        for ranking in dataset.judge.rankings(group.rows, quality)[:1]:
+        for ranking in dataset.rankings(group, quality)[:1]:
             if (plot := cost_plot(dataset, group, ranking, _FLOPS)) is not None:
                 yield plot
 
@@ -139,7 +139,7 @@ def _samples(dataset: Dataset, group: Group) -> Iterator[Sampled]:
     """Of each family the row that is best in samples, or in likelihood if no score of samples ranks it."""
     order: list[Row] = []
     for quality in reversed(group.columns.leading):
-        for ranking in dataset.judge.rankings(group.rows, quality)[:1]:
+        for ranking in dataset.rankings(group, quality)[:1]:
             order += [entry.row for entry in ranking.entries]
     best: dict[str, Row] = {}
     for row in order:

@@ -102,7 +102,7 @@ def _files(record: Path) -> list[Path]:
 def _headline(dataset: Dataset, group: Group, row: Row) -> Iterator[tuple[str, str, str]]:
     """Title, value and place of what ranks; then the costs."""
     for quality in group.columns.leading:
-        for ranking in dataset.judge.rankings(group.rows, quality):
+        for ranking in dataset.rankings(group, quality):
             for entry in ranking.entries:
                 if entry.row is row:
                     of = f"rank {entry.place} of {len(ranking.entries)}"
