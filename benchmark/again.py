@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import secrets
 import shutil
-from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from benchmark import facts
 from benchmark import record as records
 from benchmark.build import build_examination, build_model, data_of, restore
 from benchmark.config import from_container
-from benchmark.evaluate import Result, draw_samples, evaluate, references
+from benchmark.evaluate import Result, draw_samples, evaluate
 from benchmark.record import Record, read_record
 from benchmark.spec import BadInput, Score
-from benchmark.train import count_flops, device_named, experts_of, final_protocol
+from benchmark.train import count_flops, device_named, experts_of, final_protocol, references_of
 
 
 def score_again(folder: Path, trust: tuple[str, ...] = ()) -> dict[str, Score]:
@@ -79,14 +79,16 @@ def count_again(record: Record, trust: tuple[str, ...] = ()) -> Score:
     return count_flops(experiment, data, build_model(experiment, data.spec))
 
 
-def _evaluate(folder: Path, trust: tuple[str, ...], names: list[str] | None) -> tuple[Result, dict[str, object]]:
+def _evaluate(
+    folder: Path, trust: tuple[str, ...], names: list[str] | None
+) -> tuple[Result, dict[str, dict[str, Any]]]:
     """Scores of the model in `folder`, those with `names` or all; and what no model is needed for."""
     experiment, data, model = restore(folder, trust)
-    model.to(device_named(experiment.runtime.device))
+    device = device_named(experiment.runtime.device)
+    model.to(device)
     protocol = final_protocol(experiment)
-    examination, experts = build_examination(experiment.data.modality, trust), experts_of(experiment, data)
+    examination, experts = build_examination(experiment.data.modality, trust), experts_of(experiment, data, device)
     result = evaluate(model, data, protocol, examination, experts, names)
     if names is None:
         return result, {}
-    table = references(data, protocol, examination, experts)
-    return result, {name: {metric: asdict(score) for metric, score in scores.items()} for name, scores in table.items()}
+    return result, references_of(experiment, data, protocol, examination, experts, device)

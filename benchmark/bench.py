@@ -10,11 +10,9 @@ import itertools
 import math
 import statistics
 import tempfile
-import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +22,12 @@ from pytorch_lightning import LightningModule, Trainer
 
 from benchmark.build import DataModule, GenerativeModel, build_model, data_of
 from benchmark.config import Experiment, choices, compose
-from benchmark.console import Heading, Sheet
+from benchmark.evaluate import cost
 from benchmark.loop import Hooks, Loop, Plan, Stream, has_bfloat16, seed_everything
 from benchmark.record import hardware
 from benchmark.reference import Machine, loop_seconds
 from benchmark.spec import Batch
+from benchmark.tables import Head, Table, entries
 from benchmark.train import device_named, make_plan, make_trainer, quiet_libraries
 
 ALLOWED_MS = 0.5  # a step
@@ -83,7 +82,7 @@ def measure(case: str, rounds: int, trust: Sequence[str] = ()) -> Row:
     model_name, _, data_name = case.partition("@")
     experiment = compose([f"model={model_name}", f"data={data_name}", "budget=standard"], trust)
     device = device_named(experiment.runtime.device)
-    data = data_of(experiment)
+    data = data_of(experiment).on(device)
     bare = _Bare(experiment, data, device)
     steps = max(STEPS[0], min(STEPS[1], round(SECONDS / _typical(bare.times(WARM)[1:]))))
     model = build_model(experiment, data.spec)
@@ -126,12 +125,12 @@ class _Bare:
     def times(self, steps: int) -> list[float]:
         """Seconds of each of `steps` steps."""
         batches = self.data.batches(0, self.experiment.training.batch_size, 0)
-        marks = [_clock()]
+        marks = [cost.clock(self.device)]
         for index in range(steps):
             x, condition = next(batches)
             condition = None if condition is None else condition.to(self.device)
             self._step(Batch(x.to(self.device), condition), index)
-            marks.append(_clock())
+            marks.append(cost.clock(self.device))
         return [after - before for before, after in itertools.pairwise(marks)]
 
     def _step(self, batch: Batch, index: int) -> None:
@@ -151,7 +150,7 @@ def _harness(
     plan = make_plan(experiment)
     plan = replace(plan, examples=steps * plan.batch_size, validations=1, limit_seconds=math.inf)
     with tempfile.TemporaryDirectory() as folder:
-        loop = _Timed(plan)
+        loop = _Timed(plan, device)
         loop.log_every = Loop(make_plan(experiment), loop.hooks).log_every
         trainer = make_trainer(experiment, device, loop, Path(folder))
         stream = Stream(lambda start: data.batches(0, plan.batch_size, start), loop)
@@ -163,7 +162,7 @@ def _harness(
 class _Timed(Loop):
     """The loop with a clock. The last step is not timed: validation belongs to it."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, device: torch.device) -> None:
         hooks = Hooks(
             validate=lambda: 0.0,
             better=lambda: None,
@@ -173,37 +172,29 @@ class _Timed(Loop):
             report=lambda progress: None,
         )
         super().__init__(plan, hooks)
+        self.device = device
         self.marks: list[float] = []
         self.spent: dict[str, list[float]] = defaultdict(list)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        before = _clock()
+        before = cost.clock(self.device)
         super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
-        self.spent["schedule"].append(_clock() - before)
+        self.spent["schedule"].append(cost.clock(self.device) - before)
 
     def update_average(self) -> None:
-        before = _clock()
+        before = cost.clock(self.device)
         super().update_average()
-        self.spent["averaging of weights"].append(_clock() - before)
+        self.spent["averaging of weights"].append(cost.clock(self.device) - before)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        before = _clock()
+        before = cost.clock(self.device)
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-        after = _clock()
+        after = cost.clock(self.device)
         self.spent["curves and progress"].append(after - before - self.spent["averaging of weights"][-1])
         if WARM <= self.step < self.plan.steps:
             self.marks.append(after)
-
-
-_has_gpu = cache(torch.cuda.is_available)  # asking costs as much as a small model's optimiser
-
-
-def _clock() -> float:
-    if _has_gpu():
-        torch.cuda.synchronize()
-    return time.perf_counter()
 
 
 def _typical(seconds: Sequence[float]) -> float:
@@ -224,16 +215,15 @@ def as_machine(rows: Sequence[Row]) -> Machine:
     )
 
 
-def as_table(rows: Sequence[Row]) -> Sheet:
+def as_table(rows: Sequence[Row]) -> Table:
     """The measurements, with what the harness's time went to."""
     parts = list(dict.fromkeys(name for row in rows for name in row.parts))
-    headings = [Heading("model", least=16, number=False), Heading("bare ms", 4), Heading("harness ms", 3)]
-    headings += [Heading("adds ms", 2), Heading("ratio"), Heading("range", 5), *(Heading(name, 6) for name in parts)]
-    headings.append(Heading("verdict", 1, number=False))
-    table = Sheet(headings)
+    ranks = {"bare ms": 4, "harness ms": 3, "adds ms": 2, "ratio": 0, "range": 5} | dict.fromkeys(parts, 6)
+    heads = [Head("model", least=16), *(Head(title, number=True, rank=rank) for title, rank in ranks.items())]
+    lines = []
     for row in rows:
         low, high = row.ratios
         spent = [f"{row.parts[name]:.3f}" for name in parts]
         shown = [f"{row.bare:.2f}", f"{row.harness:.2f}", f"{row.overhead:.2f}", f"{row.ratio:.3f}"]
-        table.add([row.title, *shown, f"{low:.2f} to {high:.2f}", *spent, row.verdict])
-    return table
+        lines.append(entries([row.title, *shown, f"{low:.2f} to {high:.2f}", *spent, row.verdict]))
+    return Table("", [*heads, Head("verdict", rank=1)], lines)

@@ -14,9 +14,10 @@ from torch import Tensor
 from benchmark.build import DataModule, Examination, GenerativeModel, Measure, extractor_folders
 from benchmark.metrics import cost, extractors
 from benchmark.metrics.extractors.base import Extractor
+from benchmark.metrics.keyed import keyed_randomness
 from benchmark.metrics.probe import Found, Probe
 from benchmark.metrics.samples import Draws
-from benchmark.metrics.session import Experts, Protocol, Session, draw_samples, keyed_randomness
+from benchmark.metrics.session import Experts, Protocol, Session, draw_samples
 from benchmark.metrics.truth import impossible
 from benchmark.spec import Absence, DataSpec, Estimate, Score
 

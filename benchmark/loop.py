@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from benchmark.build import GenerativeModel
+from benchmark.metrics.cost import clock
 
 Status = Literal["finished", "diverged", "truncated", "pruned"]
 
@@ -115,6 +116,7 @@ class Loop(Callback):
         self.cpu_seconds = 0.0
         self.wall_seconds = 0.0
         self.training_seconds = 0.0  # without validation
+        self._stretch_began: float | None = None  # since when steps follow each other
         self._loss: float | None = None
         self._watching = False  # this step
         self._norms: dict[int, Tensor] = {}  # of each optimiser's gradient, when watched
@@ -161,7 +163,8 @@ class Loop(Callback):
             for group in optimizer.param_groups:
                 group["lr"] = group.setdefault("peak_lr", group["lr"]) * factor
         self._watching = (self.step + 1) % self.log_every == 0 or self.step == 0
-        self._step_started = time.perf_counter()
+        if self._stretch_began is None:
+            self._stretch_began = clock(pl_module.device)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Clips by the global norm. The Trainer would refuse fused optimisers in bfloat16, and manual optimisation."""
@@ -182,13 +185,14 @@ class Loop(Callback):
         if self._watching:
             self._watch(trainer, outputs)
         now = time.perf_counter()
-        self.training_seconds += now - self._step_started
         if now - self._reported_at > REPORT_EVERY:
             self._report(now)
             if self._is_runaway(now):
+                self._end_stretch(pl_module.device)
                 self._interrupt(trainer)
                 return
         if self.step in self.plan.validation_steps or trainer.should_stop:
+            self._end_stretch(pl_module.device)
             self._validate(trainer)
 
     def state_dict(self) -> dict[str, Any]:
@@ -253,6 +257,12 @@ class Loop(Callback):
         self.ended = trainer.should_stop
         self._clock(time.perf_counter())
         self.hooks.save(trainer)
+
+    def _end_stretch(self, device: torch.device) -> None:
+        """Count the time of the steps since the last one. A GPU is waited for here alone, not at each step."""
+        if self._stretch_began is not None:
+            self.training_seconds += clock(device) - self._stretch_began
+            self._stretch_began = None
 
     def _clock(self, now: float) -> None:
         self.wall_seconds, self.cpu_seconds = now - self._wall_before, time.process_time() - self._cpu_before

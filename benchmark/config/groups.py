@@ -142,6 +142,7 @@ class Runtime(Strict):
     data_root: Place | None
     inception: Place | None
     limit_minutes: Minutes | None = None
+    compile: bool = False
 
 
 # Classes from outside -------------------------------------------------------------------------------------------------

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -63,7 +64,14 @@ class DataModule(ABC):
 
     @abstractmethod
     def batch(self, seed: int, step: int, batch_size: int) -> Batch:
-        """Training batch number `step`: a pure function of its arguments, which is what makes resuming exact."""
+        """Training batch number `step`: a pure function of its arguments, which is what makes resuming exact.
+
+        What is random about it is drawn on the CPU.
+        """
+
+    def on(self, device: torch.device) -> Self:
+        """The same data, to make training batches where the model trains: itself, where that gains nothing."""
+        return self
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
@@ -129,6 +137,17 @@ class InMemory(DataModule):
     def split(self, name: SplitName) -> Split:
         return self._splits[name]
 
+    def on(self, device: torch.device) -> Self:
+        """With the training split on `device`, in its own small type, if that has room for it beside all else there:
+        indices alone are sent to it then."""
+        train = self.split("train")
+        if device.type == "cpu" or not _has_room(device, train.x):
+            return self
+        there = copy.copy(self)
+        labels = None if train.labels is None else train.labels.to(device)
+        there._splits = self._splits | {"train": replace(train, x=train.x.to(device), labels=labels)}
+        return there
+
     @cached_property
     def _fingerprints(self) -> dict[str, dict[str, Any]]:
         splits = ((name, self.split(name)) for name in SPLITS)
@@ -136,6 +155,11 @@ class InMemory(DataModule):
 
     def describe(self) -> dict[str, Any]:
         return {**asdict(self.card), "splits": self._fingerprints}
+
+
+def _has_room(device: torch.device, x: Tensor) -> bool:
+    """Whether `x` takes at most a quarter of the memory of a GPU that nobody uses."""
+    return device.type != "cuda" or 4 * x.nbytes <= torch.cuda.mem_get_info(device)[0]
 
 
 def fingerprint(*tensors: Tensor | None) -> str:

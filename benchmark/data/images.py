@@ -8,7 +8,7 @@ import tarfile
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
@@ -31,10 +31,10 @@ class Images(InMemory):
         return Batch(x=self.split("train").x[index].long(), condition=labels)
 
     def _visit(self, seed: int, step: int, batch_size: int) -> tuple[Tensor, Tensor]:
-        """Indices and labels `[B]` of the training examples that this step sees."""
+        """Indices and labels `[B]` of the training examples that this step sees, where those are."""
         labels = self.split("train").labels
         assert labels is not None
-        index = visits(len(labels), seed, step * batch_size, batch_size)
+        index = visits(len(labels), seed, step * batch_size, batch_size).to(labels.device)
         return index, labels[index]
 
 
@@ -186,7 +186,12 @@ class BinaryMnist(Mnist):
         index, labels = self._visit(seed, step, batch_size)
         grey = self._grey[index]
         draw = torch.randint(255, grey.shape, dtype=torch.uint8, generator=generator(seed, step, 1))
-        return Batch(x=(draw < grey).long(), condition=labels)
+        return Batch(x=(draw.to(grey.device) < grey).long(), condition=labels)
+
+    def on(self, device: torch.device) -> Self:
+        there = super().on(device)
+        there._grey = there._grey.to(there.split("train").x.device)
+        return there
 
 
 class FashionMnist(Mnist):

@@ -152,7 +152,7 @@ class SyntheticImages(InMemory):
 
     def batch(self, seed: int, step: int, batch_size: int) -> Batch:
         x = self.split("train").x
-        return Batch(x=x[visits(len(x), seed, step * batch_size, batch_size)].long())
+        return Batch(x=x[visits(len(x), seed, step * batch_size, batch_size).to(x.device)].long())
 
     def truth(self, name: SplitName) -> dict[str, Tensor]:
         return _truth(self.source, self.split(name).x.flatten(1).numpy())

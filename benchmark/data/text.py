@@ -40,7 +40,6 @@ class Text(InMemory):
         spec = DataSpec((context,), len(vocabulary), "sequence", contiguous=order == "contiguous")
         super().__init__(spec, splits)
         self._check(context, order, min(len(split.x) for split in splits.values()))
-        self._windows = splits["train"].x.unfold(0, context, 1)  # [N - T + 1, T], a view
 
     @classmethod
     def check(cls, *, context: int = 1, order: str = "random", **others: Any) -> None:
@@ -78,7 +77,6 @@ class Text(InMemory):
         said = copy.copy(self)
         said.vocabulary, said._splits, said._fingerprints = other.vocabulary, splits, fingerprints
         said.spec = replace(self.spec, levels=other.spec.levels)
-        said._windows = splits["train"].x.unfold(0, self.spec.shape[0], 1)
         return said
 
     def _split(self, text: str) -> Split:
@@ -97,15 +95,18 @@ class Text(InMemory):
     def batch(self, seed: int, step: int, batch_size: int) -> Batch:
         if self.order == "contiguous":
             return Batch(x=self._contiguous(seed, step, batch_size))
-        start = torch.randint(len(self._windows), (batch_size,), generator=generator(seed, step))
-        return Batch(x=self._windows[start].long())
+        (context,) = self.spec.shape
+        windows = self.split("train").x.unfold(0, context, 1)  # [N - T + 1, T], a view
+        start = torch.randint(len(windows), (batch_size,), generator=generator(seed, step))
+        return Batch(x=windows[start.to(windows.device)].long())
 
     def _contiguous(self, seed: int, step: int, batch_size: int) -> Tensor:
         """Windows `[B, T]` of the stream closed to a ring; the seed says where on it the rows start."""
         stream, (context,) = self.split("train").x, self.spec.shape
         shift = int(torch.randint(len(stream), (), generator=generator(seed)))
         start = torch.arange(batch_size) * len(stream) // batch_size + shift + step * context  # [B]
-        return stream[(start[:, None] + torch.arange(context)) % len(stream)].long()
+        index = start[:, None].to(stream.device) + torch.arange(context, device=stream.device)
+        return stream[index % len(stream)].long()
 
 
 class Characters(Text):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import resource
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
@@ -101,9 +102,23 @@ class _Idle:
         pass
 
 
-def peak_memory() -> int:
-    """Most memory held at once so far, in bytes: the device's where CUDA is in use, else the process's resident set."""
-    if torch.cuda.is_initialized():
-        return int(torch.cuda.max_memory_allocated())
+def clock(device: torch.device) -> float:
+    """Seconds on a clock, read once `device` has done all that it was asked to: a GPU is asked long before."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def forget_peak_memory(device: torch.device) -> None:
+    """From here on the peak counts. That of a process cannot be forgotten."""
+    if device.type == "cuda":
+        torch.cuda.init()
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def peak_memory(device: torch.device) -> int:
+    """Most memory held at once so far, in bytes: of a GPU by this process, else the process's resident set."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
     unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB on Linux
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -35,7 +35,7 @@ class LogProb(Probe[LogProbs]):
 
     def collect(self, session: Session) -> Found[LogProbs]:
         x, chosen = session.examples()
-        log_prob = session.batched(session.model.log_prob, x, "log_prob")
+        log_prob = session.batched(session.model.log_prob, x, "log_prob", draws=False)
         return found(session, log_prob, chosen, {"how": {"likelihood": "exact"}})
 
 

@@ -40,7 +40,7 @@ class Pairs(Probe[Reconstructions]):
         model, device = session.model, session.device
         x, _ = session.examples()
         images = x[session.subset(len(x), EXAMPLES, "reconstructions")].long()
-        again = torch.cat([model.reconstruct(chunk.to(device)).cpu() for chunk in images.split(LIKELIHOOD_CHUNK)])
+        again = torch.cat([model.reconstruct(chunk.to(device)) for chunk in images.split(LIKELIHOOD_CHUNK)]).cpu()
         protocol = {"split": session.protocol.split} | named_subset(len(images), len(session.split.x))
         return Found(Reconstructions(images, again, session.spec.levels), protocol)
 

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from benchmark.data.base import DataModule
+from benchmark.metrics.cost import clock
 from benchmark.metrics.extractors.base import Extractor, Features
 from benchmark.metrics.probe import Found, Probe
 from benchmark.metrics.session import SAMPLE_CHUNK, Session, draw_samples
@@ -95,9 +95,9 @@ class Draws(Probe[SampleSets]):
         if model is None:
             return Absence("does not apply", f"{session.name} has no samples")
         n = len(held_out(session))
-        started = time.perf_counter()
+        started = clock(session.device)
         draws = tuple(draw_samples(model, n, protocol.seed, draw) for draw in range(protocol.sample_draws))
-        seconds = (time.perf_counter() - started) / (len(draws) * n) * 1000
+        seconds = (clock(session.device) - started) / (len(draws) * n) * 1000
         sampler = model.sampler
         how = {"sampler": sampler.name, "evaluations": sampler.evaluations, "draws": len(draws)}
         found = beside(session, draws, {"how": how})
@@ -179,16 +179,16 @@ def _conditioned(session: Session, condition: Tensor, draw: int) -> Tensor:
     pieces = []
     for index, chunk in enumerate(condition.split(SAMPLE_CHUNK)):
         with session.keyed("conditioned", draw, index):
-            pieces.append(session.model.sample_given(chunk.to(session.device)).cpu())
-    return torch.cat(pieces)
+            pieces.append(session.model.sample_given(chunk.to(session.device)))
+    return torch.cat(pieces).cpu()
 
 
-_TRAIN_FEATURES: dict[tuple[str, str], Features] = {}
+_TRAIN_FEATURES: dict[tuple[str, str, str], Features] = {}
 
 
 def _train_features(extractor: Extractor, data: DataModule) -> Features:
     """Features of the training split, extracted once a process."""
-    key = (extractor.name, str(data.describe()["splits"]["train"]["sha256"]))
+    key = (extractor.name, str(extractor.device), str(data.describe()["splits"]["train"]["sha256"]))
     if key not in _TRAIN_FEATURES:
         _TRAIN_FEATURES[key] = extractor(data.split("train").x)
     return _TRAIN_FEATURES[key]

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar, cast
 
 import torch
@@ -13,12 +11,15 @@ from torch import Tensor
 
 from benchmark.data.base import DataModule, Split, SplitName
 from benchmark.metrics.extractors.base import Extractor
+from benchmark.metrics.keyed import keyed_randomness
 from benchmark.metrics.probe import Found, Probe
 from benchmark.spec import Absence, Outliers
 
 #: Examples scored, and samples drawn, at a time: fixed, so that random draws do not depend on anybody's batch size.
 LIKELIHOOD_CHUNK = 64
 SAMPLE_CHUNK = 256
+#: What a GPU scores at a time where nothing is drawn: more than so few are worth a trial; at most so many.
+FEW, MOST = 1024, 4096
 
 NO_EXTRACTOR = Absence("not run", "no extractor of features was given")
 NO_JUDGE = Absence("not run", "no judge of classes was given")
@@ -52,6 +53,11 @@ class Experts:
     extractor: Extractor | Absence = NO_EXTRACTOR
     judge: Extractor | Absence = NO_JUDGE
     outliers: Outliers | None = None
+
+    def on(self, device: torch.device) -> Experts:
+        """The same, working on `device`."""
+        extractor, judge = (x if isinstance(x, Absence) else x.on(device) for x in (self.extractor, self.judge))
+        return replace(self, extractor=extractor, judge=judge)
 
 
 class Session:
@@ -102,13 +108,18 @@ class Session:
         """Inside, torch draws from a generator keyed by the evaluation's seed and `key`."""
         return keyed_randomness(self.device, self.protocol.seed, *key)
 
-    def batched(self, fn: Callable[[Tensor], Tensor], x: Tensor, *key: Any) -> Tensor:
-        """`fn` over `x` in fixed chunks, each with a generator keyed by `key`: `[N]` float64 on the CPU."""
+    def batched(self, fn: Callable[[Tensor], Tensor], x: Tensor, *key: Any, draws: bool = True) -> Tensor:
+        """`fn` over `x` in fixed chunks, each with a generator keyed by `key`: `[N]` float64 on the CPU.
+
+        Where `fn` draws nothing, a GPU takes as large chunks as it has room for.
+        """
+        first = x[:LIKELIHOOD_CHUNK]
+        size = LIKELIHOOD_CHUNK if draws else chunk_size(self.device, len(x), lambda: fn(first.to(self.device).long()))
         results = []
-        for index, chunk in enumerate(x.split(LIKELIHOOD_CHUNK)):
+        for index, chunk in enumerate(x.split(size)):
             with self.keyed(*key, index):
-                results.append(fn(chunk.long().to(self.device)).double().cpu())
-        return torch.cat(results)
+                results.append(fn(chunk.to(self.device).long()).double())
+        return torch.cat(results).cpu()
 
     def subset(self, total: int, at_most: int | None, purpose: str) -> Tensor:
         """Indices of a fixed random subset, never a prefix: the first images of a file may be easier than the rest."""
@@ -133,14 +144,23 @@ def draw_samples(model: Any, n: int, seed: int, draw: int = 0) -> Tensor:
     chunks = []
     for index, start in enumerate(range(0, n, SAMPLE_CHUNK)):
         with keyed_randomness(model.device, seed, "samples", draw, index), torch.no_grad():
-            chunks.append(model.sample(min(SAMPLE_CHUNK, n - start)).cpu())
-    return torch.cat(chunks)
+            chunks.append(model.sample(min(SAMPLE_CHUNK, n - start)))
+    return torch.cat(chunks).cpu()
 
 
-@contextmanager
-def keyed_randomness(device: torch.device, *key: Any) -> Iterator[None]:
-    """Inside, torch draws from a generator keyed by `key`; outside, its state is untouched."""
-    digest = hashlib.sha256(repr(key).encode()).digest()
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(int.from_bytes(digest[:7], "big"))
-        yield
+def chunk_size(device: torch.device, n: int, score_first: Callable[[], object]) -> int:
+    """How many of `n` examples to score at a time where nothing is drawn, so that results do not depend on it.
+
+    On the CPU as many as ever. On a GPU a power of two times as many, in what half of the free memory holds by what
+    `score_first` takes, which scores a first chunk: others may use it too. A few examples are not worth the trial, and
+    so validation takes as much memory in every run.
+    """
+    if device.type != "cuda" or n <= FEW:
+        return LIKELIHOOD_CHUNK
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_reserved(device)
+    score_first()
+    taken = max(1, torch.cuda.memory_reserved(device) - before)
+    free, _ = torch.cuda.mem_get_info(device)
+    times = max(1, min(MOST // LIKELIHOOD_CHUNK, free // 2 // taken))
+    return int(LIKELIHOOD_CHUNK * 2 ** (times.bit_length() - 1))

@@ -15,11 +15,13 @@ import torch
 from torch import Tensor
 
 from benchmark.metrics.probe import Found, Probe, metric
-from benchmark.metrics.session import LIKELIHOOD_CHUNK, Session, named_subset
+from benchmark.metrics.session import LIKELIHOOD_CHUNK, Session, chunk_size, named_subset
 from benchmark.metrics.units import bits_per, exponential, scaled
 from benchmark.spec import Estimate, Stateful, TokenLikelihood
 
 MIN_BLOCK = 1_000  # tokens
+#: In one call of a recurrent model on a GPU, at most; so many logits are a quarter of a gigabyte.
+TOKENS, LOGITS = 8_192, 2**26
 
 STREAM = {"stderr": f"batch means, blocks of max({MIN_BLOCK}, sqrt(n)) tokens"}
 
@@ -56,11 +58,20 @@ def _carried(session: Session) -> tuple[Tensor, Tensor, dict[str, Any]]:
     (context,) = session.spec.shape
     lanes, places, of = _lanes(session.split.x, at_most and at_most * context)
     state = model.initial_state(len(lanes))
+    at_once = _tokens_at_once(session, len(lanes))
     pieces = [
-        model.token_log_prob(piece.long().to(session.device), state).double().cpu()
-        for piece in lanes.split(context, dim=1)
+        model.token_log_prob(piece.long(), state).double() for piece in lanes.to(session.device).split(at_once, dim=1)
     ]
-    return torch.cat(pieces, 1).flatten(), places.flatten(), {"context": "carried"} | of
+    return torch.cat(pieces, 1).cpu().flatten(), places.flatten(), {"context": "carried"} | of
+
+
+def _tokens_at_once(session: Session, lanes: int) -> int:
+    """Of each lane in one call: a window of training on the CPU; on a GPU thousands in all, or as many as there is room
+    for the logits of."""
+    (context,) = session.spec.shape
+    if session.device.type == "cpu":
+        return context
+    return max(context, min(TOKENS, LOGITS // session.spec.levels) // lanes)
 
 
 def _sliding(session: Session) -> tuple[Tensor, Tensor, dict[str, Any]]:
@@ -76,16 +87,24 @@ def _sliding(session: Session) -> tuple[Tensor, Tensor, dict[str, Any]]:
         starts = [starts[index] for index in kept]
     elif starts and starts[-1] + context < len(stream):
         starts.append(len(stream) - context)
-    log_probs, places, scored = [], [], 0
-    for chunk in torch.tensor(starts).split(LIKELIHOOD_CHUNK):
-        windows = stream[chunk[:, None] + torch.arange(context)]  # [B, T]
-        token_log_prob = model.token_log_prob(windows.long().to(session.device)).double().cpu()
-        for start, row in zip(chunk.tolist(), token_log_prob, strict=True):
-            new = start + context - scored if protocol.examples is None else context
-            log_probs.append(row[-new:])
-            places.append(torch.arange(start + context - new, start + context))
-            scored = start + context
-    return torch.cat(log_probs), torch.cat(places), {"context": context, "stride": stride} | of
+    start, step = torch.tensor(starts, dtype=torch.long), torch.arange(context)  # [W], [T]
+    whole = torch.full_like(start, context)
+    gained = whole if protocol.examples is not None else start.diff(prepend=start[:1] - context)  # new tokens of each
+    stream = stream.to(session.device)
+
+    def scored(places: Tensor) -> Tensor:
+        found: Tensor = model.token_log_prob(stream[places.to(session.device)].long())
+        return found
+
+    size = chunk_size(session.device, len(start), lambda: scored(start[:LIKELIHOOD_CHUNK, None] + step))
+    log_probs, places = [], []
+    for begin, count in zip(start.split(size), gained.split(size), strict=True):
+        place = begin[:, None] + step  # [B, T]
+        new = step >= context - count[:, None]
+        places.append(place[new])
+        index = new.flatten().nonzero()[:, 0].to(session.device)  # the CPU knows it: no one waits for the device
+        log_probs.append(scored(place).flatten()[index].double())
+    return torch.cat(log_probs).cpu(), torch.cat(places), {"context": context, "stride": stride} | of
 
 
 def _lanes(stream: Tensor, at_most: int | None) -> tuple[Tensor, Tensor, dict[str, Any]]:

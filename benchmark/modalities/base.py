@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmark.metrics.keyed import keyed_randomness
 from benchmark.metrics.probe import Found, Probe
 from benchmark.metrics.samples import Draws, Lessons, beside, held_out
-from benchmark.metrics.session import Session, keyed_randomness
+from benchmark.metrics.session import Session
 from benchmark.spec import Absence, DataSpec
 
 #: Evidence that needs no model, by probe.

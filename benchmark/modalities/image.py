@@ -9,10 +9,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from benchmark.metrics.keyed import keyed_randomness
 from benchmark.metrics.likelihood import LogProb, LogProbs
 from benchmark.metrics.probe import Found
 from benchmark.metrics.samples import Draws, beside, held_out
-from benchmark.metrics.session import Session, keyed_randomness
+from benchmark.metrics.session import Session
 from benchmark.modalities.base import Given, Modality, Universe, log_frequencies, real_samples
 from benchmark.spec import DataSpec
 

@@ -19,8 +19,8 @@ ROWS = 768  # positions at a time
 
 
 def written_out(x: Tensor) -> bool:
-    """Whether the functions below stand in for torch's own operations on `x`."""
-    return x.is_cpu and not torch.is_autocast_enabled("cpu")
+    """Whether the functions below stand in for torch's own operations on `x`: not where a compiler fuses those."""
+    return x.is_cpu and not torch.is_autocast_enabled("cpu") and not torch.compiler.is_compiling()
 
 
 def inverse_rms(x: Tensor) -> Tensor:

@@ -55,6 +55,9 @@ def rotary_table(positions: int, width: int) -> Tensor:
 def rotate(x: Tensor, table: Tensor) -> Tensor:
     """Turns neighbours (a, b) of `x` `[B, T, N, K]` by the angles of `table` `[T, 1, K/2, 2]`: as a + ib (eq. 34)."""
     x = x.to(torch.promote_types(x.dtype, torch.float32))  # bfloat16 has no complex numbers
+    if torch.compiler.is_compiling():  # which fuses real numbers alone
+        (a, b), (cos, sin) = x.unflatten(-1, (-1, 2)).unbind(-1), table.type_as(x).unbind(-1)
+        return torch.stack([a * cos - b * sin, a * sin + b * cos], -1).flatten(-2)
     turned = torch.view_as_complex(x.unflatten(-1, (-1, 2))) * torch.view_as_complex(table.type_as(x))
     return torch.view_as_real(turned).flatten(-2)
 

@@ -47,7 +47,9 @@ def read_record(path: Path, as_stored: bool = False) -> Record:
         raise BadInput(f"{file} is not a valid record: {place}: {message}") from error
 
 
-_NOT_RECORDS = {"wandb", "artifacts", "attempts", "begun.json"}  # below a run's folder
+_KEPT = {"exams", "references"}  # folders of files that are named by a hash
+#: Below a run's folder, and among boards.
+_NOT_RECORDS = {"wandb", "artifacts", "attempts", "begun.json", "rows.json", "recounted.json"}
 
 
 def read_records(folder: Path, problems: list[str] | None = None) -> dict[Path, Record]:
@@ -58,10 +60,7 @@ def read_records(folder: Path, problems: list[str] | None = None) -> dict[Path, 
     found = {}
     for file in record_files(folder):
         try:
-            record = read_record(file)
-            for name in (record.data, record.model):
-                if not _NAME.fullmatch(name):
-                    raise BadInput(f"{file}: {name!r} cannot name a page: letters, digits, '_', '-' and '.' can")
+            record = checked_record(file)
         except BadInput as error:
             if problems is None:
                 name_skipped(str(error))
@@ -70,6 +69,15 @@ def read_records(folder: Path, problems: list[str] | None = None) -> dict[Path, 
         else:
             found[file] = record
     return found
+
+
+def checked_record(file: Path) -> Record:
+    """The record in `file`, if its data and model may name pages; raises `BadInput` otherwise."""
+    record = read_record(file)
+    for name in (record.data, record.model):
+        if not _NAME.fullmatch(name):
+            raise BadInput(f"{file}: {name!r} cannot name a page: letters, digits, '_', '-' and '.' can")
+    return record
 
 
 @cache
@@ -81,7 +89,7 @@ def name_skipped(problem: str) -> None:
 def record_files(folder: Path) -> list[Path]:
     """Where records may be below `folder`."""
     found = (file for file in folder.rglob("*.json") if not _NOT_RECORDS & set(file.parts))
-    files = (file for file in found if not (file.parent.name == "exams" and _SHA256.fullmatch(file.stem)))
+    files = (file for file in found if not (file.parent.name in _KEPT and _SHA256.fullmatch(file.stem)))
     return sorted(file for file in files if not file.is_dir())
 
 

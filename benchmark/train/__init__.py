@@ -7,14 +7,17 @@ A run's folder holds `config.yaml`, `last.ckpt` (to resume from), `model.safeten
 chose), `curves.csv`, `samples/`, `wandb/`, `likelihoods.npz` and, when all is done, `record.json`.
 """
 
+from benchmark.train.compiled import blocks_compiled
 from benchmark.train.device import device_named, in_bfloat16
 from benchmark.train.parts import experts_of, outliers
+from benchmark.train.references import references_of
 from benchmark.train.run import Purpose, carry_out, prepare
 from benchmark.train.scoring import count_flops, final_protocol
 from benchmark.train.training import make_plan, make_trainer, quiet_libraries
 
 __all__ = [
     "Purpose",
+    "blocks_compiled",
     "carry_out",
     "count_flops",
     "device_named",
@@ -26,4 +29,5 @@ __all__ = [
     "outliers",
     "prepare",
     "quiet_libraries",
+    "references_of",
 ]

@@ -56,11 +56,12 @@ class Parts:
         return evaluate(self.model, self.data, protocol, self.examination, self.experts, metrics).scores
 
 
-def experts_of(experiment: Experiment, data: DataModule) -> Experts:
-    """Who is asked about this experiment's samples, and what its likelihood should reject."""
+def experts_of(experiment: Experiment, data: DataModule, device: torch.device) -> Experts:
+    """Who is asked about this experiment's samples, on `device`, and what its likelihood should reject."""
     inception = experiment.runtime.inception
     extractor = load_extractor(experiment.data.name, data.spec, Path(inception) if inception else None)
-    return Experts(extractor, load_judge(experiment.data.name, data.spec), outliers(experiment, data))
+    judge = load_judge(experiment.data.name, data.spec)
+    return Experts(extractor, judge, outliers(experiment, data)).on(device)
 
 
 def outliers(experiment: Experiment, data: DataModule) -> Outliers | None:

@@ -7,7 +7,7 @@ import sys
 import time
 import zipfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +25,18 @@ from benchmark.build import (
     take_over,
 )
 from benchmark.config import Experiment, dump_yaml, resumed
-from benchmark.evaluate import evaluate, references
+from benchmark.evaluate import cost, evaluate
 from benchmark.facts import COSTS, modality
 from benchmark.loop import Loop, Progress, seed_everything
 from benchmark.record import Record
 from benchmark.spec import BadInput, Score, unknown
 from benchmark.stages import settled
 from benchmark.tracking import Tracker
+from benchmark.train.compiled import is_compiled
 from benchmark.train.device import described, device_named, in_bfloat16
 from benchmark.train.journal import Journal, curves_of
 from benchmark.train.parts import Parts, experts_of, outliers
+from benchmark.train.references import references_of
 from benchmark.train.scoring import (
     count_flops,
     final_protocol,
@@ -154,6 +156,7 @@ class _Run:
         self.dataset: dict[str, Any] = {}
         self.share: float | None = None
         self.impossible: str | None = None
+        self.compiled = False
 
     def carry_out(self) -> Record:
         quiet_libraries()
@@ -174,13 +177,15 @@ class _Run:
         self.dataset = data.describe()
         model = build_model(experiment, data.spec)
         flops = count_flops(experiment, data, model)
+        device = device_named(experiment.runtime.device)
+        cost.forget_peak_memory(device)
         parts = Parts(
             experiment,
             data,
             model,
-            device_named(experiment.runtime.device),
+            device,
             build_examination(experiment.data.modality, experiment.trust),
-            experts_of(experiment, data),
+            experts_of(experiment, data, device),
         )
         journal.tracker = Tracker(
             self.folder,
@@ -191,6 +196,7 @@ class _Run:
             tags=[experiment.family, experiment.data.name, experiment.budget.name],
             config=experiment.container() | {"family": experiment.family},
         )
+        self.compiled = is_compiled(experiment, parts.model)
         loop = train(parts, journal, self.report, self.purpose.go_on, pictures=self.purpose.kind != "trial")
         self.share = min(1.0, loop.examples / loop.plan.examples)
         self.stability = stability(journal.curves, parts.selection_metric)
@@ -214,10 +220,9 @@ class _Run:
             return
         protocol = final_protocol(self.experiment)
         result = evaluate(parts.model, parts.data, protocol, parts.examination, parts.experts)
-        found = references(parts.data, protocol, parts.examination, parts.experts)
-        self.dataset["references"] = {
-            name: {metric: asdict(score) for metric, score in scores.items()} for name, scores in found.items()
-        }
+        self.dataset["references"] = references_of(
+            self.experiment, parts.data, protocol, parts.examination, parts.experts, parts.device
+        )
         self.scores |= result.scores | sampling_cost(parts, result)
         self.impossible = result.impossible
         records.write_per_example(self.folder, {name: values.numpy() for name, values in result.per_example.items()})
@@ -256,7 +261,7 @@ class _Run:
                 modality(experiment.data.modality).structure,
                 Path(experiment.runtime.runs),
             ),
-            hardware=records.hardware() | described(device),
+            hardware=records.hardware() | described(device, self.compiled),
             started=self.started,
             seconds=round(time.perf_counter() - self.clock, 3),
             scores=self.scores,

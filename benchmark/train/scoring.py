@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 
 from benchmark.build import DataModule, GenerativeModel
 from benchmark.config import Experiment
@@ -68,7 +67,7 @@ def training_cost(parts: Parts, loop: Loop) -> dict[str, Score]:
     values = {
         "parameters": cost.parameters(parts.model),
         "examples_per_second": loop.examples / loop.training_seconds,
-        "peak_memory": cost.peak_memory(),
+        "peak_memory": cost.peak_memory(parts.device),
         "wall_seconds": loop.wall_seconds,
         "cpu_minutes": loop.cpu_seconds / 60,
     }
@@ -84,9 +83,9 @@ def sampling_cost(parts: Parts, result: Result) -> dict[str, Score]:
     seconds = result.sampling_seconds
     n = parts.examination.fact.shown
     if seconds is None:
-        before = time.perf_counter()
+        before = cost.clock(parts.device)
         draw_samples(parts.model, n, parts.experiment.seed.eval)
-        seconds = (time.perf_counter() - before) / n * 1000
+        seconds = (cost.clock(parts.device) - before) / n * 1000
     sampler = parts.model.sampler
     how = {"how": {"sampler": sampler.name, "evaluations": sampler.evaluations}}
     values = {"sampling_seconds": seconds, "sampling_evaluations": 1000 * sampler.evaluations}

@@ -18,6 +18,7 @@ from benchmark.loop import Hooks, Loop, Plan, Progress, Stream
 from benchmark.record import note_spent, spent
 from benchmark.reference import comparison
 from benchmark.spec import Diagnosable
+from benchmark.train.compiled import scoring_mode, training_mode
 from benchmark.train.device import in_bfloat16
 from benchmark.train.journal import Journal, curves_of
 from benchmark.train.parts import Parts
@@ -42,9 +43,14 @@ def train(
     plan = make_plan(experiment)
     grids = sorted(plan.validation_steps)[:: max(1, training.validations // GRIDS)] if pictures else []
 
+    def validate() -> float | None:
+        with scoring_mode(experiment):
+            return _validate(parts, journal, loop)
+
     def picture(step: int) -> None:
         if step in grids:
-            journal.picture(parts, f"{loop.examples:09d}", loop.examples)
+            with scoring_mode(experiment):
+                journal.picture(parts, f"{loop.examples:09d}", loop.examples)
 
     def save(trainer: Trainer) -> None:
         journal.write_curves()
@@ -55,7 +61,7 @@ def train(
     loop = Loop(
         plan,
         Hooks(
-            validate=lambda: _validate(parts, journal, loop),
+            validate=validate,
             go_on=go_on,
             better=lambda: save_weights(parts.model, folder / "model.safetensors"),
             picture=picture,
@@ -72,9 +78,11 @@ def train(
         take_over(parts.model, experiment)
     journal.curves = [row for row in curves_of(folder) if last.is_file()]
     trainer = make_trainer(experiment, parts.device, loop, folder)
-    stream = Stream(lambda start: parts.data.batches(experiment.seed.data, training.batch_size, start), loop)
+    data = parts.data.on(parts.device)
+    stream = Stream(lambda start: data.batches(experiment.seed.data, training.batch_size, start), loop)
     try:
-        trainer.fit(parts.model, stream, ckpt_path=last if last.is_file() else None, weights_only=True)
+        with training_mode(experiment, parts.model):
+            trainer.fit(parts.model, stream, ckpt_path=last if last.is_file() else None, weights_only=True)
     except SystemExit as stop:  # Lightning's answer to Ctrl-C
         raise KeyboardInterrupt from stop
     return loop
@@ -96,7 +104,7 @@ def _diagnose(parts: Parts, journal: Journal, loop: Loop) -> None:
     model = parts.model
     if not isinstance(model, Diagnosable):
         return
-    x = parts.validation[:WATCHED].long().to(parts.device)
+    x = parts.validation[:WATCHED].to(parts.device).long()
     model.eval()
     with torch.no_grad(), keyed_randomness(parts.device, parts.experiment.seed.eval, "signs"):
         signs = model.diagnostics(x)
@@ -142,4 +150,4 @@ def quiet_libraries() -> None:
     """Lightning's remarks on every start say nothing that a user of this program can act on."""
     for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module=r"pytorch_lightning|lightning_fabric|torch\.utils\.data")
+    warnings.filterwarnings("ignore", module=r"pytorch_lightning|lightning_fabric|torch\.utils\.data|torch\._dynamo")

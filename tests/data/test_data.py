@@ -57,6 +57,34 @@ def check_batches(data: InMemory) -> None:
     whole = list(islice(data.batches(seed=1, batch_size=4), 6))
     resumed = list(islice(data.batches(seed=1, batch_size=4, start=2), 4))
     assert all(same(a, b) for a, b in zip(whole[2:], resumed, strict=True))
+    check_batches_elsewhere(data)
+
+
+def check_batches_elsewhere(data: InMemory) -> None:
+    """They are made where the training split is, which stays there, and take the same from no other generator."""
+    here = data.batch(seed=3, step=7, batch_size=5)
+    assert data.on(torch.device("cpu")) is data
+    devices = [torch.device("meta"), *([torch.device("cuda", 0)] if torch.cuda.is_available() else [])]
+    for device in devices:
+        moved = data.on(device)
+        state = torch.get_rng_state()
+        there = moved.batch(seed=3, step=7, batch_size=5)
+        assert torch.equal(state, torch.get_rng_state())
+        for mine, theirs in zip(here, there, strict=True):
+            if mine is not None:
+                assert (theirs.device, theirs.shape, theirs.dtype) == (device, mine.shape, mine.dtype)
+        if device.type == "cuda":
+            assert same(here, [x if x is None else x.cpu() for x in there])
+        for name in SPLITS:
+            assert data.split(name).x.device.type == "cpu"
+            assert moved.split(name).x.device == (device if name == "train" else torch.device("cpu"))
+            assert moved.split(name).x.dtype == data.split(name).x.dtype
+
+
+def test_a_split_too_large_for_what_is_free_stays_on_the_cpu(digits, monkeypatch):
+    gpu, size = torch.device("cuda", 0), digits.split("train").x.nbytes
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (4 * size - 1, 80 * 2**30))
+    assert digits.on(gpu) is digits
 
 
 def check_description(data: InMemory) -> None:

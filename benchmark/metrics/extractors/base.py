@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+CPU = torch.device("cpu")
 
 Network = Callable[[Tensor], tuple[Tensor, Tensor]]  # levels [B, C, H, W] -> features [B, d], logits [B, classes]
 
@@ -31,15 +33,22 @@ class Extractor:
     sha256: str  # of the file of weights
     network: Network
     chunk: int = 250
+    device: torch.device = CPU  # where the network is
+
+    def on(self, device: torch.device) -> Extractor:
+        """The same, working on `device`; the network itself moves."""
+        network = self.network.to(device) if isinstance(self.network, nn.Module) else self.network
+        return replace(self, network=network, device=device)
 
     @torch.no_grad()
     def __call__(self, x: Tensor) -> Features:
-        """Features of images `x` `[n, C, H, W]`, integers in the data's own levels."""
+        """Features of images `x` `[n, C, H, W]`, integers in the data's own levels; computed in float32."""
         found = []
-        with torch.autocast(x.device.type, enabled=False):
-            for part in x.split(self.chunk):
+        with torch.autocast(self.device.type, enabled=False):
+            for images in x.split(self.chunk):
+                part = images.to(self.device)
                 blank = part.new_zeros(self.chunk - len(part), *part.shape[1:])
                 features, logits = self.network(torch.cat([part, blank]))
-                found.append((features[: len(part)].double().cpu(), logits[: len(part)].double().cpu()))
-        features, logits = (torch.cat(parts) for parts in zip(*found, strict=True))
+                found.append((features[: len(part)], logits[: len(part)]))
+        features, logits = (torch.cat(parts).cpu().double() for parts in zip(*found, strict=True))
         return Features(features, logits)

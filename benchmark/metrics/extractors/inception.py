@@ -6,7 +6,7 @@ import pickle
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmark.metrics.extractors.base import Extractor
 from benchmark.spec import BadInput, DataSpec, sha256
@@ -39,10 +39,18 @@ def load_inception(weights: Path, spec: DataSpec) -> Extractor:
     except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise BadInput(f"{weights} does not hold Inception weights as torch-fidelity publishes them") from error
 
-    def features(x: Tensor) -> tuple[Tensor, Tensor]:
-        pixels = (x.double() * (255 / (spec.levels - 1))).round().to(torch.uint8)  # [B, C, H, W]
-        pooled, logits = network(pixels.expand(-1, 3, -1, -1))
-        return pooled, logits
-
     digest = sha256(weights)
-    return Extractor(f"inception-v3@{digest[:8]}", digest, features, chunk=10)
+    return Extractor(f"inception-v3@{digest[:8]}", digest, _Inception(network, spec.levels), chunk=10)
+
+
+class _Inception(nn.Module):
+    """The network of torch-fidelity, for images in the data's own levels."""
+
+    def __init__(self, network: nn.Module, levels: int) -> None:
+        super().__init__()
+        self.network, self.levels = network, levels
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        pixels = (x.double() * (255 / (self.levels - 1))).round().to(torch.uint8)  # [B, C, H, W]
+        pooled, logits = self.network(pixels.expand(-1, 3, -1, -1))
+        return pooled, logits
