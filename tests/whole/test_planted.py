@@ -39,6 +39,9 @@ from benchmark.metrics.session import Session
 from benchmark.metrics.text import TokenLogProb
 from benchmark.models.autoregressive.gated_pixelcnn import GatedPixelCNN
 from benchmark.models.autoregressive.lstm import LSTM
+from benchmark.models.autoregressive.made import MADE
+from benchmark.models.autoregressive.pixelrnn import DiagonalBiLSTM, PixelRNN
+from benchmark.models.autoregressive.pixelsnail import PixelSNAIL
 from benchmark.models.diffusion.flow_matching import FlowMatching
 from benchmark.models.diffusion.vdm import VDM
 from benchmark.models.flow.realnvp import RealNVP
@@ -288,6 +291,29 @@ BUGS: dict[str, Bug] = {
             ColourConv2d, "__init__", lambda original, *args, **options: original(*args, **options | {"strict": False})
         ),
         law(likelihoods.assert_normalised, GatedPixelCNN, layers=2, channels=8),
+        "probabilities sum to",
+    ),
+    "pixelrnn: the map from the right is not shifted down": Bug(
+        wrapped(
+            DiagonalBiLSTM,
+            "merged",
+            lambda original, self, x, left, above: original(self, x, left, above.roll(-1, 2)),
+        ),
+        law(likelihoods.assert_normalised, PixelRNN, layers=2, channels=8),
+        "probabilities sum to",
+    ),
+    "pixelsnail: a place attends to its own pixel": Bug(
+        wrapped(torch.nn.functional, "scaled_dot_product_attention", sees_one_ahead),
+        law(likelihoods.assert_normalised, PixelSNAIL, layers=1, channels=8),
+        "probabilities sum to",
+    ),
+    "made: the output layer lets a value see itself": Bug(
+        wrapped(
+            MADE,
+            "weights",
+            lambda original, self, k: (original(self, k)[0], self.head.weight, self.direct.weight),
+        ),
+        law(likelihoods.assert_normalised, MADE, width=64),
         "probabilities sum to",
     ),
     "gpt: attention sees one position ahead, its own token": Bug(
