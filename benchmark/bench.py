@@ -22,12 +22,12 @@ from pytorch_lightning import LightningModule, Trainer
 
 from benchmark.build import DataModule, GenerativeModel, build_model, data_of
 from benchmark.config import Experiment, choices, compose
-from benchmark.console import Heading, Sheet
 from benchmark.evaluate import cost
 from benchmark.loop import Hooks, Loop, Plan, Stream, has_bfloat16, seed_everything
 from benchmark.record import hardware
 from benchmark.reference import Machine, loop_seconds
 from benchmark.spec import Batch
+from benchmark.tables import Head, Table, entries
 from benchmark.train import device_named, make_plan, make_trainer, quiet_libraries
 
 ALLOWED_MS = 0.5  # a step
@@ -215,16 +215,15 @@ def as_machine(rows: Sequence[Row]) -> Machine:
     )
 
 
-def as_table(rows: Sequence[Row]) -> Sheet:
+def as_table(rows: Sequence[Row]) -> Table:
     """The measurements, with what the harness's time went to."""
     parts = list(dict.fromkeys(name for row in rows for name in row.parts))
-    headings = [Heading("model", least=16, number=False), Heading("bare ms", 4), Heading("harness ms", 3)]
-    headings += [Heading("adds ms", 2), Heading("ratio"), Heading("range", 5), *(Heading(name, 6) for name in parts)]
-    headings.append(Heading("verdict", 1, number=False))
-    table = Sheet(headings)
+    ranks = {"bare ms": 4, "harness ms": 3, "adds ms": 2, "ratio": 0, "range": 5} | dict.fromkeys(parts, 6)
+    heads = [Head("model", least=16), *(Head(title, number=True, rank=rank) for title, rank in ranks.items())]
+    lines = []
     for row in rows:
         low, high = row.ratios
         spent = [f"{row.parts[name]:.3f}" for name in parts]
         shown = [f"{row.bare:.2f}", f"{row.harness:.2f}", f"{row.overhead:.2f}", f"{row.ratio:.3f}"]
-        table.add([row.title, *shown, f"{low:.2f} to {high:.2f}", *spent, row.verdict])
-    return table
+        lines.append(entries([row.title, *shown, f"{low:.2f} to {high:.2f}", *spent, row.verdict]))
+    return Table("", [*heads, Head("verdict", rank=1)], lines)

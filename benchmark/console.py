@@ -5,16 +5,19 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from rich import box
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, JustifyMethod, RenderResult
-from rich.table import Table
+from rich.table import Table as RichTable
 from rich.text import Text
+
+from benchmark.tables import Table, Tone
 
 GAP = 2  # columns that a column of a table takes beside its cells
 WIDE = 200  # columns in a pipe or a file
+_STYLES: dict[Tone | None, str] = {"bad": "bold red", "unsure": "yellow"}
 
 
 def console() -> Console:
@@ -22,52 +25,53 @@ def console() -> Console:
     return Console(width=None if sys.stdout.isatty() else WIDE)
 
 
+def progress_console() -> Console:
+    """Standard error, where bars do not mix with results; in a pipe or a file they are not drawn."""
+    return Console(stderr=True)
+
+
+def show(table: Table) -> None:
+    """Print a table."""
+    console().print(Sheet(table))
+
+
 @dataclass(frozen=True)
-class Heading:
-    """A column. `rank` 0 is never left out; of the others the highest goes first. Cells break into lines of no less
-    than `least` columns; 0: never."""
-
-    title: str
-    rank: int = 0
-    least: int = 0
-    number: bool = True
-
-
-@dataclass
 class Sheet:
-    """Rows below headings, fitted to the width at which they are printed. Cells are plain text: no markup."""
+    """A table, fitted to the width at which it is printed. Cells are plain text: no markup."""
 
-    headings: Sequence[Heading]
-    title: str = ""
-    caption: str = ""
-    rows: list[tuple[Sequence[str], str]] = field(default_factory=list)  # cells, style
+    content: Table
 
-    def add(self, cells: Sequence[str], style: str = "") -> None:
-        self.rows.append((cells, style))
+    @property
+    def _lines(self) -> list[tuple[list[str], str]]:
+        """The cells of each row, and their style."""
+        table = self.content
+        ranked = [(row, _STYLES.get(table.tones.get(index), "")) for index, row in enumerate(table.rows)]
+        lines = [*ranked, *((row, "dim") for row in table.below)]
+        return [([f"{entry.text} {entry.more}".rstrip() for entry in row], style) for row, style in lines]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        kept = list(range(len(self.headings)))
+        kept = list(range(len(self.content.heads)))
         while sum(self._least(index) + GAP for index in kept) > options.max_width:
-            losable = [index for index in kept if self.headings[index].rank]
+            losable = [index for index in kept if self.content.heads[index].rank]
             if not losable:
                 break
-            kept.remove(max(losable, key=lambda index: (self.headings[index].rank, index)))
+            kept.remove(max(losable, key=lambda index: (self.content.heads[index].rank, index)))
         yield self._table(kept, options.max_width)
 
     def _whole(self, index: int) -> int:
         """The width of a column whose cells are not broken."""
-        cells = [self.headings[index].title, *(cells[index] for cells, _ in self.rows)]
+        cells = [self.content.heads[index].title, *(cells[index] for cells, _ in self._lines)]
         return max(cell_len(line) for cell in cells for line in (cell.splitlines() or [""]))
 
     def _least(self, index: int) -> int:
-        return min(self._whole(index), self.headings[index].least or self._whole(index))
+        return min(self._whole(index), self.content.heads[index].least or self._whole(index))
 
-    def _table(self, kept: Sequence[int], width: int) -> Table:
-        left_out = [heading.title for index, heading in enumerate(self.headings) if index not in kept]
+    def _table(self, kept: Sequence[int], width: int) -> RichTable:
+        left_out = [heading.title for index, heading in enumerate(self.content.heads) if index not in kept]
         notes = [f"too narrow for: {', '.join(left_out)}"] if left_out else []
-        caption = "\n".join(filter(None, [self.caption, *notes]))
-        table = Table(
-            title=Text(self.title, "bold") if self.title else None,
+        caption = "\n".join(filter(None, [*self.content.notes, *notes]))
+        table = RichTable(
+            title=Text(self.content.caption, "bold") if self.content.caption else None,
             title_justify="left",
             caption=Text(caption) if caption else None,
             caption_justify="left",
@@ -79,10 +83,10 @@ class Sheet:
         for index in kept:
             more = min(spare, self._whole(index) - self._least(index))
             spare -= more
-            justify: JustifyMethod = "right" if self.headings[index].number else "left"
+            justify: JustifyMethod = "right" if self.content.heads[index].number else "left"
             table.add_column(
-                Text(self.headings[index].title), justify=justify, overflow="fold", width=self._least(index) + more
+                Text(self.content.heads[index].title), justify=justify, overflow="fold", width=self._least(index) + more
             )
-        for cells, style in self.rows:
+        for cells, style in self._lines:
             table.add_row(*(Text(cells[index]) for index in kept), style=style)
         return table

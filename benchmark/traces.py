@@ -136,6 +136,20 @@ def read_picture(file: Path) -> tuple[bytes, tuple[str, ...]] | None:
         raise BadInput(f"{file} is not a picture: {error}") from error
 
 
+def last_moment(file: Path) -> bytes | None:
+    """The last row of a strip, the whole of another picture; `None` and `BadInput` as `read_picture`."""
+    from PIL import Image
+
+    if (found := read_picture(file)) is None:
+        return None
+    content, moments = found
+    if len(moments) < 2:
+        return content
+    with Image.open(io.BytesIO(content)) as image:
+        height = (image.height - 2) // len(moments)  # of a row, and the line above it
+        return _png(image.crop((0, image.height - 2 - height, image.width, image.height)))
+
+
 def read_text(file: Path) -> str | None:
     """A text of samples; `None` where none was kept."""
     return file.read_bytes()[:_MOST_BYTES].decode("utf-8", errors="replace") if file.is_file() else None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -28,11 +30,16 @@ def pytest_configure(config: pytest.Config) -> None:
     """Warnings are errors under the lock, but for those that pyproject.toml excepts; with other versions, shown."""
     if not _unlocked:
         config.getini("filterwarnings").insert(0, "error")  # later ones win
+    os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="benchmark-tests-")  # what users computed is not believed
 
 
 @pytest.fixture(scope="session")
 def locked() -> bool:
     return not _unlocked
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    shutil.rmtree(os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

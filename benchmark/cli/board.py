@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,9 +17,9 @@ from benchmark.cli.border import skipped
 from benchmark.spec import BadInput
 
 if TYPE_CHECKING:
+    from benchmark.leaderboard.library import Library, Views
     from benchmark.leaderboard.rows import Current
     from benchmark.record import Record
-    from benchmark.sweep.studies import Study
 
 
 @click.command()
@@ -24,22 +27,16 @@ if TYPE_CHECKING:
 @options.to("leaderboards")
 def leaderboard(folders: tuple[Path, ...], target: Path) -> None:
     """Render the boards from the committed records, and from your own beside them."""
-    from benchmark.catalogue import catalogue
-    from benchmark.leaderboard.board import boards
-    from benchmark.leaderboard.choosing import advice, choosing_page
+    from benchmark.leaderboard.pages import Boards
     from benchmark.record import write_atomic
-    from benchmark.sweep.studies import read_studies
 
-    problems: list[str] = []
-    found, current, published = _boards(folders, target, problems)
-    studies = read_studies(folders[0].parent / "studies", problems)
-    pages = boards(found, current, published, target)
-    pages["choosing.md"] = choosing_page(advice(found, catalogue()["models"], current, list(studies.values())))
-    for name, page in pages.items():
-        click.echo(write_atomic(target / name, page))
-    for file in _study_pages(studies, found, current, target):
-        click.echo(file)
-    sys.exit(skipped(problems))
+    with _library(folders, target) as library:
+        pages = Boards(target, library.store).pages(_watched(library), library.models)
+        for name, page in pages:
+            file = write_atomic(target / name, page)
+            if file.suffix == ".md":
+                click.echo(file)
+    sys.exit(skipped(library.problems))
 
 
 @click.command("compare")
@@ -54,7 +51,7 @@ def compare_(a: str, b: str, data: str | None, budget: str, metric: str | None, 
 
     Exit code 4: they do not stand under one protocol.
     """
-    from benchmark.console import console
+    from benchmark.console import show
     from benchmark.leaderboard.compare import NotComparable, compare, comparison_table, side
 
     problems: list[str] = []
@@ -65,7 +62,7 @@ def compare_(a: str, b: str, data: str | None, budget: str, metric: str | None, 
     except NotComparable as reason:
         click.echo(f"not comparable: {reason}", err=True)
         sys.exit(4)
-    console().print(comparison_table(result))
+    show(comparison_table(result))
     sys.exit(skipped(problems))
 
 
@@ -74,24 +71,16 @@ def compare_(a: str, b: str, data: str | None, budget: str, metric: str | None, 
 @options.to("leaderboards/site")
 def site(folders: tuple[Path, ...], target: Path) -> None:
     """Render the committed records, and your own beside them, as a static site."""
-    from benchmark.catalogue import catalogue
-    from benchmark.leaderboard.published import read_published
-    from benchmark.leaderboard.site.folder import may_replace, write_site
-    from benchmark.leaderboard.site.pages import site
-    from benchmark.report.parts import as_html
-    from benchmark.report.report import report
-    from benchmark.sweep.studies import read_studies
+    from benchmark.leaderboard.folder import may_replace, write_site
+    from benchmark.leaderboard.pages import Site
 
     may_replace(target)  # before the work
-    problems: list[str] = []
-    found, current, published = _boards(folders, target.parent, problems)
-    studies = list(read_studies(folders[0].parent / "studies", problems).values())
-    figures = read_published(published) if published else ()
-    page = report("Reproducibility of all records on the boards", found, {}, figures, problems=problems)
-    beside = {"reproducibility": as_html(page, home="index.html")}
-    content = site(found, catalogue()["models"], current, published, target, studies, beside, problems)
-    click.echo(write_site(content, target))
-    sys.exit(skipped(problems))
+    with _library(folders, target.parent) as library:
+        examples = folders[0].parent / "examples"
+        pages = Site(target, library.models, library.problems, library.store, examples)
+        content = pages.pages(_watched(library), reports=library.datasets)
+        click.echo(write_site(chain(content, _reports(library)), target))
+    sys.exit(skipped(library.problems))
 
 
 @click.command()
@@ -127,17 +116,53 @@ def recount(records: Path, trust: tuple[str, ...]) -> None:
     sys.exit(skipped(problems))
 
 
-def _boards(
-    folders: Sequence[Path], home: Path, problems: list[str]
-) -> tuple[dict[Path, Record], Current, Path | None]:
-    """What boards in `home` are made of: records, the configurations that count, and the file of published figures."""
-    found, current = _published(folders, problems)
-    if not found and problems:
-        raise BadInput(problems[0])
-    if not found:
-        searched = ", ".join(map(str, folders))
-        raise BadInput(f"no records below {searched}: publish a run first, or name another folder with --records")
-    return found, current, figures_in(home, folders[0].parent)
+@contextmanager
+def _library(folders: Sequence[Path], home: Path) -> Iterator[Library]:
+    """What boards in `home` are made of; what was computed before is remembered in the user's cache."""
+    from benchmark.catalogue import catalogue
+    from benchmark.leaderboard.library import Library
+    from benchmark.leaderboard.store import Store, cache_folder
+
+    problems: list[str] = []
+    store = Store(cache_folder() / "boards.sqlite")
+    try:
+        models = catalogue()["models"]
+        library = Library(folders, figures_in(home, folders[0].parent), models, store, problems)
+        if not library.datasets and problems:
+            raise BadInput(problems[0])
+        if not library.datasets:
+            searched = ", ".join(map(str, folders))
+            raise BadInput(f"no records below {searched}: publish a run first, or name another folder with --records")
+        yield library
+    finally:
+        store.close()
+
+
+def _reports(library: Library) -> Iterator[tuple[str, str]]:
+    """What the site says of the reproducibility of each dataset's records."""
+    from benchmark.report.parts import as_html
+    from benchmark.report.report import report
+
+    def made(data: str) -> tuple[str, list[str]]:
+        problems: list[str] = []
+        title = f"Reproducibility of all records of {data} on the boards"
+        page = report(title, library.records(data), {}, library.figures(data), problems=problems)
+        return as_html(page, home="../index.html"), problems
+
+    for data in library.datasets:
+        html, problems = library.store.remember("report", library.stamp(data), partial(made, data))
+        library.problems += problems
+        yield f"reproducibility/{data}.html", html
+
+
+def _watched(library: Library) -> Iterator[Views]:
+    """What pages show of each dataset, with a bar while it is made."""
+    from rich.progress import track
+
+    from benchmark.console import progress_console
+
+    names = library.datasets
+    yield from map(library.views, track(names, "datasets", console=progress_console(), transient=True))
 
 
 def figures_in(*folders: Path) -> Path | None:
@@ -167,22 +192,3 @@ def _published(folders: Sequence[Path], problems: list[str]) -> tuple[dict[Path,
         current.setdefault(setting(record), set()).add(record.identity)
         found[path] = record
     return recount(found, read_recounted(folder.parent / "recounted.json")), current
-
-
-def _study_pages(
-    studies: Mapping[Path, Study], records: Mapping[Path, Record], current: Current, target: Path
-) -> list[Path]:
-    """Write what the committed studies say: two pages, and their pictures."""
-    from benchmark.leaderboard.rows import select
-    from benchmark.leaderboard.sensitivity import sensitivity_page, starts_of
-    from benchmark.leaderboard.stability import stability_page
-    from benchmark.record import write_atomic
-
-    rows, _ = select(records, current)
-    starts = starts_of(records)
-    found = {"sensitivity.md": sensitivity_page(studies, starts), "stability.md": stability_page(studies, rows, starts)}
-    written = []
-    for name, (page, pictures) in found.items():
-        written += [write_atomic(target / name, page)] if page else []
-        written += [write_atomic(target / "pictures" / file, svg.decode()) for file, svg in pictures.items()]
-    return written

@@ -14,6 +14,7 @@ from benchmark.spec import Structure
 
 if TYPE_CHECKING:
     from benchmark.exams import Exam
+    from benchmark.tables import Table, Tone
 
 _STRUCTURES = get_args(Structure)
 
@@ -46,7 +47,7 @@ def exam(
 
     The result for a class from outside is kept: records of its runs say whether it passed.
     """
-    from benchmark.console import console
+    from benchmark.console import show
     from benchmark.exams import keep
     from benchmark.record import is_ours
     from benchmark.testing.exam import candidate, examine
@@ -60,7 +61,7 @@ def exam(
     if as_json:
         click.echo(found.model_dump_json(indent=1))
     else:
-        console().print(_table(found))
+        show(_table(found))
         click.echo(f"{found.target}: {_sum(found)}")
         if kept is not None:
             click.echo(f"kept: {kept}")
@@ -88,20 +89,14 @@ def _sum(found: Exam) -> str:
     )
 
 
-def _table(found: Exam) -> Any:
-    from benchmark.console import Heading, Sheet
+def _table(found: Exam) -> Table:
+    from benchmark.tables import Head, Table, entries
 
-    headings = [
-        Heading("law", number=False),
-        Heading("structure", 2, number=False),
-        Heading("promise", 1, number=False),
-        Heading("verdict", number=False),
-        Heading("seconds", 3),
-        Heading("what is wrong", least=24, number=False),
-    ]
-    table = Sheet(headings, found.target)
+    heads = [Head("law"), Head("structure", rank=2), Head("promise", rank=1), Head("verdict")]
+    heads += [Head("seconds", number=True, rank=3), Head("what is wrong", least=24)]
+    lines = []
     for one in found.laws:
         verdict = "holds" if one.problem is None else "broken"
-        cells = [one.law, one.structure, one.promise, verdict, f"{one.seconds:.1f}", one.problem or ""]
-        table.add(cells, "" if one.problem is None else "bold red")
-    return table
+        lines.append(entries([one.law, one.structure, one.promise, verdict, f"{one.seconds:.1f}", one.problem or ""]))
+    broken: dict[int, Tone] = {index: "bad" for index, one in enumerate(found.laws) if one.problem is not None}
+    return Table(found.target, heads, lines, tones=broken)

@@ -30,7 +30,7 @@ def verify(path: Path, overrides: tuple[str, ...], records: Path, against: Path 
     Exit code 0: they agree, 3: they differ, 4: not comparable.
     """
     from benchmark.config import experiment_again
-    from benchmark.console import console
+    from benchmark.console import show
     from benchmark.leaderboard.rows import Run
     from benchmark.record import read_record, read_records
     from benchmark.report.verify import EXIT_CODES, as_lines, as_table, check_again, judge, runtime_of
@@ -46,7 +46,7 @@ def verify(path: Path, overrides: tuple[str, ...], records: Path, against: Path 
     again = Run(against / "record.json" if against.is_dir() else against, read_record(against))
     problems: list[str] = []
     judgement = judge(run, again, read_records(records, problems).values())
-    console().print(as_table(judgement))
+    show(as_table(judgement))
     click.echo("\n".join(as_lines(judgement)))
     skipped(problems)
     sys.exit(EXIT_CODES[judgement.verdict])

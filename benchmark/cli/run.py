@@ -112,7 +112,7 @@ def bench(cases: tuple[str, ...], rounds: int, reference: Path | None, trust: tu
     import torch
 
     from benchmark.bench import as_machine, as_table, default_cases, measure
-    from benchmark.console import console
+    from benchmark.console import show
     from benchmark.reference import as_yaml
 
     torch.set_num_threads(1)
@@ -126,7 +126,7 @@ def bench(cases: tuple[str, ...], rounds: int, reference: Path | None, trust: tu
             click.echo(f"skipped {case}: {error}", err=True)
         else:
             click.echo(f"{rows[-1].title}: {rows[-1].ratio:.3f} times, {rows[-1].verdict}", err=True)
-    console().print(as_table(rows))
+    show(as_table(rows))
     if reference is not None:
         from benchmark.record import write_atomic
 
@@ -180,8 +180,8 @@ def train_one(
 
 def show_runs(folders: Sequence[Path]) -> int:
     """A table of the runs and where everything is. Exit code 1 if one of them did not finish, or cannot be right."""
-    from benchmark.console import console
-    from benchmark.leaderboard.board import boards
+    from benchmark.console import show
+    from benchmark.leaderboard.pages import boards
     from benchmark.leaderboard.rows import Run
     from benchmark.leaderboard.terminal import runs_table
     from benchmark.record import read_record, read_records, write_atomic
@@ -190,7 +190,7 @@ def show_runs(folders: Sequence[Path]) -> int:
     if not records:
         return 0
     for table in runs_table(records):
-        console().print(table)
+        show(table)
     for title, name in (("records", "record.json"), ("samples", "samples/final.*")):
         click.echo(f"{title}:")
         for file in (file for folder in folders for file in folder.glob(name)):
@@ -198,7 +198,7 @@ def show_runs(folders: Sequence[Path]) -> int:
     runs = folders[0].parents[2]
     board = runs / "board"
     problems: list[str] = []
-    pages = boards(read_records(runs, problems), home=board)
+    pages = boards(read_records(runs, problems), home=board, problems=problems)
     click.echo("boards of all runs so far:")
     for data in sorted({record.data for record in records.values()}):
         click.echo(f"  {write_atomic(board / f'{data}.md', pages[f'{data}.md'])}")

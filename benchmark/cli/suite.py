@@ -45,7 +45,7 @@ def truth(overrides: tuple[str, ...], records: Path | None, target: Path | None,
 
     model=NAME runs that model, which may be your own, on each dataset of its kind; data=NAME runs only that dataset.
     """
-    from benchmark.console import console
+    from benchmark.console import show
     from benchmark.leaderboard.truth import truth_page, truth_table, verdicts
     from benchmark.record import read_records, write_atomic
 
@@ -64,7 +64,7 @@ def truth(overrides: tuple[str, ...], records: Path | None, target: Path | None,
         raise BadInput(
             f"no records below {records} are on data whose entropy is known: run the suite without --records"
         )
-    console().print(truth_table(judged))
+    show(truth_table(judged))
     if target is not None:
         click.echo(write_atomic(target, truth_page(judged)))
     failures = _failures(outcomes)

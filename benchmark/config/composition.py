@@ -164,9 +164,6 @@ def overrides_of(content: Mapping[str, Any]) -> list[str]:
     except BadInput:  # nothing is tuned for it
         names.append(f"budget.examples={wanted.budget.examples}")
         today = validate(_compose(names))
-    seed = wanted.seed
-    same = {"seed": seed.init} if seed.init == seed.data else {"seed.init": seed.init, "seed.data": seed.data}
-    seeds = [f"{key}={value}" for key, value in (same | ({"seed.eval": seed.eval} if seed.eval else {})).items()]
     mine, theirs = (one.model_dump(mode="json", exclude={"seed", "runtime", *STAGES}) for one in (wanted, today))
     different = [
         as_setting(f"{group}.{key}", value)
@@ -178,7 +175,14 @@ def overrides_of(content: Mapping[str, Any]) -> list[str]:
         f"{name}={shlex.join(overrides_of({**origin.config, 'runtime': content['runtime']}))}"
         for name, origin in wanted.origins.items()
     ]
-    return [*names, *seeds, *stages, *different]
+    return [*names, *seeds_of(wanted.seed.model_dump()), *stages, *different]
+
+
+def seeds_of(seed: Mapping[str, int]) -> list[str]:
+    """What `compose` needs to give these seeds."""
+    init, data = seed["init"], seed["data"]
+    seeds = {"seed": init} if init == data else {"seed.init": init, "seed.data": data}
+    return [f"{key}={value}" for key, value in (seeds | ({"seed.eval": seed["eval"]} if seed["eval"] else {})).items()]
 
 
 def strangers() -> Iterator[str]:
@@ -219,7 +223,8 @@ def _names(data: str, model: str, budget: str) -> list[str]:
 def _compose(overrides: Sequence[str]) -> dict[str, Any]:
     """The resolved configuration that `overrides` describe; of two for one setting the later counts."""
     pairs = _pairs(overrides)
-    names = default_names() | {key: value for key, value in pairs if key in GROUPS}
+    given = {key: value for key, value in pairs if key in GROUPS}
+    names = {group: given[group] for group in GROUPS} if len(given) == len(GROUPS) else default_names() | given
     content = copy.deepcopy(_chosen(tuple(config_folders()), tuple(names.items())))
     content["model"].setdefault("conditions", [])  # what a record says need not stand in the model's file
     for key, text in pairs:

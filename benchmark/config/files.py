@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import threading
+import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,6 @@ FILES = ("experiment.yaml", "dashboard.yaml", "published.yaml", "reference.yaml"
 
 def config_folders() -> list[Path]:
     """Where configurations are looked for: `BENCHMARK_CONFIGS` (the user's own), then the shipped ones."""
-    package = Path(__file__).resolve().parents[1]
-    shipped = package / "configs" if (package / "configs").is_dir() else package.parent / "configs"
     given = os.environ.get("BENCHMARK_CONFIGS", "").split(os.pathsep)
     own = [Path(folder).expanduser().resolve() for folder in given if folder]
     for folder in own:
@@ -30,7 +30,13 @@ def config_folders() -> list[Path]:
                 f"BENCHMARK_CONFIGS names {str(folder)!r}, which is not a folder: correct or unset it "
                 f"({os.pathsep!r} stands between folders)"
             )
-    return [*own, shipped]
+    return [*own, _shipped()]
+
+
+@cache
+def _shipped() -> Path:
+    package = Path(__file__).resolve().parents[1]
+    return package / "configs" if (package / "configs").is_dir() else package.parent / "configs"
 
 
 def find(place: str) -> Path | None:
@@ -40,9 +46,29 @@ def find(place: str) -> Path | None:
 
 def choices(group: str) -> dict[str, Path]:
     """Name → file of every configuration in `group`; a user's own comes first. The file's name is the name."""
+    folders = tuple(folder / group for folder in config_folders())
+    changed = tuple(map(_changed, folders))
+    if max(changed) > time.time_ns() - _SETTLED:  # a file more would not show in the time of change
+        return _listed.__wrapped__(folders, changed)
+    return dict(_listed(folders, changed))
+
+
+_SETTLED = 10**9  # nanoseconds
+
+
+def _changed(folder: Path) -> int:
+    """When a folder last changed; 0 where there is none."""
+    try:
+        return os.stat(folder).st_mtime_ns
+    except OSError:
+        return 0
+
+
+@cache
+def _listed(folders: tuple[Path, ...], changed: tuple[int, ...]) -> dict[str, Path]:
     found: dict[str, Path] = {}
-    for folder in config_folders():
-        for file in sorted((folder / group).glob("*.yaml")):
+    for folder in folders:
+        for file in sorted(folder.glob("*.yaml")):
             if not file.name.startswith("."):  # what an editor keeps beside the file
                 found.setdefault(file.stem, file)
     return dict(sorted(found.items()))

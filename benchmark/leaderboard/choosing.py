@@ -8,8 +8,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 from benchmark import facts
@@ -18,28 +17,17 @@ from benchmark.leaderboard.columns import (
     COST,
     COST_OF_MACHINE,
     Column,
-    Columns,
-    columns_of,
     quantity,
 )
-from benchmark.leaderboard.markdown import bullets, escape, page, rendered
-from benchmark.leaderboard.rows import Current, Judge, Ranking, Row, budgets, select
+from benchmark.leaderboard.dataset import Dataset, Group
 from benchmark.leaderboard.rows import Entry as Ranked
-from benchmark.leaderboard.sensitivity import decades, sensitivities, starts_of
-from benchmark.leaderboard.site.tables import Entry, Head, Table
-from benchmark.leaderboard.stability import MOST, Stability, as_robust, percents, stabilities
+from benchmark.leaderboard.rows import Judge, Ranking
+from benchmark.leaderboard.sensitivity import decades
+from benchmark.leaderboard.stability import MOST, Stability, as_robust, percents
 from benchmark.leaderboard.statistics import pareto_front
 from benchmark.leaderboard.texts import by_machine, cell_text, listed, marked, words
-from benchmark.record import Record
-from benchmark.sweep.studies import Starts, Study
+from benchmark.tables import Entry, Head, Table
 
-_GENERATED = "<!-- Generated from records by `python -m benchmark leaderboard`: never edited by hand. -->"
-LEAD = (
-    "What the boards say if you have to choose, on each dataset under its largest budget. Where intervals "
-    "overlap, places are shared: two models in a shared first place cannot be told apart, so let cost, speed or what "
-    "else they can do decide. All of it is measured on small data with little training: who wins elsewhere may differ, "
-    "and the same commands tell."
-)
 _, _FLOPS, _EVALUATIONS = COST
 _COSTS = (_FLOPS, _EVALUATIONS)
 _SECONDS = next(column for column in COST_OF_MACHINE if column.metric == "sampling_seconds")
@@ -68,69 +56,87 @@ class Advice:
     short: str = ""
 
 
-def advice(
-    records: Mapping[Path, Record],
-    models: Sequence[Mapping[str, Any]],
-    current: Current | None = None,
-    studies: Sequence[Study] = (),
-) -> list[Advice]:
-    """The answers in short, then the questions in order; `models` are the catalogue's entries. Data whose entropy is
-    known judges metrics, and is left out."""
-    real = {path: record for path, record in records.items() if "entropy" not in record.dataset}
-    rows, _ = select(real, current)
-    judge = Judge(records.values())
-    shown = [columns_of(kind) for kind in facts.modalities().values()]
-    parts = [
-        *(_likelihoods(judge, rows, one) for one in shown),
-        *(_samples(judge, rows, one) for one in shown),
-        *(_speed(judge, rows, one) for one in shown),
-        _codes(judge, rows, models, shown),
-        _robustness(studies, rows, starts_of(records)),
-        _promises(models),
-    ]
-    parts = [part for part in parts if part.table is not None]
+def advice(said: Sequence[Sequence[Advice]], models: Sequence[Mapping[str, Any]]) -> list[Advice]:
+    """The answers in short, then the questions in order: from what each dataset says (`said_of`), and from `models`,
+    the catalogue's entries."""
+    by_question: dict[tuple[int, str], list[Advice]] = defaultdict(list)
+    for answers in said:
+        for order, part in enumerate(answers):
+            if part.table is not None:
+                by_question[order, part.title].append(part)
+    questions = sorted(by_question, key=lambda question: question[0])  # of one order, as datasets ask them
+    parts = [*(_joined(by_question[question]) for question in questions), _promises(models)]
     short = [f"{part.title}: {part.short}" for part in parts if part.short]
     return [Advice("In short", "", short), *parts] if short else parts
 
 
-def choosing_page(parts: Sequence[Advice]) -> str:
-    """The advice as Markdown."""
-    sections = []
-    for part in parts:
-        sections += [f"## {escape(part.title)}", escape(part.text), bullets([escape(fact) for fact in part.facts])]
-        sections.append("" if part.table is None else rendered(part.table))
-    return page(["# Choosing a family", _GENERATED, LEAD, *sections])
+def said_of(dataset: Dataset, models: Sequence[Mapping[str, Any]]) -> list[Advice]:
+    """What one dataset answers to each question, under its largest budget, without a table where it has no answer;
+    nothing at all where its entropy is known: it judges metrics."""
+    if dataset.known_entropy or not dataset.groups:
+        return []
+    group = dataset.groups[0]
+    return [
+        _likelihoods(dataset, group),
+        _samples(dataset, group),
+        _speed(dataset, group),
+        _codes(dataset, group, models),
+        _robustness(dataset),
+    ]
+
+
+def _joined(parts: Sequence[Advice]) -> Advice:
+    """One answer from those of several datasets. A protocol is shown if one of them ranks under several."""
+    first = parts[0]
+    tables = [part.table for part in parts if part.table is not None]
+    heads, rows = tables[0].heads, [row for table in tables for row in table.rows]
+    protocol = next((index for index, head in enumerate(heads) if head.title == "protocol"), None)
+    if protocol is not None:
+        data = next(index for index, head in enumerate(heads) if head.title == "data")
+        if len({row[protocol].text for row in rows}) == len({row[data].text for row in rows}):
+            heads = [head for index, head in enumerate(heads) if index != protocol]
+            rows = [[entry for index, entry in enumerate(row) if index != protocol] for row in rows]
+    shorts = [part.short for part in parts if part.short]
+    if len(set(shorts)) == 1:
+        shorts = shorts[:1]
+    facts = [fact for part in parts for fact in part.facts]
+    return replace(first, facts=facts, table=replace(tables[0], heads=heads, rows=rows), short="; ".join(shorts))
 
 
 # The questions -------------------------------------------------------------------------------------------------------
 
 
-def _likelihoods(judge: Judge, rows: Sequence[Row], shown: Columns) -> Advice:
+def _likelihoods(dataset: Dataset, group: Group) -> Advice:
+    shown = group.columns
     asked = shown.kind.choosing.likelihood or Question(title=f"Likelihood of {shown.kind.title}", text="")
-    found = list(_rankings(judge, rows, shown, shown.likelihood))
-    return _advice(judge, asked, f"Likelihoods of {shown.kind.title}", found, ())
+    found = dataset.rankings(group, shown.likelihood)
+    return _advice(dataset, asked, f"Likelihoods of {shown.kind.title}", found, ())
 
 
-def _samples(judge: Judge, rows: Sequence[Row], shown: Columns) -> Advice:
+def _samples(dataset: Dataset, group: Group) -> Advice:
+    shown = group.columns
     asked = shown.kind.choosing.samples or Question(title=f"Samples of {shown.kind.title}", text="")
-    found = list(_rankings(judge, rows, shown, shown.samples[0])) if shown.samples else []
     beside = [column for column in shown.samples if column.metric in shown.kind.trials]
-    return _advice(judge, asked, f"Samples of {shown.kind.title}", found, beside)
+    return _advice(dataset, asked, f"Samples of {shown.kind.title}", _of_samples(dataset, group), beside)
 
 
-def _advice(
-    judge: Judge, asked: Question, name: str, found: Sequence[tuple[str, Ranking]], beside: Sequence[Column]
-) -> Advice:
-    lines = [fact for data, ranking in found for fact in _facts(judge, data, ranking)]
-    return Advice(asked.title, asked.text, lines, _table(judge, name, found, beside), _winners(found))
+def _of_samples(dataset: Dataset, group: Group) -> list[Ranking]:
+    """By the first score of samples."""
+    samples = group.columns.samples
+    return dataset.rankings(group, samples[0]) if samples else []
 
 
-def _speed(judge: Judge, rows: Sequence[Row], shown: Columns) -> Advice:
+def _advice(dataset: Dataset, asked: Question, name: str, found: Sequence[Ranking], beside: Sequence[Column]) -> Advice:
+    lines = [fact for ranking in found for fact in _facts(dataset, ranking)]
+    return Advice(asked.title, asked.text, lines, _table(dataset, name, found, beside), _winners(dataset.name, found))
+
+
+def _speed(dataset: Dataset, group: Group) -> Advice:
     """Models by how often each asks its network for one sample, and by the time that this takes on some hardware."""
-    found = list(_rankings(judge, rows, shown, shown.samples[0])) if shown.samples else []
+    judge, data, found = dataset.judge, dataset.name, _of_samples(dataset, group)
     lines: list[list[Entry]] = []
     facts, shorts = [], []
-    for data, ranking in found:
+    for ranking in found:
         asked = {entry.row.name: _cost(judge, entry, _EVALUATIONS) for entry in ranking.entries}
         order = sorted(ranking.entries, key=lambda entry: (asked[entry.row.name] or math.inf, entry.row.name))
         timed = {
@@ -172,7 +178,7 @@ def _speed(judge: Judge, rows: Sequence[Row], shown: Columns) -> Advice:
                 short += f"({quantity(best[0])})"
             shorts.append(short)
     heads = [Head("model"), *(Head(title, filter=True) for title in ("family", "data", "hardware"))]
-    quality = "" if not found else found[0][1].column.title
+    quality = "" if not found else found[0].column.title
     heads += [Head(title, number=True) for title in (_EVALUATIONS.title, quality, _SECONDS.title)]
     return Advice(
         "Fast sampling",
@@ -185,12 +191,12 @@ def _speed(judge: Judge, rows: Sequence[Row], shown: Columns) -> Advice:
     )
 
 
-def _codes(judge: Judge, rows: Sequence[Row], models: Sequence[Mapping[str, Any]], shown: Sequence[Columns]) -> Advice:
+def _codes(dataset: Dataset, group: Group, models: Sequence[Mapping[str, Any]]) -> Advice:
     """Models that encode and decode or walk between samples, with how well they do."""
-    columns = [one for one in dict.fromkeys(c for of in shown for c in of.everything) if one.metric in _OF_CODES]
+    judge, columns = dataset.judge, [one for one in group.columns.everything if one.metric in _OF_CODES]
     encode, walk = _able(models, "Reconstructs"), _able(models, "Interpolates")
     lines = []
-    for row in _largest(rows):
+    for row in group.rows:
         cells = [judge.cell(row.scored, column) for column in columns]
         record = row.runs[0].record
         if record.model in {*encode, *walk} and any(cells):
@@ -215,10 +221,10 @@ def _codes(judge: Judge, rows: Sequence[Row], models: Sequence[Mapping[str, Any]
     )
 
 
-def _robustness(studies: Sequence[Study], rows: Sequence[Row], starts: Starts) -> Advice:
+def _robustness(dataset: Dataset) -> Advice:
     """Who forgives settings that were not tuned; no table where no study was made."""
-    windows = {model.of.title: model.rates for model in sensitivities(studies, starts)}
-    stable = [model for model in stabilities(studies, rows, starts) if model.of.search or windows.get(model.title)]
+    windows = {model.of.title: model.rates for model in dataset.sensitive}
+    stable = [model for model in dataset.stable if model.of.search or windows.get(model.title)]
     lines: list[list[Entry]] = []
     judged: dict[tuple[str, str], list[Stability]] = defaultdict(list)
     for model in stable:
@@ -284,44 +290,25 @@ def _only_samples(model: Mapping[str, Any]) -> bool:
 # Rankings, in words and as a table -----------------------------------------------------------------------------------
 
 
-def _largest(rows: Sequence[Row]) -> list[Row]:
-    """The rows of each dataset under its largest budget."""
-    by_data: dict[str, list[Row]] = defaultdict(list)
-    for row in rows:
-        by_data[row.runs[0].record.data].append(row)
-    return [row for found in by_data.values() for row in found if row.budget == budgets(found)[0]]
+def _winners(data: str, rankings: Sequence[Ranking]) -> str:
+    """`a or b, in bits/dim on digits`: who is first, or may be."""
+    if not rankings:
+        return ""
+    names = [f"{e.row.name} ({cell_text(e.cell, r.column)})" for r in rankings for e in r.entries if e.rank == 1]
+    apart = ", not ranked against each other" if len(rankings) > 1 else ""
+    return f"{listed(names, 'or')}, in {rankings[0].column.title} on {data}{apart}"
 
 
-def _rankings(judge: Judge, rows: Sequence[Row], shown: Columns, column: Column) -> Iterator[tuple[str, Ranking]]:
-    """Those of each dataset of a modality, one a protocol."""
-    fitting = [row for row in _largest(rows) if row.runs[0].record.config["data"]["modality"] == shown.kind.name]
-    for data in sorted({row.runs[0].record.data for row in fitting}):
-        here = [row for row in fitting if row.runs[0].record.data == data]
-        yield from ((data, ranking) for ranking in judge.rankings(here, column))
-
-
-def _winners(found: Sequence[tuple[str, Ranking]]) -> str:
-    """`a or b on digits; c on words`: who is first, or may be."""
-    by_data: dict[str, list[Ranking]] = defaultdict(list)
-    for data, ranking in found:
-        by_data[data].append(ranking)
-    shorts = []
-    for data, rankings in by_data.items():
-        names = [f"{e.row.name} ({cell_text(e.cell, r.column)})" for r in rankings for e in r.entries if e.rank == 1]
-        apart = ", not ranked against each other" if len(rankings) > 1 else ""
-        shorts.append(f"{listed(names, 'or')}, in {rankings[0].column.title} on {data}{apart}")
-    return "; ".join(shorts)
-
-
-def _facts(judge: Judge, data: str, ranking: Ranking) -> Iterator[str]:
+def _facts(dataset: Dataset, ranking: Ranking) -> Iterator[str]:
     """Who is first, and who is not beaten in quality and cost at once; nothing of a row that stands alone."""
     if len(ranking.entries) < 2:
         return
+    judge, data = dataset.judge, dataset.name
     first = [entry for entry in ranking.entries if entry.rank == 1]
     names = listed([f"{entry.row.name} ({cell_text(entry.cell, ranking.column)})" for entry in first])
     place = "share the first place, since their intervals overlap" if len(first) > 1 else "is first"
     yield f"{data}: {names} {place} in {ranking.column.title}"
-    for column in _COSTS if _of_samples(ranking.column) else (_FLOPS,):
+    for column in _COSTS if _judges_samples(ranking.column) else (_FLOPS,):
         costs = {_point(entry, cost): entry for entry in ranking.entries if (cost := _cost(judge, entry, column))}
         front = [costs[point] for point in pareto_front(list(costs))]
         if front:
@@ -333,7 +320,7 @@ def _point(entry: Ranked, cost: float) -> tuple[float, float]:
     return cost, entry.cell.interval.centre
 
 
-def _of_samples(column: Column) -> bool:
+def _judges_samples(column: Column) -> bool:
     known = facts.metrics()
     return column.metric in known and known[column.metric].of == "samples"
 
@@ -343,27 +330,26 @@ def _cost(judge: Judge, entry: Ranked, column: Column) -> float | None:
     return None if cell is None else cell.interval.centre
 
 
-def _table(judge: Judge, caption: str, found: Sequence[tuple[str, Ranking]], beside: Sequence[Column]) -> Table | None:
-    several = len({data for data, _ in found}) < len(found)  # ranks hold within one protocol, so it must be said
+def _table(dataset: Dataset, caption: str, found: Sequence[Ranking], beside: Sequence[Column]) -> Table | None:
+    judge = dataset.judge
     lines = [
         [
             Entry(marked(entry.row), head=True),
             Entry(entry.row.family),
-            Entry(data),
-            *([Entry(words(ranking.protocol))] if several else []),
+            Entry(dataset.name),
+            Entry(words(ranking.protocol)),  # ranks hold within it
             Entry(cell_text(entry.cell, ranking.column), entry.cell.interval.centre),
             Entry(entry.place, entry.rank + entry.last / 1000),
             *(Entry(cell_text(judge.cell(entry.runs, column), column)) for column in beside),
             *(_quantity(_cost(judge, entry, column)) for column in _COSTS),
         ]
-        for data, ranking in found
+        for ranking in found
         for entry in ranking.entries
     ]
     titles = ("value", "rank", *(column.title for column in beside))
     titles += tuple(column.title for column in _COSTS)
     heads = [Head("model"), Head("family", filter=True), Head("data", filter=True)]
-    heads += [Head("protocol", filter=True, wide=True)] if several else []
-    heads += [Head(title, number=True) for title in titles]
+    heads += [Head("protocol", filter=True, wide=True), *(Head(title, number=True) for title in titles)]
     return Table(caption, heads, lines, titled=False) if lines else None
 
 

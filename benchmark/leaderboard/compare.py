@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 
 from benchmark import facts
-from benchmark.console import Heading, Sheet
 from benchmark.leaderboard.columns import (
     Column,
     column,
@@ -29,6 +28,7 @@ from benchmark.leaderboard.statistics import Interval, improvement, student_inte
 from benchmark.leaderboard.texts import ended
 from benchmark.record import Record, read_record
 from benchmark.spec import BadInput, unknown
+from benchmark.tables import Head, Table, entries
 
 EXAMPLES = 20  # fewer have no interval over examples
 STREAM = "token_log_prob"  # the array beside a record that is of tokens
@@ -154,7 +154,7 @@ def _check(a: Side, b: Side, column: Column) -> None:
 
 def _by_example(a: Side, b: Side, column: Column, problems: list[str] | None) -> Paired | None:
     try:
-        terms = _terms(a, column), _terms(b, column)
+        terms = example_terms(a, column), example_terms(b, column)
     except BadInput as error:
         if problems is None:
             raise
@@ -165,8 +165,11 @@ def _by_example(a: Side, b: Side, column: Column, problems: list[str] | None) ->
     return _paired(terms[0] - terms[1], column)
 
 
-def _terms(side: Side, column: Column) -> np.ndarray | None:
-    """What each example contributes to the score, mean over seeds, in the unit of the score; tokens by blocks."""
+def example_terms(side: Side, column: Column) -> np.ndarray | None:
+    """What each example contributes to the score, mean over seeds, in the unit of the score; tokens by blocks.
+
+    `None` where a run keeps no such numbers. Raises `BadInput` where they cannot be read.
+    """
     terms = []
     for run in side.runs:
         score, log_prob = value_of(column.score(run.record)), _log_prob(run, column.metric)
@@ -200,36 +203,41 @@ def _by_seed(a: Side, b: Side, column: Column) -> Paired | None:
 
 
 def _paired(differences: np.ndarray, column: Column) -> Paired:
+    return Paired(student_interval(differences.tolist()), share_better(differences, column))
+
+
+def share_better(differences: np.ndarray, column: Column) -> float:
+    """The share of differences A − B in which A is better; ties count half."""
     gains = -column.sign * differences
-    better = float((gains > 0).mean() + (gains == 0).mean() / 2)
-    return Paired(student_interval(differences.tolist()), better)
+    return float((gains > 0).mean() + (gains == 0).mean() / 2)
 
 
 # The table -----------------------------------------------------------------------------------------------------------
 
 
-def comparison_table(found: Comparison) -> Sheet:
+def comparison_table(found: Comparison) -> Table:
     """One table: both sides, and each way to pair them."""
     column, record = found.column, found.a.runs[0].record
     neither = column.fact.better == "neither"
-    headings = [Heading("", least=16, number=False), Heading("n", 2), Heading(column.title)]
-    headings += [Heading("95 % interval", 3), Heading("A lower" if neither else "A better", 1)]
+    heads = [Head("", least=16), Head("n", number=True, rank=2), Head(column.title, number=True)]
+    heads += [Head("95 % interval", number=True, rank=3)]
+    heads += [Head("A lower" if neither else "A better", number=True, rank=1)]
     title = f"{column.title} on {record.data}, {_BETTER[column.fact.better]}"
-    table = Sheet(headings, title, "\n".join(_remarks(found)))
+    lines: list[list[str]] = []
     for letter, side in (("A", found.a), ("B", found.b)):
         interval = column.interval(side.values(column))
         score = column.score(side.runs[0].record)
         sign = mark(score.protocol.get("how", {})) if score else ""
-        table.add([f"{letter}: {side.name}", f"{interval.n} runs", *_cells(interval, column, sign), ""])
+        lines.append([f"{letter}: {side.name}", f"{interval.n} runs", *_cells(interval, column, sign), ""])
     unit, _ = columns(record).kind.unit
-    for title, paired in ((f"A − B by {unit}", found.by_example), ("A − B by seed", found.by_seed)):
+    for how, paired in ((f"A − B by {unit}", found.by_example), ("A − B by seed", found.by_seed)):
         if paired is not None:
             n = str(paired.difference.n)
-            table.add([title, n, *_cells(paired.difference, column), f"{paired.better:.0%}"])
+            lines.append([how, n, *_cells(paired.difference, column), f"{paired.better:.0%}"])
     pairs = f"{len(found.a.values(column))} × {len(found.b.values(column))}"
     chance = "probability of being lower" if neither else "probability of improvement"
-    table.add([chance, pairs, "", "", f"{found.improvement:.0%}"])
-    return table
+    lines.append([chance, pairs, "", "", f"{found.improvement:.0%}"])
+    return Table(title, heads, [entries(line) for line in lines], notes=_remarks(found))
 
 
 def _cells(interval: Interval, column: Column, sign: str = "") -> list[str]:

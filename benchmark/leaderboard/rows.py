@@ -139,7 +139,7 @@ def _beats_the_source(scores: Mapping[str, Score], source: Mapping[str, Score]) 
 
     For records that do not say it themselves: from the two scores alone, without the pairs of examples.
     """
-    known = facts.metrics()
+    known = facts.metrics() if source else {}
     for name, theirs in source.items():
         ours, fact = scores.get(name), known.get(name)
         if ours is None or fact is None or not fact.terms or (ours.n, ours.version) != (theirs.n, theirs.version):
@@ -368,6 +368,7 @@ class Judge:
             for name, score in record.scores.items():
                 self.versions[name] = max(self.versions[name], score.version)
         self._changed = {data for data, found in fingerprints.items() if len(found) > 1}
+        self._keys: dict[tuple[Path, str], str] = {}  # protocols of runs, by record and metric
 
     def protocol(self, run: Run, score: Score) -> Protocol:
         """Under which conditions a score holds, without how the model met them.
@@ -394,7 +395,7 @@ class Judge:
     def cell(self, runs: Sequence[Run], column: Column) -> Cell | None:
         """A metric over the runs of a row; `None` where none has it, or where seeds stand under different protocols."""
         scores = [(run, score) for run in runs if (score := self.score(run, column)) is not None]
-        if len({_canonical(self.protocol(run, score)) for run, score in scores}) != 1:
+        if len({self._key(run, column, score) for run, score in scores}) != 1:
             return None
         values = [cast(float, score.value) for _, score in scores]
         return Cell(
@@ -404,6 +405,13 @@ class Judge:
             scores[0][1].protocol.get("how", {}),
         )
 
+    def _key(self, run: Run, column: Column, score: Score) -> str:
+        """Of a score's protocol: the same where numbers may be compared."""
+        place = run.path, column.metric
+        if place not in self._keys:
+            self._keys[place] = _canonical(self.protocol(run, score))
+        return self._keys[place]
+
     def rankings(self, rows: Sequence[Row], column: Column) -> list[Ranking]:
         """One ranking for each protocol, the one with most rows first; the best row first."""
         by_protocol: dict[str, list[tuple[Row, list[Run]]]] = defaultdict(list)
@@ -411,7 +419,7 @@ class Judge:
             runs_under: dict[str, list[Run]] = defaultdict(list)
             for run in row.scored:
                 if (score := self.score(run, column)) is not None:
-                    runs_under[_canonical(self.protocol(run, score))].append(run)
+                    runs_under[self._key(run, column, score)].append(run)
             for key, runs in runs_under.items():
                 by_protocol[key].append((row, runs))
         found = []

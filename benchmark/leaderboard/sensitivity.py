@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from benchmark.leaderboard import pictures
-from benchmark.leaderboard.markdown import bullets, code, escape, page, rendered, table
 from benchmark.leaderboard.rows import Run
-from benchmark.leaderboard.site.tables import Entry, Head, Table
 from benchmark.leaderboard.texts import listed
 from benchmark.record import Record
 from benchmark.spec import BadInput
 from benchmark.sweep.confirmation import Confirmation, confirmation
 from benchmark.sweep.sensitivity import (
-    EPSILON,
-    TOP,
     Importance,
     LearningRates,
     agreement,
@@ -36,30 +31,7 @@ from benchmark.sweep.sensitivity import (
 )
 from benchmark.sweep.space import base_settings, load_space
 from benchmark.sweep.studies import Header, Starts, Studied, Study, Trial, by_model
-
-GENERATED = "<!-- Generated from studies by `python -m benchmark leaderboard`: never edited by hand. -->"
-
-_HOW_TO_READ = f"""\
-A study trains many settings of one model, each under a short budget of its own, and judges them by the validation score
-that also chooses the checkpoint; the test split is never opened. Settings are a scrambled Sobol sequence over the space
-in `configs/sweep/`, each with a training seed of its own, so that what is seen does not hang on one seed.
-
-- **Importance** is PED-ANOVA's: how much a hyperparameter decides whether a trial is among the best {TOP:.0%}, as a
-  share of all; in brackets the 5th and 95th percentile over resampled trials. *chance* marks what is no larger than
-  scores that are dealt out at random give in one of twenty cases. Roles: studied hyperparameters are what the study
-  asks about; nuisance ones were varied since the answer depends on them.
-- **Good values** are the range over the best {TOP:.0%}. An optimum *at the edge* says that the space should be wider.
-- **Diverged** trials (not finite, or worse at the end than before training) count with the score before training.
-- **Tuned setting's place** is among the trials, under their short budget. It was tuned for a longer one, which forgives
-  lower rates and wants more dropout and averaging: a place far down says that short trials tell good from bad, and not
-  the best. Where settings were trained under two budgets, the agreement of their ranks is given.
-- **Learning-rate sensitivity** (Wortsman and others 2023): all learning rates times one factor from 0.03 to 32; the
-  mean of the score, capped at that before training, less the best. The **good window** is where the mean over seeds
-  has lost at most {EPSILON:.0%} of what there is to learn (the way from knowing nothing to the best), in decades;
-  `≥` where it extends beyond what was tried. Knowing nothing is the uniform distribution where a likelihood judges,
-  since some models begin far below it and others above; before training, where samples are judged.
-- **Best of n** is the expected validation score of the best of n settings (Dodge and others 2019).
-"""
+from benchmark.tables import Entry, Head, Table
 
 
 @dataclass(frozen=True)
@@ -107,32 +79,6 @@ def sensitivities(studies: Sequence[Study], starts: Starts = MappingProxyType({}
     found = [Sensitivity(of) for of in by_model(studies, starts)]
     studied = [model for model in found if model.search is not None or model.rates is not None]
     return sorted(studied, key=lambda model: (-model.rates.decades if model.rates else 0.0, model.of.title))
-
-
-def sensitivity_page(
-    studies: Mapping[Path, Study], starts: Starts = MappingProxyType({})
-) -> tuple[str, dict[str, bytes]]:
-    """The page, and its pictures by file name below `pictures/`. Empty where no study searched a space or rates.
-
-    `starts` are `starts_of` records.
-    """
-    models = sensitivities(list(studies.values()), starts)
-    if not models:
-        return "", {}
-    images: dict[str, bytes] = {}
-    parts = ["# Which hyperparameters matter", GENERATED, bullets([escape(answer) for answer in answers(models)])]
-    parts += [rendered(overview(models)), _HOW_TO_READ.strip()]
-    for data in sorted({model.of.data for model in models}):
-        here = [model for model in models if model.of.data == data]
-        curves = {model.of.model: model.rates for model in here if model.rates is not None}
-        if curves:
-            name = f"learning-rates-{data}.svg"
-            images[name] = pictures.learning_rate_curves(curves)
-            parts += [f"## Learning rates on {escape(data)}", _image(f"Learning rates on {data}", name)]
-            parts.append(rendered(rates_table(here)))
-    for model in sorted(models, key=lambda model: (model.of.data, model.of.family, model.of.model)):
-        parts += _section(model, images)
-    return page(parts), images
 
 
 # At one look ---------------------------------------------------------------------------------------------------------
@@ -258,21 +204,8 @@ def _window(rates: LearningRates) -> str:
 # A model -------------------------------------------------------------------------------------------------------------
 
 
-def _section(model: Sensitivity, images: dict[str, bytes]) -> list[str]:
-    study = model.search
-    if study is None:
-        return []
-    name = f"{model.of.data}-{model.of.model}.svg"  # not the study's: a newer one takes its place
-    parts = [f"## {escape(model.of.title)}"]
-    if model.found:
-        order = [importance.name for importance in model.found]
-        images[name] = pictures.slices(study, order)
-        parts += [_importances(study, model.found), _image(f"Slices and ranks of {model.of.title}", name)]
-    parts.append(bullets([*_facts(study, model), *_agreements(study, model.of.others), *_other_rates(model.of)]))
-    return parts
-
-
-def _importances(study: Study, found: Sequence[Importance]) -> str:
+def importances_table(study: Study, found: Sequence[Importance]) -> Table:
+    """A row a hyperparameter, the most important first."""
     edges = at_the_edge(study)
     rows = []
     for importance in found:
@@ -284,18 +217,38 @@ def _importances(study: Study, found: Sequence[Importance]) -> str:
         )
         low, high = good_values(study, importance.name)
         good = _value(low) if low == high else f"{_value(low)} to {_value(high)}"
+        share = f"{importance.share:.0%} [{importance.low:.0%}, {importance.high:.0%}]"
+        best_at_edge = importance.name in edges and not importance.chance
         rows.append(
             [
-                code(importance.name),
-                option.role,
-                f"{importance.share:.0%} [{importance.low:.0%}, {importance.high:.0%}]"
-                + (" *chance*" if importance.chance else ""),
-                escape(space),
-                escape(good) + (" (best at the edge)" if importance.name in edges and not importance.chance else ""),
-                escape(_value(study.header.tuned.get(importance.name))),
+                Entry(importance.name, head=True, code=True),
+                Entry(option.role),
+                Entry(share, importance.share, more="chance" if importance.chance else ""),
+                Entry(space),
+                Entry(good, more="(best at the edge)" if best_at_edge else ""),
+                Entry(_value(study.header.tuned.get(importance.name))),
             ]
         )
-    return table(["hyperparameter", "role", "importance", "space", "good values", "tuned"], rows, left=6)
+    heads = [Head("hyperparameter"), Head("role", filter=True), Head("importance", number=True)]
+    heads += [Head("space"), Head("good values"), Head("tuned")]
+    caption = f"{len(study.proposed)} settings, {study.header.sampler}, judged by the validation score"
+    return Table(caption, heads, rows)
+
+
+def facts(study: Study, model: Sensitivity) -> Iterator[str]:
+    """What else its studies say, a sentence each; what stands between backticks is code."""
+    yield from _facts(study, model)
+    yield from _agreements(study, model.of.others)
+    yield from _other_rates(model.of)
+
+
+def spelled(text: object) -> str:
+    """Code within a sentence: what it holds of backticks becomes apostrophes."""
+    return "`" + str(text).replace("`", "'") + "`"
+
+
+def _plain(text: str) -> str:
+    return text.replace("`", "'")
 
 
 def _value(value: Any) -> str:
@@ -308,7 +261,7 @@ def _facts(study: Study, model: Sensitivity) -> list[str]:
     counts = {status: sum(trial.status == status for trial in study.proposed) for status in _STATUSES}
     shown = ", ".join(f"{n} {status}" for status, n in counts.items() if n)
     lines = [
-        f"{len(study.proposed)} settings ({escape(header.sampler)}): {shown}; "
+        f"{len(study.proposed)} settings ({_plain(header.sampler)}): {shown}; "
         f"at most {budget['examples']:,} examples each"
     ]
     if len(trials) >= 2:
@@ -316,18 +269,18 @@ def _facts(study: Study, model: Sensitivity) -> list[str]:
         best = min(trials, key=lambda trial: (trial.value, trial.number))
         expected = expected_best(values)
         steps = [n for n in (1, 2, 4, 8, 16, 32, 64, 128) if n <= len(expected)]
-        lines.append(f"best of n: {', '.join(f'{n}: {expected[n - 1]:.4g}' for n in steps)} {escape(header.measure)}")
+        lines.append(f"best of n: {', '.join(f'{n}: {expected[n - 1]:.4g}' for n in steps)} {_plain(header.measure)}")
         setting = ", ".join(f"{_short(key)} {_value(value)}" for key, value in best.params.items())
-        lines.append(f"best setting: {escape(setting)}: {best.value:.4g}{_beside(study)}")
+        lines.append(f"best setting: {_plain(setting)}: {best.value:.4g}{_beside(study)}")
     if len(model.found) > 1:
         pair = interaction(study, model.found[0].name, model.found[1].name)
         lines.append(
-            f"{code(pair.first)} and {code(pair.second)} explain {pair.additive:.0%} of the ranks' variance apart; "
-            f"their product adds {pair.together:.0%}"
+            f"{spelled(pair.first)} and {spelled(pair.second)} explain {pair.additive:.0%} of the ranks' variance "
+            f"apart; their product adds {pair.together:.0%}"
         )
     if (confirmed := model.confirmed) is not None:
         lines += confirmation_lines(confirmed)
-    lines.append(f"to run it again: {code(command(study))}")
+    lines.append(f"to run it again: {spelled(command(study))}")
     return lines
 
 
@@ -350,7 +303,7 @@ def confirmation_lines(found: Confirmation) -> list[str]:
         low, high = found.difference.low, found.difference.high
         interval = "" if low is None or high is None else f" [{low:+.2g}, {high:+.2g}]"
         lines.append(
-            f"under budget {escape(found.budget)}, paired by seed, it differs from the tuned setting by "
+            f"under budget {_plain(found.budget)}, paired by seed, it differs from the tuned setting by "
             f"{found.difference.centre:+.2g}{interval}: it {found.verdict}"
         )
     return lines
@@ -397,7 +350,3 @@ def _other_rates(of: Studied) -> list[str]:
                 f"times the tuned ones, {decades(rates)} decades"
             )
     return lines
-
-
-def _image(title: str, name: str) -> str:
-    return f"![{escape(title)}]({PurePosixPath('pictures', name)})"

@@ -6,43 +6,16 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 
-from benchmark.leaderboard import pictures
-from benchmark.leaderboard.markdown import bullets, escape, page, rendered
 from benchmark.leaderboard.rows import Row
-from benchmark.leaderboard.sensitivity import GENERATED
-from benchmark.leaderboard.site.tables import Entry, Head, Table
 from benchmark.leaderboard.statistics import share_interval
 from benchmark.leaderboard.texts import listed
 from benchmark.sweep.stability import Rates, Sign, Spread, rates, signs, sources, spread
 from benchmark.sweep.studies import Starts, Studied, Study, Trial, by_model
+from benchmark.tables import Entry, Head, Table
 
 MOST = 0.95  # of what the best setting learns: a setting that gets as far works
-
-_HOW_TO_READ = """\
-Every run is watched by one light callback: the norm of the gradient and the loss at 400 steps, evenly spaced, and at
-each validation the score and whatever sign of collapse the model itself can give. Scores are of the validation split.
-
-- **Settings that learn 95 %** of the way from knowing nothing to the best that was seen, with Wilson's 95 % interval:
-  the settings are a draw from the space. Knowing nothing is the uniform distribution where a likelihood judges, and the
-  score before training where samples are judged; shares in FID and in nats are different things.
-- **Unstable** runs diverged (a loss or score that is not finite) or were worse at the end than before training.
-- **Spikes**: watched steps whose loss lies more than 6 robust standard deviations above its surroundings (median and
-  median absolute deviation over 41 watched steps), for each 1,000.
-- **Gradient tail**: the 99th percentile of the gradient's norm over its median; the median over runs.
-- **Space** are the settings of the study that searches the space, **learning rates** those of 0.03 to 32 times the
-  tuned ones. **Tuned, short** are all runs of the tuned setting under the trial's budget, whatever seeds; **board** are
-  the seeds of the leaderboard, under its budget.
-- **Initialisation and data order** were varied apart, each with each; standard deviations by variance components. The
-  rest is what their combination does: a run with the same seeds repeats bit for bit.
-- **Signs of collapse**, at the end of training. VAE: share of latents in use. GAN and flow matching: recall, and the
-  total variation distance between the classes of samples and of held-out images. Flow: error of the inverse. Diffusion:
-  nats a dimension lost at the ends of the noise schedule. Transformers: largest logits of attention and of the output,
-  before training and at its end. LSTM: share of saturated outputs. Everywhere that a likelihood selects: how much worse
-  held-out data scores than training data.
-"""
 
 
 @dataclass(frozen=True)
@@ -93,36 +66,6 @@ class Stability:
 
     def rates(self, group: str) -> Rates:
         return rates(self.groups[group])
-
-
-def stability_page(
-    studies: Mapping[Path, Study], rows: Sequence[Row], starts: Starts = MappingProxyType({})
-) -> tuple[str, dict[str, bytes]]:
-    """The page, and its picture by file name below `pictures/`. Empty where there is no study.
-
-    `rows` are the board's: the spread over their seeds stands beside the studies'. `starts` are `starts_of` records.
-    """
-    models = stabilities(list(studies.values()), rows, starts)
-    if not models:
-        return "", {}
-    name = "stability.svg"
-    images = {name: pictures.seeds_and_space({model.title: model.shares for model in models if model.shares})}
-    parts = [
-        "# Which models are stable",
-        GENERATED,
-        bullets([escape(answer) for answer in answers(models)]),
-        rendered(overview(models)),
-        f"![Scores over seeds, learning rates and the search space]({PurePosixPath('pictures', name)})",
-        _HOW_TO_READ.strip(),
-        "## Spread over seeds",
-        rendered(spread_table(models)),
-        rendered(sources_table(models)),
-        "## What goes wrong, and how often",
-        rendered(rates_table(models)),
-        "## Signs of collapse",
-        rendered(signs_table(models)),
-    ]
-    return page(parts), images
 
 
 def stabilities(

@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from benchmark.console import Heading, Sheet
 from benchmark.leaderboard.columns import (
     COST,
     COST_OF_MACHINE,
@@ -22,12 +21,13 @@ from benchmark.leaderboard.rows import Run
 from benchmark.leaderboard.texts import ended
 from benchmark.record import Record
 from benchmark.spec import Score
+from benchmark.tables import Head, Table, Tone, entries
 
 #: Costs, what does not depend on the machine first; the rest is of the machine that each run had.
 _COST = [*COST[:2], *(column for column in COST_OF_MACHINE if column.fact.better == "lower")]
 
 
-def runs_table(records: Mapping[Path, Record]) -> list[Sheet]:
+def runs_table(records: Mapping[Path, Record]) -> list[Table]:
     """One table for each dataset and budget, a row a run, the best likelihood first, what has none that counts last;
     baselines below, dim.
 
@@ -41,35 +41,38 @@ def runs_table(records: Mapping[Path, Record]) -> list[Sheet]:
     return [_table(data, budget, runs) for (data, budget), runs in order]
 
 
-def _table(data: str, budget: str, runs: Sequence[Run]) -> Sheet:
+def _table(data: str, budget: str, runs: Sequence[Run]) -> Table:
     shown = columns(runs[0].record)
     main, leading = shown.likelihood, shown.samples[:1]
     beside = [*shown.beside[1:], *leading] if leading else list(shown.beside)
     splits = " and ".join(sorted({str(run.record.config["evaluation"]["split"]) for run in runs}))
-    headings = [Heading("model", least=16, number=False), Heading("seed"), Heading("status", 1, number=False)]
-    headings.append(Heading(main.fact.short))
-    headings += [Heading(column.fact.short, 2 + index) for index, column in enumerate((*beside, *_COST))]
+    heads = [Head("model", least=16), Head("seed", number=True), Head("status", rank=1)]
+    heads.append(Head(main.fact.short, number=True))
+    heads += [Head(column.fact.short, number=True, rank=rank) for rank, column in enumerate((*beside, *_COST), 2)]
     problems = [problem for run in runs if (problem := _problem(run)) is not None]
-    table = Sheet(headings, f"{data}, {splits} split, budget {budget}", "\n".join(problems))
+    lines, below = [], []
+    tones: dict[int, Tone] = {}
 
     def likelihood(run: Run) -> tuple[bool, float, str, tuple[int, int]]:
         value = value_of(main.score(run.record))
         counts = value is not None and run.impossible is None and run.record.status == "finished"
         return not counts, main.sign * (value or 0.0), run.record.model, run.seed
 
-    for run in sorted(runs, key=likelihood):
+    for index, run in enumerate(sorted(runs, key=likelihood)):
         record = run.record
         status = record.status if run.impossible is None else "impossible"
         costs = [value_of(column.score(record)) for column in _COST]
         row = [record.model + ("§" if run.unexamined else ""), str(record.seed["init"]), status]
         row += [_cell(column.score(record), column, column in shown.leading) for column in (main, *beside)]
         row += ["—" if cost is None else quantity(cost) for cost in costs]
-        table.add(row, "bold red" if run.impossible is not None else "")
+        lines.append(entries(row))
+        if run.impossible is not None:
+            tones[index] = "bad"
     for name, scores in {name: scores for run in runs for name, scores in run.references.items()}.items():
         row = [name.replace("_", " "), "", ""]
         row += [_cell(scores.get(column.metric), column, column in shown.leading) for column in (main, *beside)]
-        table.add([*row, *[""] * len(_COST)], "dim")
-    return table
+        below.append(entries([*row, *[""] * len(_COST)]))
+    return Table(f"{data}, {splits} split, budget {budget}", heads, lines, below, problems, tones=tones)
 
 
 def _cell(score: Score | None, column: Column, leading: bool) -> str:

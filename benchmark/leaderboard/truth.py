@@ -10,13 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmark.console import Heading, Sheet
 from benchmark.leaderboard.columns import columns, digits_that_show, mark, number, single, value_of
-from benchmark.leaderboard.markdown import escape, page, table
+from benchmark.leaderboard.markdown import page, rendered
 from benchmark.leaderboard.rows import Run, select
 from benchmark.leaderboard.texts import ended
 from benchmark.record import Record
 from benchmark.spec import Score
+from benchmark.tables import Head, Table, Tone, entries
 
 SIGMAS = 3.0  # standard errors below the entropy that luck explains
 NEAR = 0.01  # share of the entropy within which an exact likelihood must come
@@ -70,15 +70,15 @@ def _verdict(run: Run) -> Verdict:
     return Verdict(run, score, value_of(entropy), value_of(source) if same else None)
 
 
-def truth_table(judged: Sequence[Verdict]) -> Sheet:
+def truth_table(judged: Sequence[Verdict]) -> Table:
     """The verdicts for a terminal."""
     ranks = dict(zip(("unit", "entropy", "difference", "s.e.", "over the source"), (3, 1, 2, 4, 5), strict=True))
     texts = {"model": 16, "data": 0, "unit": 0, "verdict": 12}  # in columns at least; 0: never broken
-    headings = [Heading(title, ranks.get(title, 0), texts.get(title, 0), title not in texts) for title in HEADER]
-    found = Sheet(headings)
-    for verdict in judged:
-        found.add(_cells(verdict), "bold red" if verdict.problem else "")
-    return found
+    heads = [
+        Head(title, number=title not in texts, rank=ranks.get(title, 0), least=texts.get(title, 0)) for title in HEADER
+    ]
+    wrong: dict[int, Tone] = {index: "bad" for index, verdict in enumerate(judged) if verdict.problem}
+    return Table("", heads, [entries(_cells(verdict)) for verdict in judged], tones=wrong)
 
 
 def truth_page(judged: Sequence[Verdict]) -> str:
@@ -94,7 +94,7 @@ def truth_page(judged: Sequence[Verdict]) -> str:
             f"test examples, and an exact likelihood must come within {NEAR:.0%} of it. *Over the source*: more than "
             "what the source itself scores on the very same examples, where all of them were scored; the luck of the "
             "examples cancels there.",
-            table(HEADER, [[escape(cell) for cell in _cells(verdict)] for verdict in judged], left=3),
+            rendered(truth_table(judged)),
             f"{len(judged) - len(failed)} of {len(judged)} hold.",
         ]
     )

@@ -7,6 +7,7 @@ not imported.
 
 from benchmark.record.effort import examples_seen, share_done, training_flops
 from benchmark.record.files import (
+    checked_record,
     name_skipped,
     per_example_file,
     read_record,
@@ -42,6 +43,7 @@ from benchmark.record.provenance import (
     is_ours,
     now,
     sources,
+    write_stamp,
 )
 from benchmark.record.publication import publish, why_no_evidence
 from benchmark.record.schema import (
@@ -68,6 +70,7 @@ __all__ = [
     "changed_code",
     "check_code",
     "check_unchanged",
+    "checked_record",
     "code_hash",
     "code_identity",
     "code_of",
@@ -100,4 +103,5 @@ __all__ = [
     "write_once",
     "write_per_example",
     "write_record",
+    "write_stamp",
 ]

@@ -48,7 +48,8 @@ def read_record(path: Path, as_stored: bool = False) -> Record:
 
 
 _KEPT = {"exams", "references"}  # folders of files that are named by a hash
-_NOT_RECORDS = {"wandb", "artifacts", "attempts", "begun.json"}  # below a run's folder
+#: Below a run's folder, and among boards.
+_NOT_RECORDS = {"wandb", "artifacts", "attempts", "begun.json", "rows.json", "recounted.json"}
 
 
 def read_records(folder: Path, problems: list[str] | None = None) -> dict[Path, Record]:
@@ -59,10 +60,7 @@ def read_records(folder: Path, problems: list[str] | None = None) -> dict[Path, 
     found = {}
     for file in record_files(folder):
         try:
-            record = read_record(file)
-            for name in (record.data, record.model):
-                if not _NAME.fullmatch(name):
-                    raise BadInput(f"{file}: {name!r} cannot name a page: letters, digits, '_', '-' and '.' can")
+            record = checked_record(file)
         except BadInput as error:
             if problems is None:
                 name_skipped(str(error))
@@ -71,6 +69,15 @@ def read_records(folder: Path, problems: list[str] | None = None) -> dict[Path, 
         else:
             found[file] = record
     return found
+
+
+def checked_record(file: Path) -> Record:
+    """The record in `file`, if its data and model may name pages; raises `BadInput` otherwise."""
+    record = read_record(file)
+    for name in (record.data, record.model):
+        if not _NAME.fullmatch(name):
+            raise BadInput(f"{file}: {name!r} cannot name a page: letters, digits, '_', '-' and '.' can")
+    return record
 
 
 @cache

@@ -5,20 +5,25 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import importlib.util
+import json
 import os
 import platform
 import re
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from benchmark.record.files import write_atomic
 from benchmark.record.schema import Record
+from benchmark.spec import BadInput
 
 CHANGED = "changed under way"  # said of the code of a run that was resumed with other code
+STAMP = "provenance.json"  # beside the package: which commit the code is of, for a machine without git
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 _REPOSITORY = _PACKAGE.parent
@@ -58,7 +63,13 @@ def code_of(record: Record) -> dict[str, str] | None:
 
 @cache
 def git_state() -> dict[str, Any] | None:
-    """Commit, and whether the code differs from it. `None` outside a git checkout of the benchmark.
+    """Commit, and whether the code differs from it: by git, or by the stamp where there is no checkout. `None` where
+    neither knows."""
+    return _checkout() or _stamped()
+
+
+def _checkout() -> dict[str, Any] | None:
+    """What git says. `None` outside a git checkout of the benchmark.
 
     A repository that merely surrounds an installed package is not one: its commit says nothing about this code.
     """
@@ -68,6 +79,41 @@ def git_state() -> dict[str, Any] | None:
     if commit is None:
         return None
     dirty = bool(_git("status", "--porcelain", "--", "benchmark", "configs"))
+    return {"commit": commit, "dirty": dirty}
+
+
+def write_stamp() -> Path:
+    """Say beside the package which commit its code is, and that commit's `code_hash` as git has it.
+
+    Raises `BadInput` outside a git checkout, and where the code is not as committed.
+    """
+    state = _checkout()
+    if state is None:
+        raise BadInput(
+            f"{_REPOSITORY} is no git checkout of the benchmark: stamp it where it is one, with git installed"
+        )
+    if state["dirty"]:
+        raise BadInput("benchmark/ or configs/ is not as committed: commit, then stamp")
+    trees = {name: bytes.fromhex(_git("rev-parse", f"HEAD:{name}") or "") for name in ("benchmark", "configs")}
+    content = {"commit": state["commit"], "code_hash": _object("tree", _entries(trees)).hex()}
+    return write_atomic(_REPOSITORY / STAMP, json.dumps(content, indent=1) + "\n")
+
+
+def _stamped() -> dict[str, Any] | None:
+    """What the stamp says; the code counts as changed unless its hash, taken anew, is the one in there."""
+    file = _REPOSITORY / STAMP
+    if not file.is_file():
+        return None
+    try:
+        content = json.loads(file.read_bytes())
+        commit, hashed = str(content["commit"]), str(content["code_hash"])
+    except (ValueError, KeyError, TypeError) as error:
+        warnings.warn(f"{file} is not a stamp, so no commit is known: write it anew ({error!r})", stacklevel=3)
+        return None
+    dirty = code_hash() != hashed
+    if dirty:
+        found, expected = code_hash()[:8], f"{hashed[:8]} of commit {commit[:8]}"
+        warnings.warn(f"the code is {found}, not {expected} as {STAMP} says: it has changed since", stacklevel=3)
     return {"commit": commit, "dirty": dirty}
 
 

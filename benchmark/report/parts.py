@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmark.leaderboard import markdown
+from benchmark.tables import Entry, Head, Table
 
 
 @dataclass(frozen=True)
@@ -33,15 +34,6 @@ class Bullets:
 
 
 @dataclass(frozen=True)
-class Table:
-    """The first `left` columns are text, the others numbers."""
-
-    header: Sequence[str]
-    rows: Sequence[Sequence[Cell]]
-    left: int = 1
-
-
-@dataclass(frozen=True)
 class Folded:
     """Lines as they are, such as a configuration, that a reader opens."""
 
@@ -65,6 +57,12 @@ class Page:
     sections: Sequence[Section]
 
 
+def table(header: Sequence[str], rows: Sequence[Sequence[Cell]], left: int = 1) -> Table:
+    """A table whose first `left` columns are text, the others numbers."""
+    heads = [Head(title, number=index >= left) for index, title in enumerate(header)]
+    return Table("", heads, [[Entry(str(cell), code=isinstance(cell, Code)) for cell in row] for row in rows])
+
+
 def as_markdown(page: Page) -> str:
     """The page for a forge or a terminal."""
     parts = [f"# {markdown.escape(page.title)}", markdown.escape(page.lead)]
@@ -79,9 +77,8 @@ def _markdown(part: Part) -> str:
             return markdown.escape(text)
         case Bullets(lines):
             return markdown.bullets([_markdown_cell(line) for line in lines])
-        case Table(header, rows, left):
-            cells = [[_markdown_cell(cell) for cell in row] for row in rows]
-            return markdown.table([markdown.escape(title) for title in header], cells, left)
+        case Table():
+            return markdown.rendered(part)
         case Folded(title, text):
             indented = "\n".join(f"    {line}".rstrip() for line in text.splitlines())  # no fence that a line could end
             return f"<details>\n<summary>{markdown.escape(title)}</summary>\n\n{indented}\n\n</details>"

@@ -14,13 +14,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from benchmark.config import dump_yaml, overrides_of
+from benchmark.config import dump_yaml, overrides_of, seeds_of
 from benchmark.leaderboard.columns import Column, columns, mark, number, single
 from benchmark.leaderboard.published import Published
 from benchmark.leaderboard.rows import Row, Run, select
 from benchmark.leaderboard.texts import ended, machine, seed, unit, words
 from benchmark.record import Record, record_files
-from benchmark.report.parts import Bullets, Cell, Code, Folded, Page, Paragraph, Part, Section, Table
+from benchmark.report.parts import Bullets, Cell, Code, Folded, Page, Paragraph, Part, Section, table
 from benchmark.report.verify import CONFIDENCE, Judgement, Verdict, cells, judge
 from benchmark.spec import BadInput, Score
 
@@ -119,7 +119,7 @@ class _Report:
             for run in self.runs
         ]
         return [
-            Table(header, rows, left=8),
+            table(header, rows, left=8),
             Paragraph("Each configuration, and the commands that run it: at the commit that the table names."),
             *self._configurations(),
         ]
@@ -132,7 +132,10 @@ class _Report:
         for runs in sorted(groups.values(), key=lambda runs: _place(runs[0])):
             record = runs[0].record
             settings = {name: part for name, part in record.config.items() if name not in ("seed", "runtime")}
-            commands = [f"{_command(run)}\npython -m benchmark verify {run.path.as_posix()}" for run in runs]
+            commands = [
+                f"{command}\npython -m benchmark verify {run.path.as_posix()}"
+                for run, command in zip(runs, _commands(runs), strict=True)
+            ]
             text = "\n".join([*commands, "", dump_yaml(settings)])
             title = f"{record.model} on {record.data}, {record.budget}, configuration {record.config_hash[:8]}"
             folded.append(Folded(f"{title}, {_count(len(runs), 'run')}", text))
@@ -146,8 +149,8 @@ class _Report:
         order = sorted(versions, key=lambda name: (name not in _NOT_A_VERSION, name))
         machines = Counter(_hardware(run.record.hardware) for run in self.runs)
         return [
-            Table(["", "version"], [[name, _tally(versions[name])] for name in order], left=2),
-            Table(["hardware", "runs"], [[text, str(n)] for text, n in sorted(machines.items())]),
+            table(["", "version"], [[name, _tally(versions[name])] for name in order], left=2),
+            table(["hardware", "runs"], [[text, str(n)] for text, n in sorted(machines.items())]),
         ]
 
     def _data(self) -> list[Part]:
@@ -163,7 +166,7 @@ class _Report:
                 [name, Code(split["sha256"]), f"{split['n']:,}"] for name, split in card["splits"].items()
             ]
             parts += [Paragraph(str(card.get("name", ""))), Bullets(lines)]
-            parts.append(Table(["split", "SHA-256", "examples"], rows, left=2))
+            parts.append(table(["split", "SHA-256", "examples"], rows, left=2))
         return parts or [Paragraph("No run got as far as its data.")]
 
     # What came of it -------------------------------------------------------------------------------------------------
@@ -179,7 +182,7 @@ class _Report:
         rows = [[*_who(one), "no" if one.bits.different else "yes", one.bits.text] for one in self.twice]
         return [
             Paragraph("The same seed, code, packages, machine and threads: every bit should be the same."),
-            Table(["model", "data", "budget", "seed", "same", "compared"], rows, left=6),
+            table(["model", "data", "budget", "seed", "same", "compared"], rows, left=6),
         ]
 
     def _spread(self) -> list[Part]:
@@ -189,7 +192,7 @@ class _Report:
                 if (line := _spread(row, column)) is not None:
                     rows.append(line)
         header = ["model", "data", "budget", "score", "each seed", "seeds", "mean with 95 % interval", "sd"]
-        return [Table(header, rows, left=5)] if rows else [Paragraph("No run has a score.")]
+        return [table(header, rows, left=5)] if rows else [Paragraph("No run has a score.")]
 
     def _again(self) -> list[Part]:
         if not self.judgements:
@@ -207,7 +210,7 @@ class _Report:
                 "band that re-run and other seeds give, or within its standard error. Numbers under another protocol, "
                 "metric version or on other data are not compared."
             ),
-            Table(header, rows, left=8),
+            table(header, rows, left=8),
         ]
         titles = ["score", "by", "verdict", "record", "re-run", "difference", "expected"]
         for one in self.judgements:
@@ -217,7 +220,7 @@ class _Report:
                 kept = len(one.scores) - len(moved)
                 parts.append(Paragraph(f"{who}: {one.verdict}. {_count(kept, 'further score')} came back unchanged."))
                 order = [[line[0], line[5], line[6], *line[1:5]] for line in moved]
-                parts.append(Table(titles, order, left=3))
+                parts.append(table(titles, order, left=3))
         return parts
 
     def _figures(self) -> list[Part]:
@@ -244,9 +247,9 @@ class _Report:
         ]
         header = ["data", "model", "source", "protocol", "beside ours", "reported"]
         return [
-            Table(header, rows, left=5),
+            table(header, rows, left=5),
             Paragraph("Ours of the same metric:"),
-            Table(["data", "model", "budget", "score", "protocol", "ours"], ours, left=5),
+            table(["data", "model", "budget", "score", "protocol", "ours"], ours, left=5),
         ]
 
     def _deviations(self) -> list[Part]:
@@ -394,11 +397,17 @@ def _place(run: Run) -> tuple[str, str, float, str, str]:
     return run.record.data, run.record.model, run.minutes, run.budget, run.identity
 
 
-def _command(run: Run) -> str:
+def _commands(runs: Sequence[Run]) -> Iterator[str]:
+    """What runs each of some runs that differ in their seeds alone."""
     try:
-        return f"python -m benchmark run {shlex.join(overrides_of(run.record.config))}"
+        first = overrides_of(runs[0].record.config)
     except BadInput as error:
-        return f"# {error}"
+        yield from [f"# {error}"] * len(runs)
+        return
+    seeds = [index for index, setting in enumerate(first) if setting.startswith(("seed=", "seed."))]
+    for run in runs:
+        own = [*first[: seeds[0]], *seeds_of(run.record.seed), *first[seeds[-1] + 1 :]]
+        yield f"python -m benchmark run {shlex.join(own)}"
 
 
 def _commit(record: Record) -> str:

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from benchmark.config import validate
-from benchmark.console import Heading, Sheet
 from benchmark.facts import COSTS, facts
 from benchmark.leaderboard.rows import Run
 from benchmark.leaderboard.statistics import prediction_interval
 from benchmark.leaderboard.texts import ended
 from benchmark.record import Record
 from benchmark.spec import BadInput, Score
+from benchmark.tables import Head, Table, Tone, entries
 from benchmark.traces import read_curves, thin
 
 Verdict = Literal["agrees", "differs", "not comparable"]
@@ -319,16 +319,19 @@ def _weights(record: Path) -> bytes:
 # In words ------------------------------------------------------------------------------------------------------------
 
 
-def as_table(judgement: Judgement) -> Sheet:
+def as_table(judgement: Judgement) -> Table:
     """The scores for a terminal."""
-    headings = [Heading("score", least=16, number=False), Heading("record")]
-    headings += [Heading("re-run", 1), Heading("difference", 2), Heading("expected", 3)]
-    headings += [Heading("by", 4, least=16, number=False), Heading("verdict", number=False)]
-    found = Sheet(headings)
-    for one in judgement.scores:
-        style = {"differs": "bold red", "not comparable": "yellow"}.get(one.verdict or "", "")
-        found.add(cells(one), style)
-    return found
+    heads = [Head("score", least=16), Head("record", number=True)]
+    heads += [Head(title, number=True, rank=rank) for rank, title in enumerate(("re-run", "difference", "expected"), 1)]
+    heads += [Head("by", rank=4, least=16), Head("verdict")]
+    tones: dict[int, Tone] = {}
+    for index, one in enumerate(judgement.scores):
+        if one.verdict in _TONES:
+            tones[index] = _TONES[one.verdict]
+    return Table("", heads, [entries(cells(one)) for one in judgement.scores], tones=tones)
+
+
+_TONES: dict[Verdict | None, Tone] = {"differs": "bad", "not comparable": "unsure"}
 
 
 def cells(one: ScoreVerdict) -> list[str]:

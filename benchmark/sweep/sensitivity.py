@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmark.sweep.ped_anova import best, divergences, grid
 from benchmark.sweep.studies import Study, Trial
 
 TOP = 0.2  # share of trials that an importance is about: what does it take to be among them?
@@ -32,7 +32,7 @@ class Importance:
 
 def importances(study: Study) -> list[Importance]:
     """PED-ANOVA (Watanabe, Bansal and Hutter, "PED-ANOVA: Efficiently Quantifying Hyperparameter Importance in
-    Arbitrary Subspaces", IJCAI 2023) by Optuna, of the design's trials, the most important first.
+    Arbitrary Subspaces", IJCAI 2023) of the design's trials, the most important first.
 
     Each importance is the Pearson divergence of the density of the best `TOP` from a uniform one. The spread is over
     resampled trials; `chance` compares the divergence with those after scores were permuted. Trials that diverged
@@ -42,54 +42,27 @@ def importances(study: Study) -> list[Importance]:
     if len(trials) < 10:
         return []
     values = np.array([trial.value for trial in trials], dtype=float)
+    names = varied(study)
+    grids = [grid(study.header.options[name], [trial.params[name] for trial in trials]) for name in names]
     generator = np.random.default_rng(0)
     n = len(trials)
-    raw = _divergences(study, trials, values)
-    total = sum(raw.values()) or 1.0
-    resampled, permuted = defaultdict(list), defaultdict(list)
+    drawn, permuted = [], []
     for _ in range(RESAMPLES):
-        index = generator.integers(n, size=n)
-        drawn = _divergences(study, [trials[i] for i in index], values[index])
-        whole = sum(drawn.values()) or 1.0
-        for name, divergence in drawn.items():
-            resampled[name].append(divergence / whole)
-        for name, divergence in _divergences(study, trials, generator.permutation(values)).items():
-            permuted[name].append(divergence)
+        drawn.append(generator.integers(n, size=n))
+        permuted.append(generator.permutation(values))
+    index = np.stack(drawn)
+    resampled = np.zeros((RESAMPLES, n), dtype=np.int64)
+    np.add.at(resampled, (np.arange(RESAMPLES)[:, None], index), best(values[index], TOP))
+    chosen = np.concatenate([best(np.stack([values, *permuted]), TOP), resampled])
+    raw = np.stack([divergences(one, chosen) for one in grids])  # [names, 1 + 2 RESAMPLES]
+    shares = raw / np.where(raw.sum(0) == 0, 1, raw.sum(0))
+    low, high = np.percentile(shares[:, 1 + RESAMPLES :], (5, 95), axis=1)
+    chance = raw[:, 0] <= np.percentile(raw[:, 1 : 1 + RESAMPLES], 95, axis=1)
     found = [
-        Importance(
-            name,
-            raw[name] / total,
-            float(np.percentile(resampled[name], 5)),
-            float(np.percentile(resampled[name], 95)),
-            raw[name] <= float(np.percentile(permuted[name], 95)),
-        )
-        for name in raw
+        Importance(name, float(shares[i, 0]), float(low[i]), float(high[i]), bool(chance[i]))
+        for i, name in enumerate(names)
     ]
     return sorted(found, key=lambda importance: (-importance.share, importance.name))
-
-
-def _divergences(study: Study, trials: Sequence[Trial], values: Any) -> dict[str, float]:
-    import optuna
-    from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
-    from optuna.trial import create_trial
-
-    distributions = {key: study.header.options[key].distribution() for key in varied(study)}
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    fake = optuna.create_study()
-    fake.add_trials(
-        [
-            create_trial(
-                params={key: trial.params[key] for key in distributions},
-                distributions=distributions,
-                value=float(value),
-            )
-            for trial, value in zip(trials, values, strict=True)
-        ]
-    )
-    evaluator = PedAnovaImportanceEvaluator(target_quantile=TOP, evaluate_on_local=False)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return {key: float(v) for key, v in get_param_importances(fake, evaluator=evaluator, normalize=False).items()}
 
 
 def varied(study: Study) -> list[str]:
@@ -154,14 +127,17 @@ class Interaction:
 
 def interaction(study: Study, first: str, second: str) -> Interaction:
     """Least squares on ranks: how much better is a parabola in each with a product of the two than without."""
-    from scipy.stats import rankdata
-
     trials = scored(study)
-    values = np.array([trial.value for trial in trials], dtype=float)
-    ranks = rankdata(values)
+    ranks = _ranks([trial.value for trial in trials if trial.value is not None])
     u, v = (np.array([2 * position(study, key, t.params[key]) - 1 for t in trials]) for key in (first, second))
     apart = np.stack([np.ones_like(u), u, u**2, v, v**2], 1)
     return Interaction(first, second, *_gain(apart, (u * v)[:, None], ranks))
+
+
+def _ranks(values: Sequence[float]) -> Any:
+    """From 1, the lowest; equal values share the mean of theirs."""
+    _, place, counts = np.unique(np.asarray(values, dtype=float), return_inverse=True, return_counts=True)
+    return (counts.cumsum() - (counts - 1) / 2)[place]
 
 
 def _gain(base: Any, more: Any, y: Any) -> tuple[float, float]:
@@ -300,15 +276,16 @@ class Agreement:
 
 def agreement(short: Study, long: Study) -> Agreement | None:
     """Spearman's rank correlation between two studies over the settings that both tried."""
-    from scipy.stats import spearmanr
-
     other = {_key(trial): trial.value for trial in long.trials if trial.value is not None and trial.status != "pruned"}
     pairs = [
         (trial.value, other[_key(trial)]) for trial in short.trials if trial.value is not None and _key(trial) in other
     ]
     if len(pairs) < 5:
         return None
-    rho = float(spearmanr([a for a, _ in pairs], [b for _, b in pairs]).statistic)
+    ranks = [_ranks(values) for values in zip(*pairs, strict=True)]
+    if any(np.ptp(values) == 0 for values in ranks):  # a study whose scores are all equal ranks nothing
+        return None
+    rho = float(np.corrcoef(ranks)[0, 1])
     half = 1.96 * math.sqrt((1 + rho**2 / 2) / (len(pairs) - 3))  # Bonett and Wright 2000
     z = math.atanh(min(max(rho, -0.999999), 0.999999))
     return Agreement(len(pairs), rho, math.tanh(z - half), math.tanh(z + half))

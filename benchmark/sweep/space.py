@@ -10,11 +10,13 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from benchmark.config import Experiment, as_setting, compose, find, read_group
+from benchmark.config import Experiment, as_setting, compose, config_folders, find, read_group
 from benchmark.spec import BadInput, unknown
 
 if TYPE_CHECKING:
@@ -105,6 +107,11 @@ class Space(_Strict):
 
 def load_space(model: str) -> Space:
     """The search space of `model`. Raises `BadInput` where there is none, or where it is malformed."""
+    return _space_of(tuple(config_folders()), model)
+
+
+@cache
+def _space_of(folders: tuple[Path, ...], model: str) -> Space:
     try:
         return Space.model_validate(read_group("sweep", model))
     except ValidationError as error:

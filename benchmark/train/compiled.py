@@ -38,6 +38,11 @@ def blocks(module: nn.Module) -> Iterator[nn.Module]:
             yield from blocks(child)
 
 
+def is_compiled(experiment: Experiment, model: nn.Module) -> bool:
+    """Whether training is: if the experiment asks for it, and the model has blocks."""
+    return experiment.runtime.compile and any(True for _ in blocks(model))
+
+
 def training_mode(experiment: Experiment, model: nn.Module) -> Any:
     """Around training: compiled, if the experiment says so."""
     return blocks_compiled(model) if experiment.runtime.compile else nullcontext()

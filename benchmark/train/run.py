@@ -32,6 +32,7 @@ from benchmark.record import Record
 from benchmark.spec import BadInput, Score, unknown
 from benchmark.stages import settled
 from benchmark.tracking import Tracker
+from benchmark.train.compiled import is_compiled
 from benchmark.train.device import described, device_named, in_bfloat16
 from benchmark.train.journal import Journal, curves_of
 from benchmark.train.parts import Parts, experts_of, outliers
@@ -155,6 +156,7 @@ class _Run:
         self.dataset: dict[str, Any] = {}
         self.share: float | None = None
         self.impossible: str | None = None
+        self.compiled = False
 
     def carry_out(self) -> Record:
         quiet_libraries()
@@ -194,6 +196,7 @@ class _Run:
             tags=[experiment.family, experiment.data.name, experiment.budget.name],
             config=experiment.container() | {"family": experiment.family},
         )
+        self.compiled = is_compiled(experiment, parts.model)
         loop = train(parts, journal, self.report, self.purpose.go_on, pictures=self.purpose.kind != "trial")
         self.share = min(1.0, loop.examples / loop.plan.examples)
         self.stability = stability(journal.curves, parts.selection_metric)
@@ -258,9 +261,7 @@ class _Run:
                 modality(experiment.data.modality).structure,
                 Path(experiment.runtime.runs),
             ),
-            hardware=records.hardware()
-            | described(device)
-            | ({"compiled": True} if experiment.runtime.compile else {}),
+            hardware=records.hardware() | described(device, self.compiled),
             started=self.started,
             seconds=round(time.perf_counter() - self.clock, 3),
             scores=self.scores,

@@ -14,10 +14,11 @@ from rich.console import Console
 
 from benchmark.console import Sheet
 from benchmark.facts import COSTS, metrics
-from benchmark.leaderboard.board import boards
+from benchmark.leaderboard.pages import boards
 from benchmark.record import Record
 from benchmark.report.check import Known, Required
 from benchmark.spec import Absence, Score
+from benchmark.tables import Table
 
 TEST = {"split": "test"}
 EXTRACTOR = {"split": "test", "generated": 180, "held_out": 180, "reference": "train, 1437", "extractor": "digits-v1"}
@@ -60,10 +61,10 @@ def spent(name: str, value: float) -> Score:
     return Score(COSTS[name].unit, COSTS[name].version, value)
 
 
-def shown(table: Sheet, width: int) -> str:
+def shown(table: Table, width: int) -> str:
     """What a terminal of so many columns shows."""
     console = Console(width=width, file=io.StringIO())
-    console.print(table)
+    console.print(Sheet(table))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from benchmark import testing
-from benchmark.leaderboard.markdown import escape, page, table
+from benchmark.leaderboard.markdown import page, rendered
+from benchmark.tables import Head, Table, entries
 
 SIGMAS = 3.0  # Monte-Carlo standard errors that a bound may lie above the exact value
 
@@ -111,9 +112,9 @@ def main(target: Path | None) -> int:
     rows = []
     for pair in pairs:
         numbers = [f"{value:.4f}" for value in (pair.exact, pair.bound, pair.bound - pair.exact, pair.stderr)]
-        rows.append([escape(text) for text in (pair.model, pair.exact_by, pair.bound_by, *numbers)])
-        rows[-1].append(pair.problem or "holds")
-    header = ("model", "exact by", "bound", "exact", "reported", "difference", "s.e.", "verdict")
+        rows.append(entries([pair.model, pair.exact_by, pair.bound_by, *numbers, pair.problem or "holds"]))
+    titles = ("model", "exact by", "bound", "exact", "reported", "difference", "s.e.", "verdict")
+    heads = [Head(title, number=index >= 3) for index, title in enumerate(titles)]
     text = page(
         [
             "# Bounds beside exact values",
@@ -122,7 +123,7 @@ def main(target: Path | None) -> int:
             "an image, means over the same images. A bound may lie above the exact value by no more than "
             f"{SIGMAS:g} Monte-Carlo standard errors, what a solver approximates by 0.002 nats; what is tight must "
             "come near from below as well.",
-            table(header, rows, left=3),
+            rendered(Table("", heads, rows)),
         ]
     )
     print(text)

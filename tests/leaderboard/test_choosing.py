@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from builders import absent, distance, likelihood, record, spent
 from studies import study
 
-from benchmark.leaderboard.choosing import Advice, advice, choosing_page
+from benchmark.leaderboard.choosing import Advice, advice
+from benchmark.leaderboard.library import all_views
+from benchmark.leaderboard.pages import boards
 from benchmark.record import Record
 from benchmark.spec import Score
+from benchmark.sweep.studies import Study
 
 MODELS = [
     {"name": "vae", "capabilities": ["ImportanceBound", "Reconstructs"]},
@@ -33,8 +37,12 @@ RECORDS = {
 }
 
 
-def parts(*args: Any, **kwargs: Any) -> dict[str, Advice]:
-    return {part.title: part for part in advice(*args, **kwargs)}
+def answers(records: dict[Path, Record], models: Any, studies: Sequence[Study] = ()) -> list[Advice]:
+    return advice([views.said for views in all_views(records, models, studies=studies)], models)
+
+
+def parts(records: dict[Path, Record], models: Any, studies: Sequence[Study] = ()) -> dict[str, Advice]:
+    return {part.title: part for part in answers(records, models, studies)}
 
 
 def cells(part: Advice) -> list[list[str]]:
@@ -57,7 +65,7 @@ def test_each_question_is_answered_from_the_records() -> None:
 
 
 def test_the_answers_in_short_stand_first() -> None:
-    first, *_ = advice(RECORDS, MODELS, studies=[study(16)])
+    first, *_ = answers(RECORDS, MODELS, [study(16)])
     assert first.title == "In short"
     assert first.facts == [
         "Density estimation and compression: pixelcnn (1.700), in bits/dim on digits",
@@ -115,7 +123,7 @@ def test_studies_say_who_forgives_settings_that_were_not_tuned() -> None:
 
 
 def test_the_page_is_markdown_and_leaves_data_of_known_entropy_out() -> None:
-    text = choosing_page(advice(RECORDS, MODELS))
+    text = boards(RECORDS, models=MODELS)["choosing.md"]
     assert "## Density estimation and compression" in text
     assert "| pixelcnn | family | digits | 1.700 | 1 | 3 | 64 |" in text
     assert "truth" not in text

@@ -18,10 +18,11 @@ from builders import NATS_PER_DIM_BIT, TEST, absent, cost, distance, likelihood,
 from files import REPOSITORY
 from rich.console import Console
 
+from benchmark.console import Sheet
 from benchmark.facts import facts, metrics, modalities
-from benchmark.leaderboard.board import boards
 from benchmark.leaderboard.columns import columns_of, quantity
 from benchmark.leaderboard.markdown import code, escape, link
+from benchmark.leaderboard.pages import boards
 from benchmark.leaderboard.published import read_published
 from benchmark.leaderboard.recounted import read_recounted, recount
 from benchmark.leaderboard.rows import Run
@@ -119,7 +120,7 @@ def test_only_the_tuned_configuration_stands_on_the_board() -> None:
     (rows,) = tables(text, "Likelihood")
     assert [row[1] for row in rows if row[0]] == ["vae"]
     assert f"other configuration ({other.identity[:8]})" in text
-    assert re.search(r"gan, standard, seed 0, .*: nothing is tuned for it", text)
+    assert re.search(r"gan, standard, seed 0: finished, .*: nothing is tuned for it", text)
 
 
 def test_local_runs_take_every_configuration_as_it_is() -> None:
@@ -487,7 +488,7 @@ def test_published_figures_are_shown_and_never_ranked(tmp_path: Path) -> None:
     )
     text = boards({Path("a.json"): record()}, published=file)["digits.md"]
     assert tables(text, "Published") == [
-        [["NADE", "≤ 0.5 nats/example", "theirs", "Larochelle 2011", "no: other split"]]
+        [["NADE", "≤ 0.5", "nats/example", "vae 84.29", "no", "theirs", "other split", "Larochelle 2011"]]
     ]
     assert all("NADE" not in row for rows in tables(text, "Likelihood") for row in rows)
 
@@ -529,7 +530,7 @@ def test_malformed_figures_are_refused_in_one_line(tmp_path: Path, text: str, wo
 def shown(*records: Record, width: int = 100) -> str:
     console = Console(width=width, file=io.StringIO())
     for table in runs_table({Path(f"{index}.json"): one for index, one in enumerate(records)}):
-        console.print(table)
+        console.print(Sheet(table))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -582,7 +583,7 @@ def test_one_table_for_each_dataset_best_first() -> None:
 def test_never_imports_torch() -> None:
     program = (
         "import sys\nfrom pathlib import Path\n"
-        "import benchmark.leaderboard.board as b, benchmark.leaderboard.terminal as t\n"
+        "import benchmark.leaderboard.pages as b, benchmark.leaderboard.terminal as t\n"
         "from benchmark.leaderboard.statistics import student_interval\nstudent_interval([1.0, 2.0])\n"
         "b.boards({}, None, Path('leaderboards/published.yaml')), t.runs_table({})\nsys.exit('torch' in sys.modules)"
     )

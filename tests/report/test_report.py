@@ -17,7 +17,7 @@ from benchmark.__main__ import cli
 from benchmark.config import compose, overrides_of
 from benchmark.leaderboard.published import read_published
 from benchmark.record import Record, read_records
-from benchmark.report.parts import Bullets, Code, Folded, Page, Paragraph, Part, Section, Table, as_html, as_markdown
+from benchmark.report.parts import Bullets, Code, Folded, Page, Paragraph, Part, Section, as_html, as_markdown, table
 from benchmark.report.report import report
 from benchmark.spec import Absence, BadInput, Score
 
@@ -134,7 +134,7 @@ def test_a_strangers_text_stays_text() -> None:
     parts: list[Part] = [
         Paragraph(HOSTILE),
         Bullets([HOSTILE, Code(HOSTILE)]),
-        Table([HOSTILE], [[HOSTILE], [Code(HOSTILE)]]),
+        table([HOSTILE], [[HOSTILE], [Code(HOSTILE)]]),
     ]
     page = Page(HOSTILE, HOSTILE, [Section(HOSTILE, [*parts, Folded(HOSTILE, f"{HOSTILE}\n~~~\n```\n\n# no heading")])])
     html = _Reader(as_html(page))

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 from files import RECORDS
-from scipy.stats import binomtest
+from scipy.stats import binomtest, spearmanr
 from studies import CAP, header, study, trial, truth
 
-from benchmark.leaderboard.sensitivity import sensitivity_page, starts_of
-from benchmark.leaderboard.stability import answers, stabilities, stability_page
+from benchmark.leaderboard.pages import boards
+from benchmark.leaderboard.sensitivity import starts_of
+from benchmark.leaderboard.stability import answers, stabilities
 from benchmark.leaderboard.statistics import share_interval
 from benchmark.record import read_records
 from benchmark.spec import BadInput
@@ -199,6 +200,16 @@ def test_budgets_agree_where_ranks_do() -> None:
     assert agreement(short, study(16, seed=5)) is None
 
 
+def test_equal_scores_share_their_rank() -> None:
+    short, long = study(32), study(16, score=lambda params: float(round(truth(params))))
+    found = agreement(short, long)
+    assert found is not None
+    pairs = ([one.value for one in of.trials[:17]] for of in (short, long))
+    assert found.spearman == pytest.approx(spearmanr(*pairs).statistic)
+    level = long.model_copy(update={"trials": tuple(one.model_copy(update={"score": CAP}) for one in long.trials)})
+    assert agreement(short, level) is None
+
+
 # Stability -----------------------------------------------------------------------------------------------------------
 
 
@@ -215,12 +226,9 @@ def test_what_trained_longer_is_never_pooled_with_what_trained_shorter() -> None
     (alone,) = by_model([long, quick])
     assert alone.rates == quick
     assert alone.together == (long,)
-    page, _ = stability_page({Path("long"): long, Path("quick"): quick}, [])
+    page = boards({}, studies=[long, quick])["stability.md"]
     assert "| vae | digits | tuned, short | nats/example | 1 |" in page
-    assert (
-        "after 1,000 training examples the good window"
-        in sensitivity_page({Path(str(i)): one for i, one in enumerate((long, quick, slow))})[0]
-    )
+    assert "after 1,000 training examples the good window" in boards({}, studies=[long, quick, slow])["sensitivity.md"]
 
 
 def test_rates_count_what_went_wrong() -> None:
@@ -321,21 +329,21 @@ def test_a_proposal_is_todays_setting_with_the_best_one_in_it(tmp_path: Path) ->
 # Pages ---------------------------------------------------------------------------------------------------------------
 
 
-def studies() -> dict[Path, Study]:
+def studies() -> list[Study]:
     search = study(64)
     crossed = [trial(3 * i + j, {"seed.init": i, "seed.data": j}, 1 + 0.1 * i) for i in range(3) for j in range(3)]
-    all_of_them = [
+    return [
         search,
         study(16, budget="standard"),
         rates_study([4.0, 2.0, 1.0, 1.0, 1.0, 50.0, 50.0]),
         Study(header=header("seeds"), trials=tuple(crossed)),
         confirmed(search, 1.5, [0.5, 0.6, 0.5, 0.6, 0.5], [0.9, 1.0, 0.9, 1.0, 0.9]),
     ]
-    return {Path(one.header.name): one for one in all_of_them}
 
 
 def test_the_page_of_sensitivity_answers_in_one_look() -> None:
-    page, pictures = sensitivity_page(studies())
+    pages = boards({}, studies=studies())
+    page = pages["sensitivity.md"]
     assert page.splitlines()[4] == "- digits: tune first the learning rate of vae"
     first = next(line for line in page.splitlines() if line.startswith("| vae |"))
     assert first.startswith("| vae | vae | digits | `learning_rate` ")
@@ -344,23 +352,22 @@ def test_the_page_of_sensitivity_answers_in_one_look() -> None:
     assert "beats the tuned setting" in page
     assert "1,000 and 8,000 training examples rank 17 settings alike with Spearman's ρ = 1.00" in page
     assert "best of n: 1: " in page
-    assert set(pictures) == {"learning-rates-digits.svg", "digits-vae.svg"}
-    assert all(f"](pictures/{name})" in page for name in pictures)
-    again, same = sensitivity_page(studies())
-    assert (again, same) == (page, pictures), "the same studies give the same bytes"
-    assert sensitivity_page({}) == ("", {})
+    pictures = {name for name in pages if name.startswith("pictures/")}
+    assert pictures == {f"pictures/{name}-digits.svg" for name in ("learning-rates", "stability")} | {
+        "pictures/slices-digits-vae.svg"
+    }
+    assert all(f"]({name})" in page + pages["stability.md"] for name in pictures)
+    assert boards({}, studies=studies()) == pages, "the same studies give the same bytes"
+    assert boards({}) == {}
 
 
 def test_the_page_of_stability_has_every_group_of_runs() -> None:
-    page, pictures = stability_page(studies(), [])
+    page = boards({}, studies=studies())["stability.md"]
     assert "- digits: diverged, or ended worse than before training: no setting of any model" in page
     assert "| vae | digits | tuned, short | nats/example | 13 |" in page
     assert "| vae | digits | learning rates | 21 | 0 | 6 | 0 |" in page
     assert "3 × 3" in page
     assert "active units" in page
-    assert set(pictures) == {"stability.svg"}
-    assert stability_page(studies(), []) == (page, pictures)
-    assert stability_page({}, []) == ("", {})
 
 
 def test_a_broken_study_is_refused(tmp_path: Path) -> None:

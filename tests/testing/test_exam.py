@@ -17,7 +17,7 @@ from commands import benchmark
 from benchmark import exams
 from benchmark import record as records
 from benchmark.exams import Exam, exam_file, said_of
-from benchmark.leaderboard.board import boards
+from benchmark.leaderboard.pages import boards
 from benchmark.leaderboard.rows import Run
 from benchmark.leaderboard.terminal import runs_table
 from benchmark.record import Record, read_record, read_records, write_record
@@ -254,9 +254,9 @@ def test_boards_mark_who_did_not_pass(said: dict[str, Any] | None, note: str | N
     line = f"theirs is from outside, and nobody knows that it keeps its promises: {note}"
     assert (line in page) == (note is not None)
     (table,) = runs_table(found)
-    names = {cells[0] for cells, _ in table.rows}
+    names = {row[0].text for row in table.rows}
     assert {"vae", "theirs" if note is None else "theirs§"} <= names
-    assert (f"§ theirs, seed 0: a model from outside; {note}" in table.caption) == (note is not None)
+    assert (f"§ theirs, seed 0: a model from outside; {note}" in "\n".join(table.notes)) == (note is not None)
 
 
 def test_a_first_stage_from_outside_has_to_pass_too() -> None:

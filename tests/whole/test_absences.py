@@ -16,7 +16,7 @@ from benchmark.build import Measure, build_examination
 from benchmark.data.base import InMemory, Split
 from benchmark.data.images import Digits
 from benchmark.evaluate import Experts, Protocol, evaluate, load_extractor, load_judge, references
-from benchmark.leaderboard.board import boards
+from benchmark.leaderboard.pages import boards
 from benchmark.metrics.session import NO_EXTRACTOR, NO_JUDGE
 from benchmark.record import Record, read_record, write_record
 from benchmark.spec import Absence, Batch, Estimate, LikelihoodBound, Score

@@ -16,11 +16,11 @@ from click.testing import CliRunner, Result
 from files import RECORDS
 
 from benchmark.__main__ import cli
-from benchmark.leaderboard.board import boards
-from benchmark.leaderboard.choosing import advice, choosing_page
 from benchmark.leaderboard.compare import NotComparable, Side, compare, comparison_table
+from benchmark.leaderboard.library import Library
+from benchmark.leaderboard.pages import boards, site
 from benchmark.leaderboard.rows import Run
-from benchmark.leaderboard.site.pages import site
+from benchmark.leaderboard.store import Store
 from benchmark.leaderboard.terminal import runs_table
 from benchmark.leaderboard.truth import truth_page, verdicts
 from benchmark.record import Record, read_records
@@ -140,9 +140,9 @@ def committed() -> list[dict[str, Any]]:
 def views(records: dict[Path, Record], odd: Run, good: Run, home: Path) -> Iterator[Callable[[], object]]:
     """Whatever is made from records."""
     models = [{"name": "vae", "family": "vae", "capabilities": ["LikelihoodBound"], "paper": "", "data": []}]
-    yield lambda: boards(records, home=home)
+    yield lambda: boards(records, home=home, models=models, problems=[])
     yield lambda: site(records, models, home=home / "a" / "site", problems=[])
-    yield lambda: choosing_page(advice(records, models))
+    yield lambda: list(Library([home], None, models, Store(), []))
     yield lambda: truth_page(verdicts(records))
     yield lambda: report("all", records, {}, (), [], [])
     yield lambda: [shown(table, 80) for table in runs_table(records)]

@@ -20,13 +20,14 @@ DOORS: dict[str, tuple[str, ...]] = {
     "__init__": (),
     "spec": (),
     "facts": ("spec", "config"),
-    "console": (),
+    "console": ("tables",),
     "nn": (),
     "data": ("spec",),
     "models": ("spec", "nn", "models.base"),
     "metrics": ("spec", "facts", "data.base"),  # `data.base` says what a dataset is to whoever collects evidence
     "modalities": ("spec", "data.base", "metrics"),
     "identity": (),
+    "tables": (),
     "config": ("spec", "identity"),
     "reference": ("spec", "config"),
     "catalogue": ("spec", "facts", "config"),
@@ -46,13 +47,13 @@ DOORS: dict[str, tuple[str, ...]] = {
         *("exams", "watch"),
     ),
     "again": ("spec", "facts", "config", "build", "evaluate", "record", "tracking", "train"),
-    "bench": ("spec", "config", "reference", "console", "build", "evaluate", "loop", "record", "train"),
+    "bench": ("spec", "config", "reference", "tables", "build", "evaluate", "loop", "record", "train"),
     "traces": ("spec",),
     "record": ("spec", "identity", "config", "traces"),
-    # a study's statistics are computed in one place
-    "leaderboard": ("spec", "facts", "console", "record", "traces", "sweep"),
+    # a study's statistics are computed in one place, and so is the identity of what is tuned
+    "leaderboard": ("spec", "facts", "tables", "config", "record", "traces", "sweep"),
     # a configuration is data, and has a hash
-    "report": ("spec", "facts", "console", "config", "record", "traces", "leaderboard"),
+    "report": ("spec", "facts", "tables", "config", "record", "traces", "leaderboard"),
     "server": ("spec", "config", "record", "preload", "train"),  # its children alone import the last two
     "preload": ("data", "metrics", "modalities", "models", "record", "train"),
     "launch": ("spec", "config", "stages", "reference", "record", "server"),
@@ -76,6 +77,7 @@ WITHOUT_TORCH = (
     "spec",
     "stages",
     "sweep",
+    "tables",
     "watch",
 )
 

@@ -88,12 +88,12 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_runaway_is_cut_and_not_scored_and_with_a_higher_limit_it_ends_as_one_that_was_not_cut(
     finished_run: Path, tmp_path: Path
 ) -> None:
-    folder = carry_out(tmp_path, "vae", "runtime.limit_minutes=0.25")
+    folder = carry_out(tmp_path, "vae", "runtime.limit_minutes=0.12")
     cut = read_record(folder)
     assert (cut.status, cut.scores) == ("truncated", {})
     assert cut.share is not None
     assert 0 < cut.share < 1
-    assert cut.reason == f"the limit of 0.25 minutes was reached, at {round(160 * cut.share)} of 160 examples"
+    assert cut.reason == f"the limit of 0.12 minutes was reached, at {round(160 * cut.share)} of 160 examples"
     train.carry_out(folder, silent)  # the limit holds for all attempts together
     again_cut = read_record(folder)
     assert again_cut.status == "truncated"

@@ -22,11 +22,11 @@ from PIL import Image
 from studies import header, study, trial
 
 from benchmark.__main__ import cli
+from benchmark.leaderboard.folder import write_site
+from benchmark.leaderboard.html import linked
+from benchmark.leaderboard.pages import site
+from benchmark.leaderboard.plots import Curves, Line, Losses, Pareto, Point, drawn, themed
 from benchmark.leaderboard.published import read_published
-from benchmark.leaderboard.site.folder import write_site
-from benchmark.leaderboard.site.pages import site
-from benchmark.leaderboard.site.plots import Line, Point, curve_plot, loss_plot, pareto_plot
-from benchmark.leaderboard.site.tables import linked
 from benchmark.leaderboard.statistics import pareto_front
 from benchmark.record import Record, read_records
 from benchmark.report.parts import as_html
@@ -127,7 +127,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (home / "records" / "words" / "gpt" / "0.txt").write_text(f"=== end\n\n{HOSTILE}")
     (home / "stability.md").write_text("# Stability\n")
     shutil.copy(REPOSITORY / "leaderboards" / "published.yaml", home)
-    write_site(pages(home), home / "site")
+    write_site(pages(home).items(), home / "site")
     return home
 
 
@@ -156,7 +156,7 @@ def test_there_is_a_page_for_each_dataset_and_model(home: Path) -> None:
     found = {str(file.relative_to(home / "site")) for file in (home / "site").rglob("*") if file.is_file()}
     pages = {f"model/{name}.html" for name in (*FAMILIES, "lstm", "stranger")} | {"data/digits.html", "data/words.html"}
     pages |= {"index.html", "choosing.html", "studies.html", "reproducibility.html"}
-    assert found == pages | {"assets/site.css", "assets/tables.js"}
+    assert found == pages | {"assets/site.css", "assets/tables.js", "records.csv", "rows.json"}
 
 
 def test_the_same_records_give_the_same_bytes(home: Path) -> None:
@@ -189,7 +189,9 @@ def test_a_model_shows_paper_promises_pictures_curves_and_its_command(home: Path
 def test_a_model_shows_what_studies_say_of_it(home: Path) -> None:
     page = (home / "site" / "model" / "vae.html").read_text()
     assert "64 settings, qmc" in page
-    assert page.index('row">model.learning_rate') < page.index('row">model.dropout'), "the most important stands first"
+    assert page.index("<code>model.learning_rate") < page.index("<code>model.dropout"), (
+        "the most important stands first"
+    )
     assert "learning rates, times the tuned ones" in page
     assert "the search space" in page
     assert "Sensitivity" not in (home / "site" / "model" / "vdm.html").read_text()
@@ -273,25 +275,27 @@ def test_the_pareto_front_is_what_nothing_beats_in_both() -> None:
 
 def test_figures_are_deterministic_and_take_their_colours_from_the_page() -> None:
     points = [Point("a$b", 0, 1.7, 1.6, 1.8, cost=2.0), Point("<b>", 1, 1.9, 1.8, 2.0, exact=False, cost=1.0)]
-    figure = pareto_plot("<title>", "bits/dim", "minutes", points, log=False)
-    assert figure == pareto_plot("<title>", "bits/dim", "minutes", points, log=False)
+    plot = Pareto("<title>", "bits/dim", "minutes", points, log=False)
+    figure = themed(drawn(plot), plot.title)
+    assert figure == themed(drawn(plot), plot.title)
     assert "<b>" not in figure
     assert 'aria-label="&lt;title&gt;"' in figure
     assert {"a$b", "&lt;b&gt;"} <= set(re.findall(r">([^<>\n]+)</text>", figure))
     assert "var(--c0)" in figure
     assert "#00f" not in figure
     assert "<style" not in figure
-    apart = [loss_plot("l", "n", [Line("a", 0, mark, (1, 2, 4), (0.5, 0.1, 0.01))]) for mark in (0, 1)]
+    apart = [drawn(Losses("l", "n", [Line("a", 0, mark, (1, 2, 4), (0.5, 0.1, 0.01))])) for mark in (0, 1)]
     assert apart[0] != apart[1], "models of one family differ by their marks"
-    assert "start cut off" in curve_plot("c", "loss", [tuple((i, 9.0 / i**2) for i in range(1, 50))], 0)
+    assert "start cut off" in drawn(Curves("c", "loss", [tuple((i, 9.0 / i**2) for i in range(1, 50))], 0))
 
 
 @pytest.mark.slow
 def test_the_verb_writes_the_site_of_the_committed_records(tmp_path: Path) -> None:
     done = CliRunner().invoke(cli, ["site", "--to", str(tmp_path / "site")], catch_exceptions=False)
     assert done.exit_code == 0
-    names = {"index.html", "choosing.html", "studies.html", "reproducibility.html"}
-    assert names == {file.name for file in (tmp_path / "site").glob("*.html")}
+    assert {file.name for file in (tmp_path / "site").glob("*.html")} == {"index.html", "choosing.html", "studies.html"}
+    assert 'href="../reproducibility/digits.html"' in (tmp_path / "site" / "data" / "digits.html").read_text()
+    assert "Back to the boards" in (tmp_path / "site" / "reproducibility" / "digits.html").read_text()
     assert "No row on a board yet" not in (tmp_path / "site" / "model" / "vae.html").read_text()
     with pytest.raises(BadInput, match="no records below"):
         CliRunner().invoke(cli, ["site", "--records", str(tmp_path)], catch_exceptions=False, standalone_mode=False)
@@ -308,26 +312,26 @@ def files_in(folder: Path) -> list[str]:
 
 def test_a_site_replaces_a_site_as_a_whole(tmp_path: Path) -> None:
     target = tmp_path / "deep" / "site"
-    assert write_site(SITE, target) == target / "index.html"
-    write_site(SITE | {"model/new.html": "new"}, target)
+    assert write_site(SITE.items(), target) == target / "index.html"
+    write_site((SITE | {"model/new.html": "new"}).items(), target)
     new = {name: text for name, text in SITE.items() if name != "model/old.html"}
-    write_site(new, target)
+    write_site(new.items(), target)
     assert files_in(tmp_path) == ["deep/site/assets/site.css", "deep/site/index.html"], "nothing old, nothing beside"
     (tmp_path / "link").symlink_to(target)
-    write_site(SITE, tmp_path / "link")
+    write_site(SITE.items(), tmp_path / "link")
     assert (tmp_path / "link").is_symlink()
     assert (target / "model" / "old.html").read_text() == "old"
 
 
 @pytest.mark.parametrize("stranger", ["thesis.tex", ".bashrc", "data/raw.npz", "other/page.html", "data/more/a.html"])
 def test_a_folder_that_holds_anything_else_is_left_alone(stranger: str, tmp_path: Path) -> None:
-    write_site(SITE, tmp_path / "site")
+    write_site(SITE.items(), tmp_path / "site")
     file = tmp_path / "site" / stranger
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("mine")
     before = files_in(tmp_path)
     with pytest.raises(BadInput, match="not made by the verb site"):
-        write_site(SITE, tmp_path / "site")
+        write_site(SITE.items(), tmp_path / "site")
     assert files_in(tmp_path) == before
     assert file.read_text() == "mine"
 
@@ -335,16 +339,16 @@ def test_a_folder_that_holds_anything_else_is_left_alone(stranger: str, tmp_path
 def test_pages_of_somebody_else_and_files_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "index.html").write_text("my home page")
     with pytest.raises(BadInput, match=r"no index\.html of a site"):
-        write_site(SITE, tmp_path)
+        write_site(SITE.items(), tmp_path)
     with pytest.raises(BadInput, match="it is a file"):
-        write_site(SITE, tmp_path / "index.html")
+        write_site(SITE.items(), tmp_path / "index.html")
     assert (tmp_path / "index.html").read_text() == "my home page"
 
 
 def test_what_existed_survives_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_site(SITE, tmp_path / "site")
+    write_site(SITE.items(), tmp_path / "site")
     with pytest.raises(OSError, match=r"index\.html"):  # a page that cannot be written
-        write_site({"index.html": "", "index.html/x.html": ""}, tmp_path / "site")
+        write_site({"index.html": "", "index.html/x.html": ""}.items(), tmp_path / "site")
     real, moves = os.replace, []
 
     def once(source: Path, target: Path) -> None:
@@ -355,7 +359,7 @@ def test_what_existed_survives_a_failure(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(os, "replace", once)
     with pytest.raises(OSError, match="no space"):  # the new one cannot take its place
-        write_site(SITE | {"index.html": "new"}, tmp_path / "site")
+        write_site((SITE | {"index.html": "new"}).items(), tmp_path / "site")
     assert len(moves) == 3
     assert files_in(tmp_path) == sorted(f"site/{name}" for name in SITE)
     assert (tmp_path / "site" / "index.html").read_text() == SITE["index.html"]
@@ -365,7 +369,7 @@ def test_the_verb_refuses_before_any_work_and_keeps_what_it_cannot_rebuild(tmp_p
     (tmp_path / "thesis.tex").write_text("mine")
     with pytest.raises(BadInput, match="thesis"):
         CliRunner().invoke(cli, ["site", "--to", str(tmp_path)], catch_exceptions=False, standalone_mode=False)
-    write_site(SITE, tmp_path / "site")
+    write_site(SITE.items(), tmp_path / "site")
     nothing = ["site", "--records", str(tmp_path), "--to", str(tmp_path / "site")]
     with pytest.raises(BadInput, match="no records below"):
         CliRunner().invoke(cli, nothing, catch_exceptions=False, standalone_mode=False)

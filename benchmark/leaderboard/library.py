@@ -1,0 +1,227 @@
+"""Everything that pages show, dataset by dataset: one is in memory at a time, and what is known of it is remembered."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmark.config import config_folders, tuned_identity
+from benchmark.leaderboard.choosing import Advice, said_of
+from benchmark.leaderboard.columns import value_of
+from benchmark.leaderboard.dataset import Dataset, by_data, colours_of
+from benchmark.leaderboard.published import Published, read_published
+from benchmark.leaderboard.recounted import read_recounted, recount
+from benchmark.leaderboard.rows import Current
+from benchmark.leaderboard.store import Store, digest, stamp
+from benchmark.leaderboard.views.board import Board, board_of
+from benchmark.leaderboard.views.exports import record_lines, row_lines
+from benchmark.leaderboard.views.front import Summary, summary_of
+from benchmark.leaderboard.views.model import ModelOnData, models_of
+from benchmark.leaderboard.views.studies import Studies, studies_of
+from benchmark.record import Record, checked_record, record_files
+from benchmark.spec import BadInput
+from benchmark.sweep.studies import Study, read_study
+
+Models = Sequence[Mapping[str, Any]]  # the catalogue's entries: name, family, capabilities, paper
+
+
+@dataclass(frozen=True)
+class Views:
+    """All that pages show of one dataset; `problems` name files that could not be read."""
+
+    data: str
+    board: Board
+    summary: Summary
+    models: Mapping[str, ModelOnData]
+    studies: Studies | None
+    said: Sequence[Advice]
+    records: Sequence[Mapping[str, Any]]  # lines of records.csv
+    rows: Sequence[Mapping[str, Any]]  # of rows.json
+    problems: Sequence[str]
+
+
+def views_of(dataset: Dataset, models: Models, store: Store) -> Views:
+    studies = store.remember("studies", _what_studies_show(dataset), lambda: studies_of(dataset))
+    studied = {model.model: model for model in studies.models} if studies else {}
+    return Views(
+        dataset.name,
+        board_of(dataset),
+        summary_of(dataset),
+        models_of(dataset, studied),
+        studies,
+        said_of(dataset, models),
+        list(record_lines(dataset)),
+        list(row_lines(dataset)),
+        dataset.problems,
+    )
+
+
+def _what_studies_show(dataset: Dataset) -> str:
+    """Of everything that decides it: most records do not."""
+    pages = sorted({run.record.model for run in dataset.runs})
+    board = [
+        (row.name, row.budget, [value_of(run.record.scores.get("selection")) for run in row.scored])
+        for row in dataset.rows
+    ]
+    return digest(dataset.name, dataset.studies, dataset.starts, pages, board, dataset.colours)
+
+
+def all_views(
+    records: Mapping[Path, Record],
+    models: Models = (),
+    current: Current | None = None,
+    figures: Sequence[Published] = (),
+    studies: Sequence[Study] = (),
+) -> list[Views]:
+    """Of records that are in memory already."""
+    families = [str(model["family"]) for model in models if "family" in model]
+    colours = colours_of(
+        [*families, *(record.family for record in records.values()), *(s.header.family for s in studies)]
+    )
+    return [
+        views_of(
+            Dataset(
+                data,
+                found,
+                current,
+                [figure for figure in figures if figure.data == data],
+                [study for study in studies if study.header.data == data],
+                colours,
+            ),
+            models,
+            Store(),
+        )
+        for data, found in sorted(_with_studies(by_data(records), studies).items())
+    ]
+
+
+def _with_studies(
+    records: Mapping[str, Mapping[Path, Record]], studies: Sequence[Study]
+) -> dict[str, Mapping[Path, Record]]:
+    """Data that was studied alone has no records."""
+    return {study.header.data: {} for study in studies} | dict(records)
+
+
+@dataclass(frozen=True)
+class _About:
+    """What a record says of itself, as far as it decides where it belongs."""
+
+    data: str
+    model: str
+    family: str
+    budget: str
+    identity: str
+
+
+class Library:
+    """Records in folders: the first is the committed one, where the tuned configurations count; of one's own, in the
+    others, everything counts. Beside the first lie studies and figures that were counted anew.
+
+    What is malformed is left out and named in `problems`.
+    """
+
+    def __init__(
+        self, folders: Sequence[Path], published: Path | None, models: Models, store: Store, problems: list[str]
+    ) -> None:
+        self.models, self.store, self.problems = models, store, problems
+        home = folders[0].parent
+        self._recounted = home / "recounted.json"
+        self._published = published
+        self._own = [folder.resolve() for folder in folders[1:]]
+        self._about: dict[Path, _About] = {}
+        for file in (file for folder in folders for file in record_files(folder)):
+            if (about := self._read(lambda file=file: self._remembered_about(file))) is not None:  # type: ignore[misc]
+                self._about[file] = about
+        self._studies: dict[str, list[Path]] = defaultdict(list)
+        families = {about.family for about in self._about.values()}
+        for file in sorted((home / "studies").rglob("*.jsonl")):
+            found = self._read(lambda file=file: self._of_study(file))  # type: ignore[misc]
+            if found is not None:
+                self._studies[found[0]].append(file)
+                families.add(found[1])
+        self.colours = colours_of([*families, *(str(model["family"]) for model in models)])
+        self._files: dict[str, list[Path]] = defaultdict(list)
+        for file, about in self._about.items():
+            self._files[about.data].append(file)
+
+    @property
+    def datasets(self) -> list[str]:
+        """Those with a record or a study."""
+        return sorted({*self._files, *self._studies})
+
+    def records(self, data: str) -> dict[Path, Record]:
+        """Those of one dataset; costs are counted as they are today."""
+        found = {file: checked_record(file) for file in self._files[data]}
+        return recount(found, read_recounted(self._recounted))
+
+    def figures(self, data: str) -> list[Published]:
+        """What papers report."""
+        figures = read_published(self._published) if self._published else ()
+        return [figure for figure in figures if figure.data == data]
+
+    def views(self, data: str) -> Views:
+        """What pages show of one dataset."""
+        current = self.current(data)
+        made_of = digest(self.stamp(data), sorted(current.items()), self.colours, self.models)
+        found = self.store.remember("views", made_of, lambda: self._views(data, current))
+        self.problems += found.problems
+        return found
+
+    def stamp(self, data: str) -> str:
+        """Of all files that decide what is said of a dataset: records and what lies beside them, studies, figures."""
+        folders = sorted({file.parent for file in self._files[data]})
+        beside = [file for folder in folders for file in sorted(folder.iterdir()) if file.is_file()]
+        others = [self._recounted, *([self._published] if self._published else [])]
+        return stamp([*beside, *self._studies[data], *others])
+
+    def current(self, data: str) -> dict[tuple[str, str, str], set[str]]:
+        """The identities that count: the tuned ones of today, and all of one's own."""
+        found: dict[tuple[str, str, str], set[str]] = defaultdict(set)
+        settings = _config_stamp()
+        for file in self._files[data]:
+            about = self._about[file]
+            setting = about.data, about.model, about.budget
+            if any(file.resolve().is_relative_to(folder) for folder in self._own):
+                found[setting].add(about.identity)
+            elif setting not in found:
+                tuned = self.store.remember("tuned", digest(settings, setting), lambda of=setting: tuned_identity(*of))  # type: ignore[misc]
+                found[setting] |= {tuned} if tuned is not None else set()
+        return {setting: identities for setting, identities in found.items() if identities}
+
+    def _views(self, data: str, current: Current) -> Views:
+        studies = [read_study(file) for file in self._studies[data]]
+        dataset = Dataset(data, self.records(data), current, self.figures(data), studies, self.colours)
+        return views_of(dataset, self.models, self.store)
+
+    def _remembered_about(self, file: Path) -> _About:
+        return self.store.remember("record", stamp([file]), lambda: _about(checked_record(file)))
+
+    def _of_study(self, file: Path) -> tuple[str, str]:
+        """Its dataset and family."""
+
+        def read() -> tuple[str, str]:
+            header = read_study(file).header
+            return header.data, header.family
+
+        return self.store.remember("study", stamp([file]), read)
+
+    def _read(self, read: Callable[[], Any]) -> Any:
+        try:
+            return read()
+        except BadInput as error:
+            self.problems.append(str(error))
+            return None
+
+    def __iter__(self) -> Iterator[Views]:
+        return map(self.views, self.datasets)
+
+
+def _about(record: Record) -> _About:
+    return _About(record.data, record.model, record.family, record.budget, record.identity)
+
+
+def _config_stamp() -> str:
+    return stamp([file for folder in config_folders() for file in sorted(folder.rglob("*.yaml"))])

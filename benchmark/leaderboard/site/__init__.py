@@ -1,1 +1,0 @@
-"""Records to a static site: pages that need no network, and no script to be read."""
