@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -193,9 +193,8 @@ class Library:
             if file in self._own:
                 found[setting].add(about.identity)
             elif setting not in found:
-                tuned = self.store.remember(
-                    "tuned", digest(self._configured, setting), lambda of=setting: tuned_identity(*of)
-                )  # type: ignore[misc]
+                made_of = digest(self._configured, setting)
+                tuned = self.store.remember("tuned", made_of, partial(tuned_identity, *setting))
                 found[setting] |= {tuned} if tuned is not None else set()
         return {setting: identities for setting, identities in found.items() if identities}
 
