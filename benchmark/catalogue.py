@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import importlib.util
 import textwrap
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +24,6 @@ def catalogue() -> dict[str, list[dict[str, Any]]]:
 
 def read() -> tuple[dict[str, list[dict[str, Any]]], list[str]]:
     """Everything that can be named on the command line, and a line for each file that is malformed or never read."""
-    tuned = {(file.parent.name, file.stem) for file in _tuned_files()}
-
-    def model(name: str) -> dict[str, Any]:
-        config = load_model(name)
-        return {
-            "name": name,
-            "family": family_of(config.target),
-            "structures": config.structures,
-            **_header(config.target),
-            "data": sorted(data for data, model in tuned if model == name),
-        }
 
     def dataset(name: str) -> dict[str, Any]:
         config = load_data(name)
@@ -45,7 +36,11 @@ def read() -> tuple[dict[str, list[dict[str, Any]]], list[str]]:
 
     broken: list[str] = []
     found: dict[str, list[dict[str, Any]]] = {}
-    for title, group, describe in (("models", "model", model), ("data", "data", dataset), ("suites", "suite", suite)):
+    for title, group, describe in (
+        ("models", "model", _describing_models()),
+        ("data", "data", dataset),
+        ("suites", "suite", suite),
+    ):
         found[title] = []
         for name in choices(group):
             try:
@@ -63,6 +58,31 @@ def read() -> tuple[dict[str, list[dict[str, Any]]], list[str]]:
     except BadInput as error:
         broken.append(str(error))
     return found, [*broken, *strangers()]
+
+
+def models() -> list[dict[str, Any]]:
+    """The models alone; what is malformed is left out."""
+    describe, found = _describing_models(), []
+    for name in choices("model"):
+        with suppress(BadInput):
+            found.append(describe(name))
+    return found
+
+
+def _describing_models() -> Callable[[str], dict[str, Any]]:
+    tuned = {(file.parent.name, file.stem) for file in _tuned_files()}
+
+    def model(name: str) -> dict[str, Any]:
+        config = load_model(name)
+        return {
+            "name": name,
+            "family": family_of(config.target),
+            "structures": config.structures,
+            **_header(config.target),
+            "data": sorted(data for data, model in tuned if model == name),
+        }
+
+    return model
 
 
 def as_text(content: dict[str, list[dict[str, Any]]], width: int | None = None) -> str:

@@ -14,7 +14,7 @@ from typing import Literal
 Tone = Literal["bad", "unsure"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Head:
     """A column. `filter` gives it a list to choose from.
 
@@ -30,7 +30,7 @@ class Head:
     least: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """A cell: `sort` is the number behind a text, `colour` that of a family.
 
@@ -47,7 +47,7 @@ class Entry:
     more: str = ""  # follows the text, less loud
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Table:
     """`below` are rows that are never ranked, sorted or filtered away: baselines and floors."""
 
@@ -80,7 +80,7 @@ def dressed(content: Table, pages: Mapping[str, str], colours: Mapping[str, int]
     return replace(content, rows=rows)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Matrix:
     """The probability that row i beats column j, for i < j and where the two can be compared."""
 

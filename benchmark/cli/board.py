@@ -119,15 +119,14 @@ def recount(records: Path, trust: tuple[str, ...]) -> None:
 @contextmanager
 def _library(folders: Sequence[Path], home: Path) -> Iterator[Library]:
     """What boards in `home` are made of; what was computed before is remembered in the user's cache."""
-    from benchmark.catalogue import catalogue
+    from benchmark.catalogue import models
     from benchmark.leaderboard.library import Library
     from benchmark.leaderboard.store import Store, cache_folder
 
     problems: list[str] = []
     store = Store(cache_folder() / "boards.sqlite")
     try:
-        models = catalogue()["models"]
-        library = Library(folders, figures_in(home, folders[0].parent), models, store, problems)
+        library = Library(folders, figures_in(home, folders[0].parent), models(), store, problems)
         if not library.datasets and problems:
             raise BadInput(problems[0])
         if not library.datasets:

@@ -49,7 +49,7 @@ class Group:
         return columns(self.rows[0].runs[0].record)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Mention:
     """A run in a list: what is said of it, its record's name and file."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -130,9 +131,9 @@ class Library:
         home = folders[0].parent
         self._recounted = home / "recounted.json"
         self._published = published
-        self._own = [folder.resolve() for folder in folders[1:]]
         self._about: dict[Path, _About] = {}
-        for file in (file for folder in folders for file in record_files(folder)):
+        self._own = {file for folder in folders[1:] for file in record_files(folder)}
+        for file in [*record_files(folders[0]), *sorted(self._own)]:
             if (about := self._read(lambda file=file: self._remembered_about(file))) is not None:  # type: ignore[misc]
                 self._about[file] = about
         self._studies: dict[str, list[Path]] = defaultdict(list)
@@ -146,6 +147,12 @@ class Library:
         self._files: dict[str, list[Path]] = defaultdict(list)
         for file, about in self._about.items():
             self._files[about.data].append(file)
+
+    @cached_property
+    def _configured(self) -> str:
+        """Of all that configurations say."""
+        found = [file for folder in config_folders() for file in sorted(folder.rglob("*.yaml"))]
+        return digest([(file.name, file.parent.name, file.read_bytes()) for file in found])
 
     @property
     def datasets(self) -> list[str]:
@@ -180,14 +187,14 @@ class Library:
     def current(self, data: str) -> dict[tuple[str, str, str], set[str]]:
         """The identities that count: the tuned ones of today, and all of one's own."""
         found: dict[tuple[str, str, str], set[str]] = defaultdict(set)
-        settings = _config_stamp()
         for file in self._files[data]:
             about = self._about[file]
             setting = about.data, about.model, about.budget
-            if any(file.resolve().is_relative_to(folder) for folder in self._own):
+            if file in self._own:
                 found[setting].add(about.identity)
             elif setting not in found:
-                tuned = self.store.remember("tuned", digest(settings, setting), lambda of=setting: tuned_identity(*of))  # type: ignore[misc]
+                made_of = digest(self._configured, setting)
+                tuned = self.store.remember("tuned", made_of, partial(tuned_identity, *setting))
                 found[setting] |= {tuned} if tuned is not None else set()
         return {setting: identities for setting, identities in found.items() if identities}
 
@@ -221,7 +228,3 @@ class Library:
 
 def _about(record: Record) -> _About:
     return _About(record.data, record.model, record.family, record.budget, record.identity)
-
-
-def _config_stamp() -> str:
-    return stamp([file for folder in config_folders() for file in sorted(folder.rglob("*.yaml"))])

@@ -26,7 +26,7 @@ from benchmark.leaderboard.views.figures import CostPlots, cost_plots, matrices,
 from benchmark.tables import DASH, Entry, Head, Matrix, Table
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Ranked:
     """A table; where it ranks two rows or more, their intervals and who improves on whom."""
 
@@ -35,7 +35,7 @@ class Ranked:
     matrices: tuple[Matrix, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Budget:
     """All tables and figures under one budget; `more` are those that a reader opens."""
 
@@ -47,7 +47,7 @@ class Budget:
     costs: tuple[CostPlots, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Board:
     """One dataset's page. `cards` are what its records say of their data: one, unless it changed."""
 

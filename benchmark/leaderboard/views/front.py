@@ -19,7 +19,7 @@ from benchmark.tables import Entry
 _PARAMETERS, _FLOPS, _ = COST
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Leader:
     """Who is first in the largest ranking of a quality, and with what."""
 
@@ -28,7 +28,7 @@ class Leader:
     value: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Sampled:
     """The row of a family whose samples are shown, and the run that drew them; `kept` is its files as they lie."""
 
@@ -40,7 +40,7 @@ class Sampled:
     kept: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Summary:
     """A dataset in short. `first` says who leads in likelihood under each budget, `counts` how many runs there are."""
 

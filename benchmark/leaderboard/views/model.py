@@ -21,7 +21,7 @@ from benchmark.tables import DASH, Entry, Head, Table
 from benchmark.traces import NEIGHBOURS
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Kept:
     """A run of a row by its seed; `kept` says which files beside its record there are, as they lie on disk."""
 
@@ -30,7 +30,7 @@ class Kept:
     kept: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Section:
     """One row of a board, with all that is known of its runs. `headline` is title, value and place."""
 
@@ -48,7 +48,7 @@ class Section:
     options: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ModelOnData:
     """A model on one dataset."""
 

@@ -17,7 +17,7 @@ from benchmark.sweep.studies import Study
 from benchmark.tables import DASH, Entry, Head, Table, dressed
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class StudiedModel:
     """All studies of one model on one dataset. Parts are `None` where no study speaks of them."""
 
@@ -30,7 +30,7 @@ class StudiedModel:
     stability: Table
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Studies:
     """All studies on one dataset."""
 
