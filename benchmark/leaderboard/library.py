@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -174,6 +175,7 @@ class Library:
         current = self.current(data)
         made_of = digest(self.stamp(data), sorted(current.items()), self.colours, self.models)
         found = self.store.remember("views", made_of, lambda: self._views(data, current))
+        gc.collect()  # a dataset's records and rows know each other
         self.problems += found.problems
         return found
 

@@ -110,7 +110,7 @@ class Boards:
             yield f"{one.data}.md", self.render("dataset.md", board=one.board)
             for name, plot in _pictures(one):
                 yield f"pictures/{name}", standalone(self.store.remember("plot", digest(plot), partial(drawn, plot)))
-            seen.append(one)
+            seen.append(replace(one, models={}))  # what no page below shows need not be kept
         if not seen:
             return
         yield "README.md", self.render("index.md", summaries=[one.summary for one in seen])
