@@ -26,7 +26,7 @@ from benchmark.leaderboard.library import Models, Views, all_views
 from benchmark.leaderboard.plots import Curves, Plot, drawn, standalone, themed
 from benchmark.leaderboard.published import read_published
 from benchmark.leaderboard.rows import Current
-from benchmark.leaderboard.store import Store, digest
+from benchmark.leaderboard.store import Store, digest, fingerprint
 from benchmark.leaderboard.views.exports import as_csv, as_json
 from benchmark.leaderboard.views.front import Sampled
 from benchmark.leaderboard.views.model import Section
@@ -259,9 +259,18 @@ class Site:
         def file_href(file: Path) -> str:
             return quote(Path(os.path.relpath(file, folder)).as_posix())
 
+        def render() -> tuple[str, list[str]]:
+            before = len(self.problems)
+            links = {"up": up, "href": href, "file_href": file_href, "kept": self._kept}
+            html = self.templates.get_template(template).render(**links, **content)
+            found = self.problems[before:]  # remembered with the page, and named below
+            del self.problems[before:]
+            return html, found
+
         up = "../" * page.count("/")
-        links = {"up": up, "href": href, "file_href": file_href}
-        return page, self.templates.get_template(template).render(**links, **content)
+        html, problems = self.store.remember("page", digest(str(self.home), page, fingerprint(content)), render)
+        self.problems += problems
+        return page, html
 
     # What one page shows ---------------------------------------------------------------------------------------------
 
@@ -281,7 +290,7 @@ class Site:
             "family": family,
             "colour": self.colours[family],
             "promises": promises,
-            "sections": [(section, self._kept(section)) for of in on_data for section in of.sections],
+            "sections": [section for of in on_data for section in of.sections],
             "superseded_records": [entry for of in on_data for entry in of.superseded],
         }
 

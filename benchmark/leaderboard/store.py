@@ -31,6 +31,11 @@ def digest(*parts: object) -> str:
     return hashlib.blake2b("\x1f".join(map(repr, parts)).encode(), digest_size=16).hexdigest()
 
 
+def fingerprint(content: object) -> str:
+    """Of anything that can be pickled. Equal contents may differ in it, which costs time; different ones do."""
+    return hashlib.blake2b(pickle.dumps(content), digest_size=16).hexdigest()
+
+
 def stamp(files: Iterable[Path]) -> str:
     """Of files as they lie on disk: name, size and time of change; a file that is missing counts too."""
     found: list[tuple[str, int, int]] = []
@@ -95,9 +100,9 @@ class Store:
             else:
                 self._ask("UPDATE results SET used = ? WHERE key = ? AND used < ?", _today(), key, _today())
                 return found
-        found = compute()
-        self._ask("INSERT OR REPLACE INTO results VALUES (?, ?, ?)", key, pickle.dumps(found), _today())
-        return found
+        content = pickle.dumps(compute())
+        self._ask("INSERT OR REPLACE INTO results VALUES (?, ?, ?)", key, content, _today())
+        return cast(_Found, pickle.loads(content))  # what a later call will find, so that its pickle is the same too
 
     def close(self) -> None:
         """Drop what was not asked for in a long time."""
