@@ -35,7 +35,7 @@ class Views:
     """All that pages show of one dataset; `problems` name files that could not be read."""
 
     data: str
-    board: Board
+    board: Board | None  # let go of once its page is made
     summary: Summary
     models: Mapping[str, ModelOnData]
     studies: Studies | None
@@ -159,6 +159,11 @@ class Library:
     def datasets(self) -> list[str]:
         """Those with a record or a study."""
         return sorted({*self._files, *self._studies})
+
+    @property
+    def studied(self) -> bool:
+        """Whether there are studies."""
+        return bool(self._studies)
 
     def records(self, data: str) -> dict[Path, Record]:
         """Those of one dataset; costs are counted as they are today."""

@@ -110,7 +110,7 @@ class Boards:
             yield f"{one.data}.md", self.render("dataset.md", board=one.board)
             for name, plot in _pictures(one):
                 yield f"pictures/{name}", standalone(self.store.remember("plot", digest(plot), partial(drawn, plot)))
-            seen.append(replace(one, models={}))  # what no page below shows need not be kept
+            seen.append(replace(one, board=None, models={}))  # no page below shows them
         if not seen:
             return
         yield "README.md", self.render("index.md", summaries=[one.summary for one in seen])
@@ -166,7 +166,8 @@ def site(
     figures = read_published(published) if published else ()
     views = all_views(records, models, current, figures, studies)
     found: list[str] = [problem for one in views for problem in one.problems]
-    pages = dict(Site(home, models, found).pages(views, tuple(beside)))
+    studied = any(one.studies is not None for one in views)
+    pages = dict(Site(home, models, found).pages(views, [one.data for one in views], studied, tuple(beside)))
     _name(found, problems)
     return pages | {f"{name}.html": html for name, html in beside.items()}
 
@@ -205,28 +206,35 @@ class Site:
         self.templates.filters |= {"linked": linked, "spans": spans, "plot": self._plot}
 
     def pages(
-        self, views: Iterable[Views], beside: Sequence[str] = (), reports: Collection[str] = ()
+        self,
+        views: Iterable[Views],
+        datasets: Sequence[str],
+        studied: bool,
+        beside: Sequence[str] = (),
+        reports: Collection[str] = (),
     ) -> Iterator[tuple[str, str]]:
-        """Path below `home` → text. Every page links to those `beside`, that of a dataset to its report of
-        reproducibility, `reproducibility/<data>.html`, if it is among `reports`: others make these."""
-        seen = list(views)
-        datasets = [one.data for one in seen]
-        names = sorted({*self.catalogue, *(name for one in seen for name in one.models)})
-        for name in names:
-            check_page_name("model", name)
-        studied = any(one.studies is not None for one in seen)
+        """Path below `home` → text. `datasets` are those of `views`, `studied` whether one of them has studies.
+
+        Every page links to those `beside`, that of a dataset to its report of reproducibility,
+        `reproducibility/<data>.html`, if it is among `reports`: others make these.
+        """
         in_full = {title: name for name, title in _IN_FULL.items() if (self.home.parent / name).is_file()}
         others = ("choosing", *(["studies"] if studied else []), *beside)
-        families = {str(card["family"]) for card in self.catalogue.values()}
-        families |= {family for one in seen for family in one.summary.families}
-        self.colours = colours_of(list(families))
         render = partial(self._page, datasets=datasets, others=others, in_full=in_full, reports=reports)
 
         assets = files("benchmark.leaderboard") / "assets"
         for name in ("site.css", "tables.js"):
             yield f"assets/{name}", (assets / name).read_text(encoding="utf-8")
-        for one in seen:
+        seen: list[Views] = []
+        for one in views:
             yield render(f"data/{one.data}.html", "dataset.html", board=one.board)
+            seen.append(replace(one, board=None))  # no page below shows it
+        names = sorted({*self.catalogue, *(name for one in seen for name in one.models)})
+        for name in names:
+            check_page_name("model", name)
+        families = {str(card["family"]) for card in self.catalogue.values()}
+        families |= {family for one in seen for family in one.summary.families}
+        self.colours = colours_of(list(families))
         for name in names:
             yield render(f"model/{name}.html", "model.html", **self._model(name, seen))
         if studied:
