@@ -23,7 +23,7 @@ FILES = ("experiment.yaml", "dashboard.yaml", "published.yaml", "reference.yaml"
 def config_folders() -> list[Path]:
     """Where configurations are looked for: `BENCHMARK_CONFIGS` (the user's own), then the shipped ones."""
     given = os.environ.get("BENCHMARK_CONFIGS", "").split(os.pathsep)
-    own = [Path(folder).expanduser().resolve() for folder in given if folder]
+    own = [_resolved(folder, os.getcwd()) for folder in given if folder]
     for folder in own:
         if not folder.is_dir():
             raise BadInput(
@@ -31,6 +31,11 @@ def config_folders() -> list[Path]:
                 f"({os.pathsep!r} stands between folders)"
             )
     return [*own, _shipped()]
+
+
+@cache
+def _resolved(folder: str, here: str) -> Path:
+    return Path(here, Path(folder).expanduser()).resolve()
 
 
 @cache

@@ -5,10 +5,10 @@ from __future__ import annotations
 import gc
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from benchmark.config import config_folders, tuned_identity
 from benchmark.leaderboard.choosing import Advice, said_of
@@ -27,6 +27,8 @@ from benchmark.record import Record, checked_record, record_files
 from benchmark.spec import BadInput
 from benchmark.sweep.studies import Study, read_study
 
+_Found = TypeVar("_Found")
+
 Models = Sequence[Mapping[str, Any]]  # the catalogue's entries: name, family, capabilities, paper
 
 
@@ -43,6 +45,7 @@ class Views:
     records: Sequence[Mapping[str, Any]]  # lines of records.csv
     rows: Sequence[Mapping[str, Any]]  # of rows.json
     problems: Sequence[str]
+    made_of: str = ""  # what is different if anything above is; empty where it is not known
 
 
 def views_of(dataset: Dataset, models: Models, store: Store) -> Views:
@@ -133,17 +136,16 @@ class Library:
         self._recounted = home / "recounted.json"
         self._published = published
         self._about: dict[Path, _About] = {}
+        self._stamps: dict[str, str] = {}
         self._own = {file for folder in folders[1:] for file in record_files(folder)}
-        for file in [*record_files(folders[0]), *sorted(self._own)]:
-            if (about := self._read(lambda file=file: self._remembered_about(file))) is not None:  # type: ignore[misc]
-                self._about[file] = about
+        for files in _by_folder([*record_files(folders[0]), *sorted(self._own)]):
+            self._about |= self._remembered("records", _about, files)
         self._studies: dict[str, list[Path]] = defaultdict(list)
         families = {about.family for about in self._about.values()}
-        for file in sorted((home / "studies").rglob("*.jsonl")):
-            found = self._read(lambda file=file: self._of_study(file))  # type: ignore[misc]
-            if found is not None:
-                self._studies[found[0]].append(file)
-                families.add(found[1])
+        for files in _by_folder(sorted((home / "studies").rglob("*.jsonl"))):
+            for file, (data, family) in self._remembered("studies", _about_study, files).items():
+                self._studies[data].append(file)
+                families.add(family)
         self.colours = colours_of([*families, *(str(model["family"]) for model in models)])
         self._files: dict[str, list[Path]] = defaultdict(list)
         for file, about in self._about.items():
@@ -178,14 +180,20 @@ class Library:
     def views(self, data: str) -> Views:
         """What pages show of one dataset."""
         current = self.current(data)
-        made_of = digest(self.stamp(data), sorted(current.items()), self.colours, self.models)
+        counting = sorted((setting, sorted(identities)) for setting, identities in current.items())
+        made_of = digest(self.stamp(data), counting, self.colours, self.models)
         found = self.store.remember("views", made_of, lambda: self._views(data, current))
         gc.collect()  # a dataset's records and rows know each other
         self.problems += found.problems
-        return found
+        return replace(found, made_of=made_of)
 
     def stamp(self, data: str) -> str:
         """Of all files that decide what is said of a dataset: records and what lies beside them, studies, figures."""
+        if data not in self._stamps:
+            self._stamps[data] = self._stamp(data)
+        return self._stamps[data]
+
+    def _stamp(self, data: str) -> str:
         folders = sorted({file.parent for file in self._files[data]})
         beside = [file for folder in folders for file in sorted(folder.iterdir()) if file.is_file()]
         others = [self._recounted, *([self._published] if self._published else [])]
@@ -210,28 +218,39 @@ class Library:
         dataset = Dataset(data, self.records(data), current, self.figures(data), studies, self.colours)
         return views_of(dataset, self.models, self.store)
 
-    def _remembered_about(self, file: Path) -> _About:
-        return self.store.remember("record", stamp([file]), lambda: _about(checked_record(file)))
+    def _remembered(self, what: str, read: Callable[[Path], _Found], files: Sequence[Path]) -> dict[Path, _Found]:
+        """What `read` finds in the files of one folder, without those that are malformed."""
 
-    def _of_study(self, file: Path) -> tuple[str, str]:
-        """Its dataset and family."""
+        def all_of_them() -> tuple[dict[Path, _Found], list[str]]:
+            found, problems = {}, []
+            for file in files:
+                try:
+                    found[file] = read(file)
+                except BadInput as error:
+                    problems.append(str(error))
+            return found, problems
 
-        def read() -> tuple[str, str]:
-            header = read_study(file).header
-            return header.data, header.family
-
-        return self.store.remember("study", stamp([file]), read)
-
-    def _read(self, read: Callable[[], Any]) -> Any:
-        try:
-            return read()
-        except BadInput as error:
-            self.problems.append(str(error))
-            return None
+        found, problems = self.store.remember(what, stamp(files), all_of_them)
+        self.problems += problems
+        return found
 
     def __iter__(self) -> Iterator[Views]:
         return map(self.views, self.datasets)
 
 
-def _about(record: Record) -> _About:
+def _about(file: Path) -> _About:
+    record = checked_record(file)
     return _About(record.data, record.model, record.family, record.budget, record.identity)
+
+
+def _about_study(file: Path) -> tuple[str, str]:
+    """Its dataset and family."""
+    header = read_study(file).header
+    return header.data, header.family
+
+
+def _by_folder(files: Sequence[Path]) -> list[list[Path]]:
+    found: dict[Path, list[Path]] = defaultdict(list)
+    for file in files:
+        found[file.parent].append(file)
+    return list(found.values())

@@ -45,6 +45,7 @@ _RESULTS = (
     *(Head(column.title, number=True) for column in COST[:2]),
     Head("protocol", filter=True),
 )
+_NAVIGATION = ("datasets", "others", "in_full", "reports")  # what every page is given
 _MODELS = (Head("model"), Head("family", filter=True), Head("promises"), Head("on the board for"))
 _IN_FULL = {
     "sensitivity.md": "Which hyperparameters matter, in full",
@@ -227,7 +228,7 @@ class Site:
             yield f"assets/{name}", (assets / name).read_text(encoding="utf-8")
         seen: list[Views] = []
         for one in views:
-            yield render(f"data/{one.data}.html", "dataset.html", board=one.board)
+            yield render(f"data/{one.data}.html", "dataset.html", one.made_of, board=one.board)
             seen.append(replace(one, board=None))  # no page below shows it
         names = sorted({*self.catalogue, *(name for one in seen for name in one.models)})
         for name in names:
@@ -255,8 +256,11 @@ class Site:
             models=self._models(names, seen),
         )
 
-    def _page(self, page: str, template: str, **content: Any) -> tuple[str, str]:
-        """A page; links to other pages start with `up`, to files where the page stands."""
+    def _page(self, page: str, template: str, made_of: str = "", **content: Any) -> tuple[str, str]:
+        """A page; links to other pages start with `up`, to files where the page stands.
+
+        `made_of` stands for what it shows beside the links to all pages, where that is known.
+        """
         folder = (self.home / page).parent
 
         def href(entry: Entry) -> str | None:
@@ -276,7 +280,8 @@ class Site:
             return html, found
 
         up = "../" * page.count("/")
-        html, problems = self.store.remember("page", digest(str(self.home), page, fingerprint(content)), render)
+        shown = digest(made_of, [content[name] for name in _NAVIGATION]) if made_of else fingerprint(content)
+        html, problems = self.store.remember("page", digest(str(self.home), page, shown), render)
         self.problems += problems
         return page, html
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 _Found = TypeVar("_Found")
 
@@ -91,14 +91,14 @@ class Store:
         key = digest(what, made_of, code_version())
         if self._database is None:
             return compute()
-        with_content = self._ask("SELECT content FROM results WHERE key = ?", key)
-        if with_content is not None:
+        if (row := self._ask("SELECT content, used FROM results WHERE key = ?", key)) is not None:
             try:
-                found = cast(_Found, pickle.loads(with_content))
+                found = cast(_Found, pickle.loads(row[0]))
             except _UNREADABLE:
                 pass
             else:
-                self._ask("UPDATE results SET used = ? WHERE key = ? AND used < ?", _today(), key, _today())
+                if row[1] < _today():
+                    self._ask("UPDATE results SET used = ? WHERE key = ?", _today(), key)
                 return found
         content = pickle.dumps(compute())
         self._ask("INSERT OR REPLACE INTO results VALUES (?, ?, ?)", key, content, _today())
@@ -111,8 +111,8 @@ class Store:
             self._database.close()
             self._database = None
 
-    def _ask(self, question: str, *values: object) -> bytes | None:
-        """The first column of the first row, if any. A database that breaks under way is left alone from then on."""
+    def _ask(self, question: str, *values: object) -> Any:
+        """The first row, if any. A database that breaks under way is left alone from then on."""
         if self._database is None:
             return None
         try:
@@ -120,7 +120,7 @@ class Store:
         except sqlite3.Error:
             self._database = None
             return None
-        return None if row is None else cast(bytes, row[0])
+        return row
 
 
 def _opened(file: Path) -> sqlite3.Connection:
