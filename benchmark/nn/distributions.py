@@ -11,7 +11,16 @@ from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution
 from torch.nn import functional as F
 
+from benchmark.nn.layers import Fused
 from benchmark.nn.sampling import draw
+
+
+class LogSoftmaxAt(Fused):
+    """log p(x) `[B, T]` of categories x `[B, T]` under logits `[B, T, V]`, in full precision. Over a large vocabulary
+    what stands between the two weighs more than the network, unless it is one kernel."""
+
+    def forward(self, logits: Tensor, x: Tensor) -> Tensor:
+        return -F.cross_entropy(logits.float().flatten(0, 1), x.flatten(), reduction="none").view_as(x)
 
 
 def log_normal(z: Tensor) -> Tensor:

@@ -25,6 +25,10 @@ def zeroed(layer: Layer) -> Layer:
     return layer
 
 
+class Fused(nn.Module):
+    """A layer without parameters whose operations are worth one kernel: compiled training compiles it like a block."""
+
+
 class Positions(nn.Module):
     """Adds a learnt value, zero at first, at each place of [B, *shape]: digits, unlike photographs, look different at
     the border."""

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from benchmark.config import Experiment
+from benchmark.nn.layers import Fused
 
 
 @contextmanager
@@ -29,10 +30,11 @@ def blocks_compiled(model: nn.Module, **options: Any) -> Iterator[None]:
 
 
 def blocks(module: nn.Module) -> Iterator[nn.Module]:
-    """The outermost modules that stand in a list or a sequence, but for torch's own layers, which are small."""
+    """What says that it is worth it, and the outermost modules that stand in a list or a sequence, but for torch's own
+    layers, which are small."""
     lists = isinstance(module, (nn.ModuleList, nn.Sequential))
     for child in module.children():
-        if lists and not type(child).__module__.startswith("torch.nn."):
+        if isinstance(child, Fused) or (lists and not type(child).__module__.startswith("torch.nn.")):
             yield child
         else:
             yield from blocks(child)

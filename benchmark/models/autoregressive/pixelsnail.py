@@ -181,7 +181,7 @@ class Attention(nn.Module):
 def attend(q: Tensor, content: Tensor, causal: bool) -> Tensor:
     """Attention `[B, Q, T]` of queries `[B, Q, T]` to keys and values `[B, 2Q, S]`, by one head."""
     # On a CPU attention stays in float32: the backward pass of its bfloat16 kernel is several times slower.
-    parts = (q, *content.chunk(2, dim=1))
-    q, k, v = (part.to(torch.promote_types(part.dtype, torch.float32)).mT.unsqueeze(1) for part in parts)
+    parts = (part.to(torch.promote_types(part.dtype, torch.float32)) for part in (q, *content.chunk(2, dim=1)))
+    q, k, v = (part.mT.contiguous().unsqueeze(1) for part in parts)  # a GPU has kernels for aligned rows alone
     with torch.autocast("cpu", enabled=False):
         return F.scaled_dot_product_attention(q, k, v, is_causal=causal)[:, 0].mT

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from benchmark.models.base import GenerativeModel
+from benchmark.nn.distributions import LogSoftmaxAt
 from benchmark.nn.levels import raster, unraster
 from benchmark.nn.optim import JointOptimizer, Muon, adamw
 from benchmark.nn.sampling import draw
@@ -96,6 +97,7 @@ class GPT(GenerativeModel, Likelihood, TokenLikelihood, Diagnosable):
         self.norm_in = RMSNorm(width) if norm == "rms" else nn.Identity()
         self.norm_out = NORMS[norm](width)
         self.head = None if tied else nn.Linear(width, spec.levels)
+        self.log_softmax_at = LogSoftmaxAt()
         rotary = rotary_table(spec.dims, width // heads) if positions == "rotary" else None
         self.register_buffer("table", rotary, persistent=False)
         if initial_weights == "normal":
@@ -137,8 +139,8 @@ class GPT(GenerativeModel, Likelihood, TokenLikelihood, Diagnosable):
             raise BadInput(
                 f"gpt: {x.shape[1]} tokens given, context is {self.spec.dims}; score windows or raise context"
             )
-        logits = self(self.stream(x)).float()  # [B, T, V]
-        return -F.cross_entropy(logits.flatten(0, 1), x.flatten(), reduction="none").view_as(x)
+        y: Tensor = self.log_softmax_at(self(self.stream(x)), x)
+        return y
 
     def log_prob(self, x: Tensor) -> Tensor:
         return self.token_log_prob(x).sum(1)
