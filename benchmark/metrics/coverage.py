@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from benchmark.metrics.fidelity import REFERENCE_AT_MOST, at_most, enough, over_draws
+from benchmark.metrics.pairs import radii, within
 from benchmark.metrics.probe import metric
 from benchmark.metrics.samples import JudgedClasses, SampleClasses, SampleFeatures, SeenFeatures
 from benchmark.spec import Estimate
@@ -41,25 +42,12 @@ def recall(evidence: SampleFeatures) -> Estimate:
 
 @lru_cache(maxsize=1)  # both come from the same distances, which are most of the work
 def _precision_and_recall(samples: SampleFeatures) -> tuple[Estimate, Estimate]:
-    from torch_fidelity.metric_prc import prc_features_to_metric
-
-    reference = at_most(samples.reference.features, REFERENCE_AT_MOST)
-    draws = [
-        prc_features_to_metric(
-            draw.features,
-            reference,
-            prc_neighborhood=NEIGHBOURS,
-            prc_batch_size=1_000,
-            save_cpu_ram=True,
-            verbose=False,
-        )
-        for draw in samples.generated
-    ]
-    n = len(samples.generated[0].features)
-    return (
-        over_draws([draw["precision"] for draw in draws], n),
-        over_draws([draw["recall"] for draw in draws], n),
-    )
+    real = at_most(samples.reference.features, REFERENCE_AT_MOST).to(samples.device)
+    draws = [draw.features.to(samples.device) for draw in samples.generated]
+    of_real = radii(real, NEIGHBOURS)
+    realistic = [within(draw, real, of_real).double().mean().item() for draw in draws]
+    reached = [within(real, draw, radii(draw, NEIGHBOURS)).double().mean().item() for draw in draws]
+    return over_draws(realistic, len(draws[0])), over_draws(reached, len(draws[0]))
 
 
 @metric(SeenFeatures, protocol=DENSITY_PROTOCOL)
@@ -82,11 +70,12 @@ def coverage(evidence: SampleFeatures) -> Estimate:
 @lru_cache(maxsize=1)
 def _density_and_coverage(samples: SampleFeatures) -> tuple[Estimate, Estimate]:
     n = len(samples.generated[0].features)
-    reference = at_most(samples.reference.features, REFERENCE_AT_MOST)
+    reference = at_most(samples.reference.features, REFERENCE_AT_MOST).to(samples.device)
     order = torch.from_numpy(np.random.RandomState(0).permutation(len(reference)))
     groups = [reference[index] for index in order[: max(1, len(reference) // n) * n].split(n)]
     table = torch.tensor(
-        [[_within_balls(draw.features, real) for real in groups] for draw in samples.generated], dtype=torch.float64
+        [[_within_balls(draw.features.to(samples.device), real) for real in groups] for draw in samples.generated],
+        dtype=torch.float64,
     )  # [draws, groups, 2]
     spread = table.mean(0).std(0) / len(groups) ** 0.5 if len(groups) > 1 else torch.zeros(2)  # over groups
     density, coverage = (
@@ -97,10 +86,8 @@ def _density_and_coverage(samples: SampleFeatures) -> tuple[Estimate, Estimate]:
 
 def _within_balls(samples: Tensor, real: Tensor) -> tuple[float, float]:
     """Density and coverage of `samples` `[M, d]` by balls around `real` `[N, d]`."""
-    k = DENSITY_NEIGHBOURS
-    radii = torch.cdist(real, real).kthvalue(k + 1, dim=1).values  # [N]: the nearest is the image itself
-    inside = torch.cdist(real, samples) < radii[:, None]  # [N, M]
-    return inside.sum(0).double().mean().item() / k, inside.any(1).double().mean().item()
+    inside = torch.cdist(real, samples) < radii(real, DENSITY_NEIGHBOURS)[:, None]  # [N, M]
+    return inside.sum(0).double().mean().item() / DENSITY_NEIGHBOURS, inside.any(1).double().mean().item()
 
 
 @metric(JudgedClasses)

@@ -1,6 +1,8 @@
 """Distances between generated and real images in the features of one extractor.
 
-The numbers are torch-fidelity's; the first argument of its functions is the generated set, the second the real one.
+The numbers are torch-fidelity's, whose functions take the generated set first and the real one second. Comparisons of
+all pairs of images are our own: they run on a GPU too, and none is made twice.
+
 The value is the mean over independent draws of samples. Its standard error combines the spread of the draws with, for
 distances, a delete-group jackknife over the reference (a bootstrap would repeat images, which doubles a Fréchet
 distance at small n). Real images are put in random groups: files come in an order that may follow the classes.
@@ -16,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmark.metrics.pairs import cubic_kernel_sum, cubic_kernel_sum_of_others
 from benchmark.metrics.probe import metric
 from benchmark.metrics.samples import SampleFeatures, SeenFeatures
 from benchmark.spec import Estimate
@@ -105,53 +108,57 @@ def kid(evidence: SampleFeatures) -> Estimate:
     """Squared maximum mean discrepancy under the kernel (x·y/d + 1)³ (Bińkowski and others 2018, §4), unbiased:
     a value below zero is a good one.
 
-    The value is torch-fidelity's mean over random subsets; the jackknife is of the same statistic without subsets,
-    whose replicates carry no noise of their own.
+    The value is the mean over random subsets, those of torch-fidelity; the jackknife is of the same statistic without
+    subsets, whose replicates carry no noise of their own.
     """
-    from torch_fidelity.metric_kid import kid_features_to_metric
-
     samples = enough(evidence)
-    reference = at_most(samples.reference.features, REFERENCE_AT_MOST)
-    n = len(samples.generated[0].features)
-    values = [
-        kid_features_to_metric(
-            draw.features,
-            reference,
-            kid_subsets=KID_SUBSETS,
-            kid_subset_size=min(KID_SUBSET_SIZE, n, len(reference)),
-            verbose=False,
-        )["kernel_inception_distance_mean"]
-        for draw in samples.generated
-    ]
+    reference = at_most(samples.reference.features, REFERENCE_AT_MOST).to(samples.device)
+    generated = [draw.features.to(samples.device) for draw in samples.generated]
+    values, n = discrepancies(generated, reference), len(generated[0])
     if len(values) < 2:
         return over_draws(values, n)
-    return over_draws(values, n, jackknife_error(discrepancies_without_groups(samples.generated, reference)))
+    return over_draws(values, n, jackknife_error(discrepancies_without_groups(generated, reference)))
 
 
-def discrepancies_without_groups(generated: tuple[Any, ...], reference: Tensor) -> list[float]:
+def discrepancies(generated: list[Tensor], reference: Tensor) -> list[float]:
+    """Of each draw `[n, d]`, the mean over `KID_SUBSETS` pairs of subsets, the same pairs for each."""
+    n, N = len(generated[0]), len(reference)
+    m = min(KID_SUBSET_SIZE, n, N)
+    random = np.random.RandomState(2020)  # torch-fidelity's
+    subsets = [
+        [torch.from_numpy(random.choice(among, m, replace=False)) for among in (n, N)] for _ in range(KID_SUBSETS)
+    ]
+    of_reference = sum(cubic_kernel_sum_of_others(reference[y]) for _, y in subsets)
+
+    def mean(draw: Tensor) -> float:
+        if m == n:  # every subset is the whole draw
+            of_draw = KID_SUBSETS * cubic_kernel_sum_of_others(draw)
+        else:
+            of_draw = sum(cubic_kernel_sum_of_others(draw[x]) for x, _ in subsets)
+        across = sum(cubic_kernel_sum(draw[x], reference[y]) for x, y in subsets)
+        return ((of_draw + of_reference) / (m * (m - 1)) - 2 * across / m**2) / KID_SUBSETS
+
+    return [mean(draw) for draw in generated]
+
+
+def discrepancies_without_groups(generated: list[Tensor], reference: Tensor) -> list[float]:
     """The part of the discrepancy that depends on the reference, mean over draws, without each group in turn:
     E k(y, y') − 2 E k(x, y), from sums of kernel values by pair of groups."""
     groups = [reference[index] for index in random_groups(len(reference))]
     sizes = np.array([len(group) for group in groups])
     within = np.zeros((len(groups), len(groups)))  # Σ k(y, y') over pairs of groups, y ≠ y'
     for i, group in enumerate(groups):
-        within[i, i] = kernel_sum(group, group) - ((group.square().mean(1) + 1) ** 3).sum().item()
+        within[i, i] = cubic_kernel_sum_of_others(group)
         for j in range(i):
-            within[i, j] = within[j, i] = kernel_sum(group, groups[j])
-    x = torch.cat([draw.features for draw in generated])
-    across = np.array([kernel_sum(x, group) for group in groups]) / len(x)  # Σ over y of the mean over x
+            within[i, j] = within[j, i] = cubic_kernel_sum(group, groups[j])
+    x = torch.cat(generated)
+    across = np.array([cubic_kernel_sum(x, group) for group in groups]) / len(x)  # Σ over y of the mean over x
     replicates = []
     for g in range(len(groups)):
         m = sizes.sum() - sizes[g]
         pairs = within.sum() - 2 * within[g].sum() + within[g, g]
         replicates.append(float(pairs / (m * (m - 1)) - 2 * (across.sum() - across[g]) / m))
     return replicates
-
-
-def kernel_sum(x: Tensor, y: Tensor) -> float:
-    """Σ (x·y/d + 1)³ over all pairs of rows of `x` `[n, d]` and `y` `[m, d]`."""
-    d = x.shape[1]
-    return sum(float(((part @ y.T / d + 1) ** 3).sum()) for part in x.split(2_000))
 
 
 @metric(SeenFeatures, protocol=INCEPTION_SCORE_PROTOCOL)

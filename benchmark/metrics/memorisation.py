@@ -12,7 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmark.metrics.extractors.base import CPU
 from benchmark.metrics.fidelity import enough, jackknife_error, over_draws, random_groups
+from benchmark.metrics.pairs import nearest
 from benchmark.metrics.probe import Found, Probe, metric
 from benchmark.metrics.samples import DRAWN, Draws, SampleFeatures, SampleSets, SeenFeatures
 from benchmark.metrics.session import Session
@@ -35,11 +37,12 @@ def nearest_neighbour_ratio(evidence: SampleFeatures) -> Estimate:
     whose samples lie off the data. The error is over draws and, by a delete-group jackknife, over held-out images.
     """
     samples = enough(evidence)
-    held_out = nearest(samples.held_out.features, samples.reference.features)  # [n]
+    reference = samples.reference.features.to(samples.device)
+    held_out = nearest(samples.held_out.features.to(samples.device), reference).cpu()  # [n]
     usual = held_out.median()
     if not usual > 0:
         raise ValueError("half of the held-out images equal training images: no distance to compare with")
-    medians = [nearest(draw.features, samples.reference.features).median() for draw in samples.generated]
+    medians = [nearest(draw.features.to(samples.device), reference).median().cpu() for draw in samples.generated]
     ratios = [(median / usual).item() for median in medians]
     mean = torch.stack(medians).mean()
     everyone = torch.arange(len(held_out))
@@ -56,6 +59,7 @@ class Nearest:
     distances: tuple[Tensor, ...]
     indices: tuple[Tensor, ...]
     reference: Tensor  # [N, *shape]: the training split
+    device: torch.device = CPU  # where comparisons are made; the tensors are on the CPU
 
 
 class NearestImages(Probe[Nearest]):
@@ -81,8 +85,9 @@ class NearestImages(Probe[Nearest]):
 
 def nearest_images(sets: SampleSets) -> Nearest:
     """Of each sample of each draw, the nearest training image."""
-    distances, indices = zip(*(nearest_in_pixels(draw, sets.reference) for draw in sets.generated), strict=True)
-    return Nearest(distances, indices, sets.reference)
+    found = (nearest_in_pixels(draw, sets.reference, sets.device) for draw in sets.generated)
+    distances, indices = zip(*found, strict=True)
+    return Nearest(distances, indices, sets.reference, sets.device)
 
 
 @metric(NearestImages, protocol=PIXELS_PROTOCOL)
@@ -100,29 +105,25 @@ def near_copies(found: Nearest) -> Estimate:
     """
     shares = []
     for distance, index in zip(found.distances, found.indices, strict=True):
-        usual, _ = nearest_in_pixels(found.reference[index], found.reference, rank=1)  # rank 0 is the image itself
+        images = found.reference[index]
+        usual, _ = nearest_in_pixels(images, found.reference, found.device, rank=1)  # rank 0 is the image itself
         shares.append(((distance == 0) | (distance < NEAR * usual)).double().mean().item())
     return over_draws(shares, len(found.distances[0]))
 
 
-def nearest(x: Tensor, reference: Tensor) -> Tensor:
-    """Euclidean distance `[n]` of each row of `x` `[n, d]` to the nearest row of `reference` `[N, d]`."""
-    return torch.cat([torch.cdist(part, reference).min(1).values for part in x.split(256)])
-
-
-def nearest_in_pixels(x: Tensor, reference: Tensor, rank: int = 0) -> tuple[Tensor, Tensor]:
+def nearest_in_pixels(x: Tensor, reference: Tensor, device: torch.device = CPU, rank: int = 0) -> tuple[Tensor, Tensor]:
     """L1 distance `[n]` of images `x` `[n, *shape]` to the nearest of `reference` `[N, *shape]`, and its index `[n]`.
 
     `rank=1` passes over the nearest. Both are sought among the 32 nearest in Euclidean distance, which come out of one
     product of matrices.
     """
-    rows = reference.flatten(1).float()  # [N, D]
+    rows = reference.flatten(1).to(device).float()  # [N, D]
     squares = rows.square().sum(1)
     distances, indices = [], []
-    for part in x.flatten(1).float().split(256):
+    for part in x.flatten(1).to(device).float().split(256):
         euclidean = squares - 2 * part @ rows.T  # [b, N], but for |x|²
         candidates = euclidean.topk(min(CANDIDATES, len(rows)), largest=False).indices  # [b, K]
         found = (rows[candidates] - part[:, None]).abs().sum(2).sort(1)  # [b, K]
         distances.append(found.values[:, rank])
         indices.append(candidates.gather(1, found.indices[:, rank : rank + 1])[:, 0])
-    return torch.cat(distances), torch.cat(indices)
+    return torch.cat(distances).cpu(), torch.cat(indices).cpu()

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from benchmark.data.base import DataModule
 from benchmark.metrics.cost import clock
-from benchmark.metrics.extractors.base import Extractor, Features
+from benchmark.metrics.extractors.base import CPU, Extractor, Features
 from benchmark.metrics.probe import Found, Probe
 from benchmark.metrics.session import SAMPLE_CHUNK, Session, draw_samples
 from benchmark.spec import Absence, Conditional
@@ -30,6 +30,7 @@ class SampleSets:
     held_out: Tensor  # [n, *shape]
     reference: Tensor  # [N, *shape]: the training split
     seconds: float | None = None  # that 1,000 samples took
+    device: torch.device = CPU  # where comparisons are made; the tensors are on the CPU
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class SampleFeatures:
     generated: tuple[Features, ...]  # each draw holds as many samples as there are held-out images
     held_out: Features
     reference: Features  # the training split
+    device: torch.device = CPU  # where comparisons are made; the tensors are on the CPU
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ def beside(session: Session, generated: tuple[Tensor, ...], how: Mapping[str, An
         "held_out": len(real),
         "reference": f"train, {len(train)}",
     }
-    return Found(SampleSets(generated, real, train), {**protocol, **how})
+    return Found(SampleSets(generated, real, train, device=session.experts.device), {**protocol, **how})
 
 
 class Draws(Probe[SampleSets]):
@@ -118,8 +120,9 @@ class SeenFeatures(Probe[SampleFeatures]):
             return draws
         sets = draws.evidence
         generated = tuple(extractor(draw) for draw in sets.generated)
-        features = SampleFeatures(generated, extractor(sets.held_out), _train_features(extractor, session.data))
-        return Found(features, {**draws.protocol, "extractor": extractor.name})
+        held_out, reference = extractor(sets.held_out), _train_features(extractor, session.data)
+        seen = SampleFeatures(generated, held_out, reference, sets.device)
+        return Found(seen, {**draws.protocol, "extractor": extractor.name})
 
 
 class JudgedClasses(Probe[SampleClasses]):

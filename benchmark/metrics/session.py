@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from benchmark.data.base import DataModule, Split, SplitName
-from benchmark.metrics.extractors.base import Extractor
+from benchmark.metrics.extractors.base import CPU, Extractor
 from benchmark.metrics.keyed import keyed_randomness
 from benchmark.metrics.probe import Found, Probe
 from benchmark.spec import Absence, Outliers
@@ -53,11 +53,12 @@ class Experts:
     extractor: Extractor | Absence = NO_EXTRACTOR
     judge: Extractor | Absence = NO_JUDGE
     outliers: Outliers | None = None
+    device: torch.device = CPU  # where they work, and where what they see is compared
 
     def on(self, device: torch.device) -> Experts:
         """The same, working on `device`."""
         extractor, judge = (x if isinstance(x, Absence) else x.on(device) for x in (self.extractor, self.judge))
-        return replace(self, extractor=extractor, judge=judge)
+        return replace(self, extractor=extractor, judge=judge, device=device)
 
 
 class Session:
@@ -102,7 +103,7 @@ class Session:
     @property
     def device(self) -> torch.device:
         """Where the model lives."""
-        return torch.device("cpu") if self.model is None else torch.device(self.model.device)
+        return CPU if self.model is None else torch.device(self.model.device)
 
     def keyed(self, *key: Any) -> Any:
         """Inside, torch draws from a generator keyed by the evaluation's seed and `key`."""
