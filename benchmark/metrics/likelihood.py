@@ -6,7 +6,7 @@ Where a model gives only an evidence lower bound, `nll` and `bits_per_dim` are u
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,6 +17,17 @@ from benchmark.metrics.session import Session, named_subset
 from benchmark.metrics.units import bits_per, scaled
 from benchmark.spec import Absence, Estimate, ImportanceBound, Likelihood, LikelihoodBound, SolvesLikelihood
 
+#: Times fewer evaluations in a solution of all examples that tells how those differ that are solved in full.
+COARSE = 4
+
+
+@dataclass(frozen=True)
+class Control:
+    """A cheaper score, in nats, by which a subset of examples can be told from all of them."""
+
+    subset: Tensor  # [n]
+    everything: Tensor  # [N]
+
 
 @dataclass(frozen=True)
 class LogProbs:
@@ -24,6 +35,7 @@ class LogProbs:
 
     nats: Tensor  # [N]
     dims: int
+    control: Control | None = None  # of a subset
 
 
 class LogProb(Probe[LogProbs]):
@@ -53,7 +65,12 @@ class Elbo(Probe[LogProbs]):
         inner = session.subset(len(x), at_most, "elbo")
         draws = [session.batched(model.elbo, x[inner], "elbo", draw) for draw in range(protocol.elbo_draws)]
         how = how_bounded(model) | {"draws": protocol.elbo_draws}
-        return found(session, torch.stack(draws).mean(0), chosen[inner], {"how": how})  # [K, N] -> [N]
+        bound = found(session, torch.stack(draws).mean(0), chosen[inner], {"how": how})  # [K, N] -> [N]
+        if not isinstance(model, SolvesLikelihood) or len(inner) == len(x):
+            return bound
+        evaluations = max(1, model.solver().evaluations // COARSE)
+        coarse = session.batched(lambda chunk: model.solve(chunk, evaluations), x, "elbo", "coarse")
+        return controlled(bound, Control(coarse[inner], coarse), f"{evaluations} evaluations")
 
 
 class TightBound(Probe[LogProbs]):
@@ -69,9 +86,13 @@ class TightBound(Probe[LogProbs]):
             return Absence("not run", "the protocol has no importance samples")
         x, chosen = session.examples()
         inner = session.subset(len(x), session.protocol.importance_examples, "importance_bound")
-        bound = session.batched(lambda chunk: model.importance_bound(chunk, k), x[inner], "importance_bound")
+        nats = session.batched(lambda chunk: model.importance_bound(chunk, k), x[inner], "importance_bound")
         conditions = {"importance_samples": k, "how": {"likelihood": "bound"}}
-        return found(session, bound, chosen[inner], conditions)
+        bound = found(session, nats, chosen[inner], conditions)
+        cheaper = session[Elbo]
+        if len(inner) == len(x) or isinstance(cheaper, Absence) or len(cheaper.evidence.nats) < len(x):
+            return bound
+        return controlled(bound, Control(cheaper.evidence.nats[inner], cheaper.evidence.nats), "elbo")
 
 
 def found(session: Session, nats: Tensor, chosen: Tensor, conditions: dict[str, Any]) -> Found[LogProbs]:
@@ -79,6 +100,13 @@ def found(session: Session, nats: Tensor, chosen: Tensor, conditions: dict[str, 
     subset = named_subset(len(chosen), len(session.split.x))
     protocol = {"split": session.protocol.split} | subset | conditions
     return Found(LogProbs(nats, session.spec.dims), protocol, (nats.float(), chosen))
+
+
+def controlled(bound: Found[LogProbs], control: Control, name: str) -> Found[LogProbs]:
+    """The same, and how its examples differ from all."""
+    return replace(
+        bound, evidence=replace(bound.evidence, control=control), protocol={**bound.protocol, "all_by": name}
+    )
 
 
 def how_bounded(model: LikelihoodBound) -> dict[str, Any]:
@@ -99,10 +127,24 @@ def mean_over_examples(x: Tensor) -> Estimate:
     return Estimate(x.mean().item(), stderr, n)
 
 
+def mean_of_all(evidence: LogProbs) -> Estimate:
+    """Mean over examples. Of a subset with a control c: the mean of c over all, and that of y - c over the subset.
+
+    In double sampling, with d = y - c, its variance is (var y - var d) / N + var d / n (after Cochran, "Sampling
+    Techniques", 1977, section 12.9).
+    """
+    if evidence.control is None or len(evidence.nats) < 2:
+        return mean_over_examples(evidence.nats)
+    y, everything = evidence.nats.double(), evidence.control.everything.double()
+    d = y - evidence.control.subset.double()
+    variance = max(0.0, (y.var() - d.var()).item()) / len(everything) + d.var().item() / len(d)
+    return Estimate((everything.mean() + d.mean()).item(), math.sqrt(variance), len(y))
+
+
 @metric(LogProb, Elbo)
 def nll(evidence: LogProbs) -> Estimate:
     """Negative log-likelihood in nats an example."""
-    return scaled(mean_over_examples(evidence.nats), -1.0)
+    return scaled(mean_of_all(evidence), -1.0)
 
 
 @metric(LogProb, Elbo)
@@ -114,10 +156,10 @@ def bits_per_dim(evidence: LogProbs) -> Estimate:
 @metric(Elbo)
 def elbo(evidence: LogProbs) -> Estimate:
     """Evidence lower bound in nats an example."""
-    return mean_over_examples(evidence.nats)
+    return mean_of_all(evidence)
 
 
 @metric(TightBound)
 def importance_bound(evidence: LogProbs) -> Estimate:
     """Importance-weighted bound in nats an example (Burda and others 2016, eq. 8)."""
-    return mean_over_examples(evidence.nats)
+    return mean_of_all(evidence)

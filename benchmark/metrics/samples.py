@@ -16,7 +16,7 @@ from benchmark.data.base import DataModule
 from benchmark.metrics.cost import clock
 from benchmark.metrics.extractors.base import CPU, Extractor, Features
 from benchmark.metrics.probe import Found, Probe
-from benchmark.metrics.session import SAMPLE_CHUNK, Session, draw_samples
+from benchmark.metrics.session import Session, draw_samples, sample_chunk
 from benchmark.spec import Absence, Conditional
 
 DRAWN = ("split", "generated", "held_out", "reference", "how")  # what the protocol of draws says
@@ -180,7 +180,7 @@ def judged(judge: Extractor, x: Tensor) -> Tensor:
 def _conditioned(session: Session, condition: Tensor, draw: int) -> Tensor:
     """One sample under each entry of `condition` `[n, *condition.shape]`."""
     pieces = []
-    for index, chunk in enumerate(condition.split(SAMPLE_CHUNK)):
+    for index, chunk in enumerate(condition.split(sample_chunk(session.spec))):
         with session.keyed("conditioned", draw, index):
             pieces.append(session.model.sample_given(chunk.to(session.device)))
     return torch.cat(pieces).cpu()

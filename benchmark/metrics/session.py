@@ -13,11 +13,12 @@ from benchmark.data.base import DataModule, Split, SplitName
 from benchmark.metrics.extractors.base import CPU, Extractor
 from benchmark.metrics.keyed import keyed_randomness
 from benchmark.metrics.probe import Found, Probe
-from benchmark.spec import Absence, Outliers
+from benchmark.spec import Absence, DataSpec, Outliers
 
 #: Examples scored, and samples drawn, at a time: fixed, so that random draws do not depend on anybody's batch size.
 LIKELIHOOD_CHUNK = 64
-SAMPLE_CHUNK = 256
+SAMPLE_CHUNK = 256  # at most, and so many numbers:
+SAMPLE_NUMBERS = 2**16
 #: What a GPU scores at a time where nothing is drawn: more than so few are worth a trial; at most so many.
 FEW, MOST = 1024, 4096
 
@@ -142,11 +143,18 @@ def named_subset(n: int, total: int) -> dict[str, Any]:
 
 def draw_samples(model: Any, n: int, seed: int, draw: int = 0) -> Tensor:
     """`n` samples `[n, *shape]` on the CPU: the same for a seed and draw, whatever was drawn before."""
-    chunks = []
-    for index, start in enumerate(range(0, n, SAMPLE_CHUNK)):
+    chunks, size = [], sample_chunk(model.spec)
+    for index, start in enumerate(range(0, n, size)):
         with keyed_randomness(model.device, seed, "samples", draw, index), torch.no_grad():
-            chunks.append(model.sample(min(SAMPLE_CHUNK, n - start)))
+            chunks.append(model.sample(min(size, n - start)))
     return torch.cat(chunks).cpu()
+
+
+def sample_chunk(spec: DataSpec) -> int:
+    """How many samples to draw at a time: a power of two, fewer of larger ones, for a network's features of 256 images
+    of 28 x 28 take gigabytes."""
+    most = max(1, min(SAMPLE_CHUNK, SAMPLE_NUMBERS // spec.dims))
+    return 1 << (most.bit_length() - 1)
 
 
 def chunk_size(device: torch.device, n: int, score_first: Callable[[], object]) -> int:

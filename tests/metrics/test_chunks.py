@@ -14,11 +14,11 @@ from benchmark.build import build_data
 from benchmark.config import load_data
 from benchmark.metrics import session, text
 from benchmark.metrics.extractors.base import Extractor
-from benchmark.metrics.session import FEW, LIKELIHOOD_CHUNK, MOST, Experts, Protocol, Session, chunk_size
+from benchmark.metrics.session import FEW, LIKELIHOOD_CHUNK, MOST, Experts, Protocol, Session, chunk_size, sample_chunk
 from benchmark.models.autoregressive.gated_pixelcnn import GatedPixelCNN
 from benchmark.models.autoregressive.lstm import LSTM
 from benchmark.models.transformer.gpt import GPT
-from benchmark.spec import Absence
+from benchmark.spec import Absence, DataSpec
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 MEBI = 2**20
@@ -59,6 +59,11 @@ def test_a_few_examples_and_the_cpu_keep_their_chunks():
         raise AssertionError("nothing has to be tried")
 
     assert chunk_size(GPU, FEW, fail) == chunk_size(CPU, 1_000_000, fail) == LIKELIHOOD_CHUNK
+
+
+@pytest.mark.parametrize(("dims", "chunk"), [(1, 256), (64, 256), (256, 256), (784, 64), (3072, 16), (100_000, 1)])
+def test_fewer_of_larger_samples_are_drawn_at_a_time(dims, chunk):
+    assert sample_chunk(DataSpec((dims,), 2, "sequence")) == chunk
 
 
 def test_exact_likelihoods_do_not_depend_on_chunks_and_draws_keep_theirs(monkeypatch):
