@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import lzma
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,6 +17,7 @@ from benchmark.metrics.probe import Found
 from benchmark.metrics.samples import Draws, beside, held_out
 from benchmark.metrics.session import Session
 from benchmark.modalities.base import Given, Modality, Universe, log_frequencies, real_samples
+from benchmark.modalities.mixture import fit
 from benchmark.spec import DataSpec
 
 
@@ -39,17 +42,20 @@ class Images(Modality):
     def references(self, session: Session) -> Mapping[str, Given]:
         train, test, levels = session.train.x, session.split.x, session.spec.levels
         known = {fn.__name__: fn(train, test, levels) for fn in (uniform, histogram, pixel_histogram)}
+        mixture = fit(train, session.data.split("validation").x, levels, session.protocol.seed)
+        known |= {"categorical_mixture": mixture.log_prob(test), "lzma": compressed(test)}
         protocol = {"split": session.protocol.split}
         table: dict[str, Given] = {
             name: {LogProb: Found(LogProbs(nats, session.spec.dims), protocol)}
             for name, nats in (known | session.data.truth(session.protocol.split)).items()
         }
         n = len(held_out(session))
-        draws = []
-        for draw in range(session.protocol.sample_draws):  # images whose pixels know nothing of each other
-            with keyed_randomness(torch.device("cpu"), session.protocol.seed, "pixel histogram", draw):
-                draws.append(draw_pixel_histogram(train, n, levels))
-        table["pixel_histogram"][Draws] = beside(session, tuple(draws), {})
+        samplers: dict[str, Callable[[], Tensor]] = {
+            "pixel_histogram": lambda: draw_pixel_histogram(train, n, levels),
+            "categorical_mixture": lambda: mixture.draw(n, tuple(train.shape[1:])),
+        }
+        for name, sampler in samplers.items():
+            table[name][Draws] = beside(session, tuple(_drawn(session, name.replace("_", " "), sampler)), {})
         return table | real_samples(session)
 
 
@@ -70,10 +76,27 @@ def pixel_histogram(train: Tensor, test: Tensor, levels: int) -> Tensor:
     return log_p[torch.arange(len(log_p)), test.flatten(1).long()].sum(1)  # [N]
 
 
+def compressed(test: Tensor) -> Tensor:
+    """Nats an example, `[1]`, of all images as one stream of bytes behind each other, in the format of xz: one number,
+    for what an image takes depends on those before it. No model was trained: the codec learns as it goes."""
+    stream = test.numpy().astype(np.uint8).tobytes()
+    code = lzma.compress(
+        stream, format=lzma.FORMAT_RAW, filters=[{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME}]
+    )
+    return torch.tensor([-len(code) * 8 * math.log(2) / len(test)], dtype=torch.float64)
+
+
 def draw_pixel_histogram(train: Tensor, n: int, levels: int) -> Tensor:
     """`n` images `[n, C, H, W]` from the distribution that `pixel_histogram` scores, by torch's global generator."""
     p = _pixel_log_frequencies(train, levels).exp()
     return torch.multinomial(p, n, replacement=True).T.reshape(n, *train.shape[1:])
+
+
+def _drawn(session: Session, name: str, sampler: Callable[[], Tensor]) -> Iterator[Tensor]:
+    """What a sampler draws under the protocol."""
+    for draw in range(session.protocol.sample_draws):
+        with keyed_randomness(torch.device("cpu"), session.protocol.seed, name, draw):
+            yield sampler()
 
 
 def _pixel_log_frequencies(train: Tensor, levels: int) -> Tensor:

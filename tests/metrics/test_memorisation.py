@@ -103,6 +103,7 @@ def test_what_copies_and_fresh_images_score() -> None:
     shares = {name: scores for name, scores in submitted("copies").dataset["references"].items() if "copies" in scores}
     assert {name: scores["copies"]["value"] for name, scores in shares.items()} == {
         "pixel_histogram": 0,
+        "categorical_mixture": 0,
         "held-out data": 0,
         "training data": 1,
     }

@@ -317,6 +317,8 @@ def test_a_run_leaves_everything_behind(finished_run: Path) -> None:
         "uniform",
         "histogram",
         "pixel_histogram",
+        "categorical_mixture",
+        "lzma",
         "held-out data",
         "training data",
     }
