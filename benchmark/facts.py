@@ -8,7 +8,7 @@ dashboards, `check` and `docs/metrics.md` are made from them.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -96,7 +96,8 @@ class ModalityFact(_Strict):
     `structure` is what models see of it. `unit` names, one and many, what two models are compared on. `likelihood` and
     `samples` are the columns of a board; the first of each sorts it. `metrics` are further ones that are computed.
     `select` are those that may choose a checkpoint on validation: the first whose evidence a model promises does.
-    `trials` are what a trial tells of its samples. `shown` samples stand in one picture.
+    `trials` are what a trial tells of its samples. `shown` samples stand in one picture. `boards` are the datasets that
+    readers meet first, in this order.
     """
 
     name: str
@@ -110,6 +111,7 @@ class ModalityFact(_Strict):
     select: tuple[str, ...] = Field(min_length=1)
     trials: tuple[str, ...] = ()
     shown: int = Field(default=64, ge=1)
+    boards: tuple[str, ...] = ()
     choosing: Choosing = Choosing()
 
     @model_validator(mode="after")
@@ -181,6 +183,12 @@ def modality(name: str) -> ModalityFact:
     if name not in (known := modalities()):
         raise unknown("modality", name, known)
     return known[name]
+
+
+def as_read(datasets: Iterable[str]) -> list[str]:
+    """Names of datasets in the order in which readers meet them: those that modalities name, then the others."""
+    first = [name for fact in modalities().values() for name in fact.boards]
+    return sorted(datasets, key=lambda name: (first.index(name) if name in first else len(first), name))
 
 
 def metrics_of(kind: ModalityFact) -> dict[str, MetricFact]:

@@ -254,3 +254,9 @@ def test_boards_have_a_column_for_every_metric_but_those_that_say_no() -> None:
     hidden = {name for name, fact in facts.metrics_of(facts.modality("image")).items() if not fact.shown}
     assert hidden == {"elbo"}
     assert columns == set(facts.metrics_of(facts.modality("image"))) - hidden
+
+
+def test_datasets_that_a_modality_names_come_first_and_exist() -> None:
+    named = [name for fact in facts.modalities().values() for name in fact.boards]
+    assert set(named) <= set(choices("data"))
+    assert facts.as_read(["a", *reversed(named), "zz"]) == [*named, "a", "zz"]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from benchmark.config import config_folders, tuned_identity
+from benchmark.facts import as_read
 from benchmark.leaderboard.choosing import Advice, said_of
 from benchmark.leaderboard.columns import value_of
 from benchmark.leaderboard.dataset import Dataset, by_data, colours_of
@@ -86,11 +87,12 @@ def all_views(
     colours = colours_of(
         [*families, *(record.family for record in records.values()), *(s.header.family for s in studies)]
     )
+    by_name = _with_studies(by_data(records), studies)
     return [
         views_of(
             Dataset(
                 data,
-                found,
+                by_name[data],
                 current,
                 [figure for figure in figures if figure.data == data],
                 [study for study in studies if study.header.data == data],
@@ -99,7 +101,7 @@ def all_views(
             models,
             Store(),
         )
-        for data, found in sorted(_with_studies(by_data(records), studies).items())
+        for data in as_read(by_name)
     ]
 
 
@@ -160,7 +162,7 @@ class Library:
     @property
     def datasets(self) -> list[str]:
         """Those with a record or a study."""
-        return sorted({*self._files, *self._studies})
+        return as_read({*self._files, *self._studies})
 
     @property
     def studied(self) -> bool:
