@@ -48,6 +48,8 @@ class Plan:
     ema_decay: float
     validations: int
     patience: int
+    schedule: Literal["linear", "ladder"] = "linear"
+    newest: bool = False  # whether the newest weights are kept, and not those of the best validation
     limit_seconds: float | None = None  # wall time over all attempts; `None`: by what the first steps predict
 
     @cached_property
@@ -59,10 +61,26 @@ class Plan:
         return frozenset(max(1, round(i * self.steps / self.validations)) for i in range(1, self.validations + 1))
 
     def rate_factor(self, progress: float) -> float:
-        """Linear warm-up, constant, linear decay to zero."""
+        """Linear warm-up, constant, linear decay to zero; or down a ladder."""
+        if self.schedule == "ladder":
+            return ladder(progress)
         up = min(1.0, (progress + 1 / self.steps) / self.warmup) if self.warmup else 1.0
         down = min(1.0, (1.0 - progress) / self.decay) if self.decay else 1.0
         return min(up, down)
+
+
+def ladder(progress: float) -> float:
+    """10^(-i/7) for 3^i of 3,280 epochs, i from 0 to 7 (Burda, Grosse and Salakhutdinov 2016, section 5).
+
+    >>> [round(ladder(epoch / 3280), 3) for epoch in (0, 1, 3, 4, 12, 3279)]
+    [1.0, 0.72, 0.72, 0.518, 0.518, 0.1]
+    """
+    epochs, passed = 3280 * progress, 1
+    for i in range(7):
+        if epochs < passed:
+            return 10 ** (-i / 7)
+        passed += 3 ** (i + 1)
+    return 0.1
 
 
 @dataclass(frozen=True)
@@ -243,7 +261,7 @@ class Loop(Callback):
             if value is None:  # it cannot be judged: the newest weights stand until one can
                 if math.isinf(self.best):
                     self.hooks.better()
-            elif value < self.best:
+            elif value < self.best or self.plan.newest:
                 self.best, self.stale = value, 0
                 self.hooks.better()
             else:

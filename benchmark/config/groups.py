@@ -111,9 +111,17 @@ class Training(Strict):
     validations: Positive
     patience: Count
     selection: Annotated[str, AfterValidator(_metric_or_auto)] = "auto"
+    weights: Literal["best", "last"] = "best"
+    schedule: Literal["linear", "ladder"] = "linear"
 
     @model_validator(mode="after")
-    def _shares_fit(self) -> Self:
+    def _fit_together(self) -> Self:
+        if self.weights == "last" and self.patience:
+            raise ValueError(
+                f"weights=last keeps what training ends with: patience={self.patience} cannot end it; set 0"
+            )
+        if self.schedule == "ladder" and (self.warmup or self.decay):
+            raise ValueError("schedule=ladder has steps of its own: set warmup=0 and decay=0 beside it")
         if self.warmup + self.decay > 1:
             raise ValueError(
                 f"warmup={self.warmup:g} and decay={self.decay:g} are shares of training: at most 1 together"

@@ -29,9 +29,12 @@ def final_protocol(experiment: Experiment) -> Protocol:
 
 
 def selection_score(parts: Parts, best: float) -> Score:
-    """The validation score that chose the checkpoint: it has seen the choice, so it is not a result."""
+    """The validation score that chose the checkpoint: it has seen the choice, so it is not a result. Where nothing was
+    chosen, that of the last."""
     metric = parts.selection_metric
     protocol, unit = {"split": "validation", "metric": metric}, parts.examination.metrics[metric].fact.unit
+    if parts.experiment.training.weights == "last":
+        protocol["weights"] = "last"
     if math.isinf(best):
         absent = Absence("failed", f"{metric} could not be computed in validation: the last checkpoint is kept")
         return Score(unit, 1, protocol=protocol, absent=absent)

@@ -124,6 +124,8 @@ def make_plan(experiment: Experiment) -> Plan:
         ema_decay=training.ema_decay,
         validations=training.validations,
         patience=training.patience,
+        schedule=training.schedule,
+        newest=training.weights == "last",
         limit_seconds=None if limit is None else 60 * limit,
     )
 

@@ -16,6 +16,7 @@ import torch
 import yaml
 from pytorch_lightning import Trainer
 from runs import carry_out, curve, experiment, prepared, resumed, silent, values
+from safetensors.torch import load_file
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from benchmark import again, loop, train
@@ -407,6 +408,28 @@ def test_the_learning_rate_warms_up_stays_and_falls_to_zero() -> None:
     assert factors[80] == pytest.approx(0.5)
     assert 0 < factors[-1] < 0.03
     assert plan.validation_steps == {33, 67, 100}
+
+
+def test_the_ladder_has_the_rungs_of_its_paper() -> None:
+    plan = Plan(3280, 1, 0.0, 0.0, 0.0, ema_decay=0.0, validations=1, patience=0, schedule="ladder")
+    factors = [plan.rate_factor(step / plan.steps) for step in range(plan.steps)]
+    for i in range(8):
+        assert sum(f == pytest.approx(10 ** (-i / 7)) for f in factors) == 3**i
+    assert factors == sorted(factors, reverse=True)
+
+
+@pytest.mark.usefixtures("unscored")
+@pytest.mark.parametrize("weights", ["best", "last"])
+def test_the_weights_are_those_of_the_best_validation_unless_the_last_are_asked_for(
+    tmp_path: Path, weights: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([4.0, 1.0, 3.0, 2.0])  # before training, and at three validations
+    monkeypatch.setattr("benchmark.train.training._validate", lambda *_: next(scores))
+    folder = carry_out(tmp_path, "vae", "training.validations=3", "training.ema_decay=0", f"training.weights={weights}")
+    record, kept = read_record(folder), load_file(folder / "model.safetensors")
+    assert record.scores["selection"].value == {"best": 1.0, "last": 2.0}[weights]
+    live = torch.load(folder / "last.ckpt", weights_only=True)["state_dict"]
+    assert all(torch.equal(live[name], value) for name, value in kept.items()) == (weights == "last")
 
 
 @pytest.mark.usefixtures("unscored")
