@@ -51,6 +51,9 @@ class DataModule(ABC):
 
     spec: DataSpec
 
+    #: Whether training batches hold examples of the validation split, which then cannot choose weights.
+    trains_on_validation: bool = False
+
     @classmethod  # noqa: B027 (a dataset without options refuses none)
     def check(cls, **options: Any) -> None:
         """Raises `BadInput` for options that no data can be made with, before a file is read or a run begins.

@@ -154,7 +154,8 @@ class BinaryMnist(Mnist):
     """MNIST with pixels 0 or 1: a pixel of grey level v is 1 with probability v/255.
 
     Training batches are binarised afresh at every step. Each split, the training split included (a reference set for
-    metrics), is binarised once, under a fixed seed: protocol "dynamic binarisation, fixed test set".
+    metrics), is binarised once, under a fixed seed: protocol "dynamic binarisation, fixed test set". With `whole` the
+    training split holds all 60,000 images of the training file, those of validation too.
     """
 
     card = Card(
@@ -170,9 +171,11 @@ class BinaryMnist(Mnist):
         "52c7e6388856fadec1351eeb7a4ddaabc187f314856dbaddfe20e588d25c87d3",
     )
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, whole: bool = False) -> None:
         super().__init__(root)
-        self._grey = self.split("train").x
+        self.trains_on_validation = whole
+        grey_splits = [self.split(name).x for name in (("train", "validation") if whole else ("train",))]
+        self._grey = torch.cat(grey_splits)
         self.spec = replace(self.spec, levels=2)
         for seed, (name, pinned) in enumerate(zip(SPLITS, self.binary_sha256, strict=True)):
             grey = self._splits[name]
@@ -181,6 +184,8 @@ class BinaryMnist(Mnist):
             draw = np.random.RandomState(seed).randint(0, 255, size=grey.x.shape, dtype=np.uint8)
             self._splits[name] = replace(grey, x=(torch.from_numpy(draw) < grey.x).to(torch.uint8))
             check_content(f"{self.card.name} ({name})", pinned, self._splits[name].x)
+        if whole:
+            self._splits["train"] = joined(self._splits["train"], self._splits["validation"])
 
     def batch(self, seed: int, step: int, batch_size: int) -> Batch:
         index, labels = self._visit(seed, step, batch_size)
@@ -192,6 +197,13 @@ class BinaryMnist(Mnist):
         there = super().on(device)
         there._grey = there._grey.to(there.split("train").x.device)
         return there
+
+
+def joined(one: Split, other: Split) -> Split:
+    """Both, one behind the other."""
+    assert one.labels is not None
+    assert other.labels is not None
+    return Split(torch.cat([one.x, other.x]), torch.cat([one.labels, other.labels]))
 
 
 class FashionMnist(Mnist):

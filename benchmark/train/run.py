@@ -89,6 +89,10 @@ def _check(experiment: Experiment) -> None:
     data = data_of(experiment)
     take_over(build_model(experiment, data.spec), experiment)
     _check_selection(experiment, build_examination(experiment.data.modality, experiment.trust))
+    if data.trains_on_validation and experiment.training.weights != "last":
+        raise BadInput(
+            "training sees the validation split, which cannot choose weights then: set training.weights=last"
+        )
     outliers(experiment, data)
     inception, batch_size = experiment.runtime.inception, experiment.training.batch_size
     if inception is not None and not Path(inception).is_file():

@@ -122,6 +122,7 @@ def test_configuration_lists_every_option(path):
     assert path.stem == data.card.name
     assert config.pop("modality") == ("text" if issubclass(data, Text) else "image")
     assert list(config.pop("minutes")) == ["smoke", "quick", "standard", "full"]
+    assert config.pop("before", {}).keys() <= config.keys()
     first, *options = inspect.signature(data).parameters.values()
     assert first.name == "root"
     assert config == {option.name: option.default for option in options}
@@ -234,6 +235,19 @@ def test_binary_mnist_is_drawn_afresh_for_training(binary_mnist, mnist):
     both = first.keys() & later.keys()
     assert len(both) > 1000
     assert sum(first[image] == later[image] for image in both) < 0.01 * len(both)
+
+
+def test_the_whole_training_file_trains_in_papers_recipes(binary_mnist, data_root):
+    whole = BinaryMnist(Path(data_root), whole=True)
+    check_batches(whole)
+    sizes = {name: len(whole.split(name).x) for name in SPLITS}
+    assert sizes == {"train": 60_000, "validation": 5_000, "test": 10_000}
+    for name in ("validation", "test"):
+        assert torch.equal(whole.split(name).x, binary_mnist.split(name).x)
+    assert torch.equal(whole.split("train").x[-5_000:], whole.split("validation").x)
+    assert whole.batch(0, 0, 60_000).condition.bincount().tolist() == whole.split("train").labels.bincount().tolist()
+    assert whole.trains_on_validation
+    assert not binary_mnist.trains_on_validation
 
 
 def test_random_hold_out_of_the_fetched_sets_is_pinned():
