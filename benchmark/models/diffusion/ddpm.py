@@ -6,11 +6,12 @@ steps: Song, Meng and Ermon, "Denoising Diffusion Implicit Models", ICLR 2021, a
 Salimans and Ho, "Progressive Distillation for Fast Sampling of Diffusion Models", ICLR 2022, arXiv:2202.00512.
 
 Differences: a schedule starts where the noise is a share of the distance between two levels, whatever their number
-(`noise: 0`: where its paper starts). The average loss of a step forgets by a factor where [ND] keep ten values. A
-sample is drawn from the last term of the bound, p(x | x_1), or, by DDIM, is the level nearest to the predicted image.
+(`noise: 0`: where its paper starts). The average loss of a step forgets by a factor where [ND] keep ten values; until
+losses are known, steps are drawn by what they would cost for Gaussian data. A sample is drawn from the last term of the
+bound, p(x | x_1), or, by DDIM, is the level nearest to the predicted image.
 
-Shapes: B images x [B, C, H, W] of L integer levels; x_0 [B, C, H, W] the same on [-1, 1]; x_t its noisy image after step
-t [B] of 1 to T; ᾱ [T + 1] with ᾱ_0 = 1. Unit: nats an image.
+Shapes: B images x [B, C, H, W] of L integer levels; x_0 [B, C, H, W] the same on [-1, 1]; x_t its noisy image after
+step t [B] of 1 to T; ᾱ [T + 1] with ᾱ_0 = 1. Unit: nats an image.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from benchmark.models.base import GenerativeModel
-from benchmark.nn.conv import UNet
+from benchmark.nn.denoisers import denoiser
 from benchmark.nn.distributions import log_normal_bin, normal_kl
 from benchmark.nn.levels import centred
 from benchmark.nn.optim import adamw
@@ -60,11 +61,13 @@ class DDPM(GenerativeModel, LikelihoodBound, Diagnosable):
         output: Literal["v", "noise"] = "v",  # what the network predicts
         variances: Literal["learned", "large", "small"] = "learned",  # large: β_t; small: that of q(x_{t-1} | x_t, x_0)
         loss: Literal["bound", "simple", "hybrid"] = "bound",  # simple: squared error of the output
-        width: Size = 32,  # channels at the first scale; twice as many at each further one
-        blocks: Size = 2,  # residual blocks at each scale on either side
+        width: Size = 16,  # channels at the first scale; twice as many at each further one
+        blocks: Size = 1,  # residual blocks at each scale on either side
         scales: Size = 1,  # 1: full size only; 2: a U-Net that also works at half the sides; and so on
         patch: Size = 1,  # pixels on a side of what the network sees as one place
         positions: bool = True,  # the network knows where in the image it is
+        network: Literal["unet", "dit"] = "unet",  # dit: a transformer over patches (Peebles and Xie 2023)
+        heads: Size = 4,  # of the transformer, whose `blocks` stand one after the other
         dropout: Share = 0.1,
         sampler_name: Literal["ddim", "ancestral"] = "ddim",
         sampler_steps: Steps = 50,  # at most T, spread evenly over them
@@ -86,10 +89,13 @@ class DDPM(GenerativeModel, LikelihoodBound, Diagnosable):
         self.register_buffer("square", torch.zeros(self.T))  # Σ L_t² of past draws, with weights that forget ...
         self.register_buffer("known", torch.zeros(self.T))  # ... and the sum of these weights
         self.outputs = 2 if variances == "learned" else 1
-        frequencies = torch.logspace(0, 3, width)
-        self.network = UNet(
-            spec.shape, self.outputs * spec.shape[0], width, blocks, scales, patch, positions, dropout, frequencies
-        )
+        sizes = (width, blocks, scales, heads, patch, positions, dropout)
+        try:
+            self.network = denoiser(
+                network, spec.shape, self.outputs * spec.shape[0], *sizes, frequencies=torch.logspace(0, 3, width)
+            )
+        except ValueError as error:
+            raise BadInput(f"ddpm: {error}") from error
 
     # The model -------------------------------------------------------------------------------------------------------
 
@@ -155,9 +161,10 @@ class DDPM(GenerativeModel, LikelihoodBound, Diagnosable):
 
     def elbo(self, x: Tensor) -> Tensor:
         """-(L_T + L_{t-1} / p(t)) at one step t ~ p(t) for each image: all T steps in expectation."""
-        t, p = self.draw_steps(len(x))
+        p = self.probabilities()
+        t = self.draw_steps(p, len(x))
         x_t, _ = self.diffuse(x, t)
-        return -(self.prior_term(x) + self.terms(x, x_t, t, *self.predict(x_t, t)) / p)
+        return -(self.prior_term(x) + self.terms(x, x_t, t, *self.predict(x_t, t)) / p[t - 1])
 
     def bits_of_steps(self, x: Tensor, every: int = 1) -> Tensor:
         """Bits a dimension that L_0, L_1, ..., L_T cost on average over images `x` [B, C, H, W]: `[T + 1]`.
@@ -185,7 +192,9 @@ class DDPM(GenerativeModel, LikelihoodBound, Diagnosable):
     def sample(self, n: int) -> Tensor:
         """From x_T ~ N(0, I) through `sampler_steps` of the T steps down to x."""
         x_t = torch.randn(n, *self.spec.shape, device=self.device)
-        steps = torch.linspace(self.T, 0, self.sampler_steps + 1, dtype=torch.float64, device=self.device).round().long()
+        steps = (
+            torch.linspace(self.T, 0, self.sampler_steps + 1, dtype=torch.float64, device=self.device).round().long()
+        )
         for t, s in pairwise(steps.unsqueeze(1).expand(-1, n)):
             output, share = self.predict(x_t, t)
             x_0 = self.denoise(x_t, t, output)
@@ -199,37 +208,40 @@ class DDPM(GenerativeModel, LikelihoodBound, Diagnosable):
 
     # How it learns ---------------------------------------------------------------------------------------------------
 
-    def draw_steps(self, n: int) -> tuple[Tensor, Tensor]:
-        """Steps t `[n]`, evenly spread, and their probabilities `[n]` as if there were one: p(t) ∝ √E[L_t²] ([ND]
-        eq. 17) once ten losses or so of each step are known, until then all alike."""
-        p = torch.full_like(self.known, 1 / self.T)
-        if self.loss == "bound" and self.known.min() > 1 - FORGET**10:
-            p = (self.square / self.known).sqrt()
-            p = p / p.sum() * 0.999 + 0.001 / self.T  # no step is forgotten
+    def probabilities(self) -> Tensor:
+        """p(t) `[T]` ∝ √E[L_t²] ([ND] eq. 17), once ten losses or so of each step are known; no step is forgotten."""
+        if self.known.min() > 1 - FORGET**10:
+            cost = (self.square / self.known).sqrt()
+        else:  # for pixels of unit variance, [Ho] eq. 8 is half of this; L_0 as if it halved the variance of the noise
+            ratio = self.alpha_bar / (1 - self.alpha_bar)  # of signal to noise
+            cost = (torch.cat([2 * ratio[1:2], ratio[1:-1]]) - ratio[1:]) * (1 - self.alpha_bar[1:])
+        return (0.99 * cost / cost.sum() + 0.01 / self.T).float()
+
+    def draw_steps(self, p: Tensor, n: int) -> Tensor:
+        """Steps t `[n]` of 1 to T, each with probabilities p [T], and together evenly spread."""
         u = (torch.rand((), device=p.device) + torch.arange(n, device=p.device) / n) % 1
-        i = torch.searchsorted(p.cumsum(0), u).clamp(max=self.T - 1)
-        return i + 1, p[i] 
+        return torch.searchsorted(p.cumsum(0), u).clamp(max=self.T - 1) + 1
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        t, p = self.draw_steps(len(batch.x))
-        x_t, right = self.diffuse(batch.x, t)
+        x, p = batch.x, self.probabilities()
+        if self.loss != "bound":  # all steps alike
+            p = torch.full_like(p, 1 / self.T)
+        t = self.draw_steps(p, len(x))
+        x_t, right = self.diffuse(x, t)
         output, share = self.predict(x_t, t)
         error = (output - right).square().mean()  # L_simple, [Ho] eq. 14, a dimension
-        if self.loss == "simple":
-            return {"loss": error}
         of_means = output if self.loss == "bound" else output.detach()  # hybrid: the bound teaches variances alone
-        nats = self.terms(batch.x, x_t, t, of_means, share)
-        bound = (nats / p).mean() / self.spec.dims
-        if self.loss == "hybrid":
-            return {"loss": error + 0.001 * bound, "simple": error, "bound": bound}  # [ND] eq. 16
+        nats = self.terms(x, x_t, t, of_means, share)
+        bound = (nats / p[t - 1]).mean() / self.spec.dims
         self.remember(t, nats.detach())
-        return {"loss": bound, "simple": error}
+        loss = {"bound": bound, "simple": error, "hybrid": error + 0.001 * bound}[self.loss]  # [ND] eq. 16
+        return {"loss": loss, "simple": error, "bound": bound}
 
     def remember(self, t: Tensor, nats: Tensor) -> None:
         """Keeps the squares of the losses of steps t `[B]`."""
         count = torch.zeros_like(self.known).index_add_(0, t - 1, torch.ones_like(nats))
         total = torch.zeros_like(self.known).index_add_(0, t - 1, nats.square())
-        kept = FORGET**count
+        kept = torch.pow(FORGET, count)
         self.square.mul_(kept).add_((1 - kept) * total / count.clamp(min=1))
         self.known.mul_(kept).add_(1 - kept)
 
@@ -244,15 +256,17 @@ def noise_schedule(name: str, T: int, noise: float, levels: int) -> Tensor:
     def curve(u: Tensor) -> Tensor:
         if name == "linear":  # β from 1e-4 to 0.02 in 1,000 steps ([Ho] section 4), in the limit of many steps
             return torch.exp(-(0.1 * u + 9.95 * u.square()))
-        return (torch.cos((u + 0.008) / 1.008 * math.pi / 2) / math.cos(0.008 / 1.008 * math.pi / 2)).square()  # [ND] 17
+        return (
+            torch.cos((u + 0.008) / 1.008 * math.pi / 2) / math.cos(0.008 / 1.008 * math.pi / 2)
+        ).square()  # [ND] 17
 
     low, high = torch.tensor(1 / T, dtype=torch.float64), torch.tensor(1.0, dtype=torch.float64)
     if noise:
-        alpha_bar = 1 / (1 + (2 * noise / (levels - 1)) ** 2)
+        first = 1 / (1 + (2 * noise / (levels - 1)) ** 2)
         low = torch.zeros_like(low)
         for _ in range(60):  # halves the interval in which the curve passes it
             middle = (low + high) / 2
-            low, high = (middle, high) if curve(middle) > alpha_bar else (low, middle)
+            low, high = (middle, high) if curve(middle) > first else (low, middle)
     u = low + (1 - low) * torch.arange(T, dtype=torch.float64) / (T - 1)
     alpha_bar = torch.cat([torch.ones(1, dtype=torch.float64), curve(u)])
     ratio = (alpha_bar[1:] / alpha_bar[:-1]).clamp(min=0.001)  # no step takes all that is left ([ND] section 3.2)
