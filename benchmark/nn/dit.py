@@ -111,8 +111,8 @@ class OfPixels(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         seen = torch.cat([x, self.waves(x).flatten(1, 2)], 1)
-        outputs: Tensor = self.network(seen, t)
-        return outputs.unflatten(1, (self.channels, -1)).movedim(2, -1)
+        outputs: Tensor = self.network(seen, t).unflatten(1, (self.channels, -1))
+        return outputs.movedim(2, -1)
 
 
 def as_it_is(width: int) -> nn.Module:
