@@ -71,9 +71,9 @@ class EDM(GenerativeModel, SolvesLikelihood, Interpolates):
         heads: Size = 4,  # of the transformer, whose `blocks` stand one after the other
         dropout: Share = 0.1,
         steps: Steps = 18,  # of the sampler, two evaluations each
-        likelihood_steps: Steps = 8,  # at so many levels of noise the divergence is evaluated
-        probes: Steps = 4,  # groups of pixels in Hutchinson's estimator; as many as pixels: the exact divergence
-        learning_rate: NonNegative = 2e-3,
+        likelihood_steps: Steps = 6,  # at so many levels of noise the divergence is evaluated
+        probes: Steps = 1,  # groups of pixels in Hutchinson's estimator; as many as pixels: the exact divergence
+        learning_rate: NonNegative = 3e-3,
         weight_decay: NonNegative = 0.01,
     ) -> None:
         super().__init__(spec)
