@@ -1,9 +1,11 @@
 """Denoising diffusion: noise is added in many small steps, and a network undoes one step after the other.
 
-Papers: Ho, Jain and Abbeel, "Denoising Diffusion Probabilistic Models", NeurIPS 2020, arXiv:2006.11239 [Ho]; Nichol and
-Dhariwal, "Improved Denoising Diffusion Probabilistic Models", ICML 2021, arXiv:2102.09672 [ND]. The sampler with few
-steps: Song, Meng and Ermon, "Denoising Diffusion Implicit Models", ICLR 2021, arXiv:2010.02502 [S]. The output v:
-Salimans and Ho, "Progressive Distillation for Fast Sampling of Diffusion Models", ICLR 2022, arXiv:2202.00512.
+Paper: Ho, Jain and Abbeel, "Denoising Diffusion Probabilistic Models", NeurIPS 2020, arXiv:2006.11239 [Ho]
+
+With the cosine schedule, learned variances and steps drawn by importance of Nichol and Dhariwal, "Improved Denoising
+Diffusion Probabilistic Models", ICML 2021, arXiv:2102.09672 [ND]; the quick sampler of Song, Meng and Ermon, "Denoising
+Diffusion Implicit Models", ICLR 2021, arXiv:2010.02502 [S]; the output v of Salimans and Ho, "Progressive Distillation
+for Fast Sampling of Diffusion Models", ICLR 2022, arXiv:2202.00512.
 
 Differences: a schedule starts where the noise is a share of the distance between two levels, whatever their number
 (`noise: 0`: where its paper starts). The average loss of a step forgets by a factor where [ND] keep ten values; until
