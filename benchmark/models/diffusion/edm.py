@@ -164,7 +164,7 @@ class EDM(GenerativeModel, SolvesLikelihood, Interpolates):
         z = y / math.hypot(self.sigma_min, d)
         log_p = log_p - D * math.log(math.hypot(self.sigma_min, d))
         first, last = (math.log1p(d / sigma) for sigma in (self.sigma_min, self.sigma_max))
-        nodes, weights = np.polynomial.legendre.leggauss(evaluations // 4 - 1)  # on [-1, 1]
+        nodes, weights = np.polynomial.legendre.leggauss(max(1, evaluations // 4 - 1))  # on [-1, 1]
         path = ((first + last) / 2 + (last - first) / 2 * np.array([-1.0, *nodes, 1.0])).tolist()
         directions = random_directions(x, self.probes)
         slope = self.rate(z, path[0])
