@@ -168,14 +168,11 @@ class DDPM(GenerativeModel, LikelihoodBound, Diagnosable):
         x_t, _ = self.diffuse(x, t)
         return -(self.prior_term(x) + self.terms(x, x_t, t, *self.predict(x_t, t)) / p[t - 1])
 
-    def bits_of_steps(self, x: Tensor, every: int = 1) -> Tensor:
-        """Bits a dimension that L_0, L_1, ..., L_T cost on average over images `x` [B, C, H, W]: `[T + 1]`.
-
-        One draw of x_t for each image. With `every`, only of each so manieth step from the first on, and of L_T.
-        """
-        steps = [t.expand(len(x)) for t in torch.arange(1, self.T + 1, every, device=x.device)]
+    def bits_of_steps(self, x: Tensor) -> Tensor:
+        """Bits a dimension that L_0, L_1, ..., L_T cost on average over images `x` [B, C, H, W]: `[T + 1]`, by one draw
+        of each x_t."""
         costs = []
-        for t in steps:
+        for t in torch.arange(1, self.T + 1, device=x.device).unsqueeze(1).expand(-1, len(x)):
             x_t, _ = self.diffuse(x, t)
             costs.append(self.terms(x, x_t, t, *self.predict(x_t, t)).mean())
         return torch.stack([*costs, self.prior_term(x).mean()]) / (self.spec.dims * math.log(2))
@@ -194,10 +191,8 @@ class DDPM(GenerativeModel, LikelihoodBound, Diagnosable):
     def sample(self, n: int) -> Tensor:
         """From x_T ~ N(0, I) through `sampler_steps` of the T steps down to x."""
         x_t = torch.randn(n, *self.spec.shape, device=self.device)
-        steps = (
-            torch.linspace(self.T, 0, self.sampler_steps + 1, dtype=torch.float64, device=self.device).round().long()
-        )
-        for t, s in pairwise(steps.unsqueeze(1).expand(-1, n)):
+        steps = torch.linspace(self.T, 0, self.sampler_steps + 1, dtype=torch.float64, device=self.device)
+        for t, s in pairwise(steps.round().long().unsqueeze(1).expand(-1, n)):
             output, share = self.predict(x_t, t)
             x_0 = self.denoise(x_t, t, output)
             if self.sampler_name == "ddim":  # [S] eq. 12 with σ = 0
@@ -211,7 +206,7 @@ class DDPM(GenerativeModel, LikelihoodBound, Diagnosable):
     # How it learns ---------------------------------------------------------------------------------------------------
 
     def probabilities(self) -> Tensor:
-        """p(t) `[T]` ∝ √E[L_t²] ([ND] eq. 17), once ten losses or so of each step are known; no step is forgotten."""
+        """p(t) `[T]` ∝ √E[L_t²] ([ND] eq. 18), once ten losses or so of each step are known; no step is forgotten."""
         if self.known.min() > 1 - FORGET**10:
             cost = (self.square / self.known).sqrt()
         else:  # for pixels of unit variance, [Ho] eq. 8 is half of this; L_0 as if it halved the variance of the noise
@@ -258,9 +253,8 @@ def noise_schedule(name: str, T: int, noise: float, levels: int) -> Tensor:
     def curve(u: Tensor) -> Tensor:
         if name == "linear":  # β from 1e-4 to 0.02 in 1,000 steps ([Ho] section 4), in the limit of many steps
             return torch.exp(-(0.1 * u + 9.95 * u.square()))
-        return (
-            torch.cos((u + 0.008) / 1.008 * math.pi / 2) / math.cos(0.008 / 1.008 * math.pi / 2)
-        ).square()  # [ND] 17
+        angle = (u + 0.008) / 1.008 * math.pi / 2
+        return (angle.cos() / math.cos(0.008 / 1.008 * math.pi / 2)).square()  # [ND] eq. 17
 
     low, high = torch.tensor(1 / T, dtype=torch.float64), torch.tensor(1.0, dtype=torch.float64)
     if noise:
