@@ -104,7 +104,7 @@ class UNet(nn.Module):
     """[B, *shape] and times [B] to [B, outputs, H, W] (Ronneberger and others 2015), zero at first.
 
     Halves the sides and doubles the channels at each scale, then undoes both; attention at the bottom. Skip connections
-    are added, not concatenated. Sides must be divisible by patch 2^(scales - 1).
+    are added, not concatenated. Raises `ValueError` where patch 2^(scales - 1) does not divide both sides.
     """
 
     down: Sequence[Sequence[ModulatedResidual]]
@@ -124,6 +124,11 @@ class UNet(nn.Module):
     ) -> None:
         super().__init__()
         inputs, height, width = shape
+        if height % (multiple := patch * 2 ** (scales - 1)) or width % multiple:
+            raise ValueError(
+                f"patch={patch} with scales={scales} needs sides divisible by {multiple}, the data has "
+                f"{height}x{width}: choose less of either"
+            )
         context = 4 * channels
         sizes = [channels * 2**i for i in range(scales)]
         self.positions = Positions(channels, height // patch, width // patch) if positions else nn.Identity()

@@ -57,6 +57,25 @@ def log_bin(level: Tensor, mu: Tensor, scale: Tensor, levels: int) -> Tensor:
     )
 
 
+def log_normal_bin(level: Tensor, mu: Tensor, sigma: Tensor, levels: int) -> Tensor:
+    """log-probability in nats that a normal variable falls into the bin of a `level`, `[...]`; bins as in `log_bin`."""
+    half = 1 / (levels - 1)
+    centre = 2 * half * level - 1 - mu
+    # Both ends are turned to the left of the mean, where a cumulative distribution has a precise logarithm.
+    upper, lower = (half - centre.abs()) / sigma, (-half - centre.abs()) / sigma
+    log_upper, log_lower = torch.special.log_ndtr(upper), torch.special.log_ndtr(lower)
+    inner = log_upper + torch.log(-torch.expm1(log_lower - log_upper))
+    first, last = level == 0, level == levels - 1
+    outer = torch.special.log_ndtr(torch.where(first, centre + half, half - centre) / sigma)
+    return torch.where(first | last, outer, inner)
+
+
+def normal_kl(mu: Tensor, log_variance: Tensor, other_mu: Tensor, other_log_variance: Tensor) -> Tensor:
+    """KL divergence of N(mu, exp(log_variance)) from another normal distribution, in nats `[...]`."""
+    ratio = log_variance - other_log_variance
+    return 0.5 * (ratio.exp() - 1 - ratio + (mu - other_mu).square() * (-other_log_variance).exp())
+
+
 class DiscretisedLogistics(Distribution):
     """Mixture of logistics integrated over the levels' bins; pixels and channels are independent.
 

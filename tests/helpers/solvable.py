@@ -125,7 +125,7 @@ def perfect(spec: DataSpec = PIXEL, steps: int = 50) -> VDM:
     """Pixels are independent, so logits log p make `denoise` the posterior mean: Bayes' rule has no other part."""
     torch.manual_seed(0)
     model = VDM(spec, steps=steps, **SMALL_VDM).eval()
-    last: Any = model.network.leave[-1]
+    network: Any = model.network
     with torch.no_grad():
-        last.bias.copy_(P.log())  # its weights are zero at first
+        network.leave[-1].bias.copy_(P.log())  # its weights are zero at first
     return model

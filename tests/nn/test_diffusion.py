@@ -10,7 +10,7 @@ import torch
 from scipy.integrate import solve_ivp
 from torch import Tensor
 
-from benchmark.nn.diffusion import heun, runge_kutta
+from benchmark.nn.diffusion import divergence, heun, random_directions, runge_kutta
 
 START = torch.tensor([[0.5, -1.0], [1.5, 0.2]], dtype=torch.float64)
 
@@ -63,3 +63,39 @@ def test_heun_goes_backward_too_and_asks_twice_a_step() -> None:
     torch.testing.assert_close(back, START, rtol=0, atol=1e-4)
     assert len(asked) == 400
     assert (asked[0], asked[-1]) == (1.0, 0.0)
+
+
+# The divergence ------------------------------------------------------------------------------------------------------
+
+
+def mixing(y: Tensor) -> Tensor:
+    """Every pixel depends on its neighbours: [B, 2, 3, 4]."""
+    return (y + y.roll(1, 3) * y.roll(1, 2).sin() + 0.5 * y.roll(1, 1) * y).tanh()
+
+
+@pytest.mark.parametrize("groups", [24, 100])
+def test_with_a_group_for_each_pixel_the_divergence_is_the_trace_of_the_jacobian(groups: int) -> None:
+    torch.manual_seed(0)
+    y = torch.randn(3, 2, 3, 4)
+    directions = random_directions(y, groups)
+    assert directions.shape == (24, 3, 2, 3, 4)
+    value, found = divergence(mixing, y, directions)
+    torch.testing.assert_close(value, mixing(y))
+    assert not value.requires_grad
+    for example, trace in zip(y, found, strict=True):
+        jacobian = torch.autograd.functional.jacobian(lambda v: mixing(v[None])[0], example)
+        torch.testing.assert_close(trace, jacobian.reshape(24, 24).trace(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("groups", [1, 5, 8])
+def test_with_fewer_groups_it_is_the_trace_on_average(groups: int) -> None:
+    torch.manual_seed(0)
+    y = torch.randn(1, 2, 3, 4)
+    many = y.expand(4000, -1, -1, -1)
+    directions = random_directions(many, groups)
+    assert directions.shape[0] == groups
+    assert torch.equal(directions.abs().sum(0), torch.ones(4000, 2, 3, 4))  # each pixel is in one group
+    _, exact = divergence(mixing, y, random_directions(y, 24))
+    _, estimates = divergence(mixing, many, directions)
+    assert estimates.std() > 0
+    assert abs(float(estimates.mean() - exact)) < 5 * float(estimates.std()) / math.sqrt(4000)

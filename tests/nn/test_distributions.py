@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.distributions import Independent, Normal
+from torch.distributions import Independent, Normal, kl_divergence
 
 from benchmark.nn.distributions import (
     CoupledCategorical,
@@ -15,6 +15,8 @@ from benchmark.nn.distributions import (
     DiscretisedLogistics,
     importance_bound,
     log_normal,
+    log_normal_bin,
+    normal_kl,
 )
 
 
@@ -170,3 +172,36 @@ def test_a_pixel_has_one_component_and_means_that_shift() -> None:
     expected = (n[0].softmax(0) * bins[0] * bins[1] * bins[2]).sum().log()
     x = torch.tensor([red, green, blue]).view(1, 3, 1, 1)
     torch.testing.assert_close(distribution(1).log_prob(x).squeeze(), expected)
+
+
+# Normal bins ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_bins_of_a_normal_variable_are_differences_of_its_distribution_and_sum_to_one() -> None:
+    level = torch.arange(5)
+    mu, sigma = torch.tensor([-1.3, 0.1, 0.9]).double()[:, None], torch.tensor([0.3, 0.05, 2.0]).double()[:, None]
+    log_p = log_normal_bin(level, mu, sigma, 5)
+    edges = torch.tensor([-math.inf, -0.75, -0.25, 0.25, 0.75, math.inf]).double()
+    expected = Normal(mu, sigma).cdf(edges).diff(dim=1)
+    torch.testing.assert_close(log_p.exp(), expected, rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(log_p.exp().sum(1), torch.ones(3).double())
+
+
+def test_far_bins_of_a_normal_variable_have_finite_logarithms_and_gradients() -> None:
+    mu = torch.tensor([-1.0, 0.0, 1.0]).repeat_interleave(3).requires_grad_()
+    log_sigma = torch.full((9,), -6.0).requires_grad_()
+    log_p = log_normal_bin(torch.tensor([0, 8, 16]).repeat(3), mu, log_sigma.exp(), 17)
+    log_p.sum().backward()
+    assert log_p.isfinite().all()
+    assert mu.grad is not None
+    assert log_sigma.grad is not None
+    assert mu.grad.isfinite().all()
+    assert log_sigma.grad.isfinite().all()
+    assert mu.grad[2] > 0 > mu.grad[6]  # towards the level
+
+
+def test_the_divergence_of_normals_is_torchs() -> None:
+    torch.manual_seed(0)
+    mu, v, other, w = torch.randn(4, 50)
+    expected = kl_divergence(Normal(mu, (v / 2).exp()), Normal(other, (w / 2).exp()))
+    torch.testing.assert_close(normal_kl(mu, v, other, w), expected, rtol=1e-4, atol=1e-5)

@@ -42,6 +42,8 @@ from benchmark.models.autoregressive.lstm import LSTM
 from benchmark.models.autoregressive.made import MADE
 from benchmark.models.autoregressive.pixelrnn import DiagonalBiLSTM, PixelRNN
 from benchmark.models.autoregressive.pixelsnail import PixelSNAIL
+from benchmark.models.diffusion.ddpm import DDPM
+from benchmark.models.diffusion.edm import EDM
 from benchmark.models.diffusion.flow_matching import FlowMatching
 from benchmark.models.diffusion.vdm import VDM
 from benchmark.models.flow.realnvp import RealNVP
@@ -352,6 +354,23 @@ BUGS: dict[str, Bug] = {
         wrapped(FlowMatching, "elbo", lambda original, self, x: self.solve(x, 20)),
         law(likelihoods.assert_solver_is_fine_enough, FlowMatching, width=8),
         "elbo is not what",
+    ),
+    "ddpm: a term is not divided by the probability of its step": Bug(
+        wrapped(DDPM, "probabilities", lambda original, self: torch.ones_like(original(self))),
+        law(likelihoods.assert_is_a_bound, DDPM, width=8),
+        "exp of the bound sums to",
+    ),
+    "ddpm: mean over pixels where the sum belongs": Bug(
+        wrapped(DDPM, "terms", lambda original, self, *args: original(self, *args) / self.spec.dims),
+        law(likelihoods.assert_is_a_bound, DDPM, width=8),
+        "exp of the bound sums to",
+    ),
+    "edm: forgotten spread of the noise that dequantises": Bug(
+        wrapped(
+            EDM, "solve", lambda original, self, x, n: original(self, x, n) - self.spec.dims * math.log(self.sigma_min)
+        ),
+        law(likelihoods.assert_is_a_bound, EDM, width=8),
+        "exp of the bound sums to",
     ),
     "bits: nats for bits": Bug(
         lambda patch: patch.setattr(units, "NATS_PER_BIT", 1.0), assert_entropy_in_bits, "not the entropy in bits"

@@ -30,7 +30,7 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from benchmark.models.base import GenerativeModel
-from benchmark.nn.conv import UNet
+from benchmark.nn.denoisers import denoiser
 from benchmark.nn.diffusion import heun, runge_kutta
 from benchmark.nn.distributions import log_normal
 from benchmark.nn.latents import interpolated
@@ -65,6 +65,8 @@ class FlowMatching(GenerativeModel, SolvesLikelihood, Interpolates):
         scales: Size = 1,  # 1: full size only; 2: a U-Net that also works at half the sides; and so on
         patch: Size = 1,  # pixels on a side of what the network sees as one place
         positions: bool = True,  # the network knows where in the image it is
+        network: Literal["unet", "dit"] = "unet",  # dit: a transformer over patches (Peebles and Xie 2023)
+        heads: Size = 4,  # of the transformer, whose `blocks` stand one after the other
         dropout: Share = 0.1,
         noise: Positive = 0.5,  # left at time T, in distances between levels
         times: Literal["logit_normal", "uniform"] = "logit_normal",  # of training; uniform: as in the paper
@@ -77,22 +79,19 @@ class FlowMatching(GenerativeModel, SolvesLikelihood, Interpolates):
         weight_decay: NonNegative = 0.01,
     ) -> None:
         super().__init__(spec)
-        channels, *sides = spec.shape
-        multiple = patch * 2 ** (scales - 1)
-        if any(side % multiple for side in sides):
-            raise BadInput(
-                f"flow_matching: patch={patch} with scales={scales} needs sides divisible by {multiple}, the data has "
-                f"{'x'.join(map(str, sides))}: choose less of either"
-            )
         self.read_evaluations = int(output == "levels")
         self.output, self.steps, self.likelihood_steps, self.probes = output, steps, likelihood_steps, probes
         self.times, self.time_mean, self.time_spread = times, time_mean, time_spread
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
         self.register_buffer("values", torch.linspace(-1, 1, spec.levels), persistent=False)  # [L]
         self.last = 1 / (1 + noise * 2 / (spec.levels - 1))  # T, where the noise is (1 - T) / T in units of f
-        outputs = channels * (spec.levels if output == "levels" else 1)
+        outputs = spec.shape[0] * (spec.levels if output == "levels" else 1)
         frequencies = torch.logspace(0, 3, width)
-        self.network = UNet(spec.shape, outputs, width, blocks, scales, patch, positions, dropout, frequencies)
+        sizes = (width, blocks, scales, heads, patch, positions, dropout)
+        try:
+            self.network = denoiser(network, spec.shape, outputs, *sizes, frequencies)
+        except ValueError as error:
+            raise BadInput(f"flow_matching: {error}") from error
 
     # The model -------------------------------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from benchmark.models.base import GenerativeModel
+from benchmark.nn.dit import OfPixels
 from benchmark.nn.isotropic import Isotropic
 from benchmark.nn.optim import adamw
 from benchmark.spec import (
@@ -52,6 +53,8 @@ class VDM(GenerativeModel, LikelihoodBound, Diagnosable):
         depth: Size = 2,  # residual blocks; one layer of attention stands between the halves
         patch: Size = 1,  # pixels on a side of what the network sees as one place
         positions: bool = True,  # the network knows where in the image it is
+        network: Literal["isotropic", "dit"] = "isotropic",  # dit: a transformer over patches (Peebles and Xie 2023)
+        heads: Size = 4,  # of the transformer, whose `depth` blocks stand one after the other
         fourier: Count = 2,  # of the highest frequencies of a pixel's value shown to the network
         dropout: Share = 0.1,
         steps: Steps = 50,  # of the sampler; the bound has infinitely many
@@ -72,7 +75,15 @@ class VDM(GenerativeModel, LikelihoodBound, Diagnosable):
         highest = round(math.log2(spec.levels))  # its period is about the distance of two levels
         waves = math.pi * 2.0 ** (highest - torch.arange(fourier))  # appendix C
         times = torch.logspace(-4, 2, 16, base=2)  # frequencies of γ
-        self.network = Isotropic(spec.shape, outputs, width, depth, patch, positions, waves, times, dropout)
+        see = (patch, positions, waves, times, dropout)
+        try:
+            self.network = (
+                OfPixels(spec.shape, outputs, width, depth, heads, *see)
+                if network == "dit"
+                else Isotropic(spec.shape, outputs, width, depth, *see)
+            )
+        except ValueError as error:
+            raise BadInput(f"vdm: {error}") from error
 
     # The model -------------------------------------------------------------------------------------------------------
 
