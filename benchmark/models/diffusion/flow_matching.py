@@ -20,18 +20,18 @@ Shapes: B images x [B, C, H, W] of L integer levels; f [B, C, H, W] the same on 
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.distributions import Categorical
-from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from benchmark.models.base import GenerativeModel
 from benchmark.nn.denoisers import denoiser
-from benchmark.nn.diffusion import heun, runge_kutta
+from benchmark.nn.diffusion import divergence, heun, random_directions, runge_kutta
 from benchmark.nn.distributions import log_normal
 from benchmark.nn.latents import interpolated
 from benchmark.nn.optim import adamw
@@ -161,46 +161,26 @@ class FlowMatching(GenerativeModel, SolvesLikelihood, Interpolates):
         length = -math.log(1 - self.last)  # of the path in s
         log_p: Tensor = self.read(y).log_prob(x).flatten(1).sum(1)
         log_p -= log_normal(epsilon)  # both densities of y_T scale ...
-        probes = self.directions(x)
+        probes = random_directions(y, self.probes)
         nodes, weights = np.polynomial.legendre.leggauss(evaluations // 4 - 1)  # on [-1, 1]
         path = (length / 2 * (1 - np.array([-1.0, *nodes, 1.0]))).tolist()  # s, from T to 0
         slope = self.slope(y, path[0])
         for s, r, weight in zip(path[:-1], path[1:], [*weights, None], strict=True):
             y = runge_kutta(self.slope, y, s, r, slope)
             if weight is not None:
-                slope, divergence = self.divergence(y, r, probes)
-                log_p -= weight * length / 2 * divergence
+                denoised, trace = divergence(partial(self.denoised, s=r), y, probes)
+                slope = denoised - y
+                log_p -= weight * length / 2 * trace
         log_p += log_normal(y)  # ... by the same factor (1 - T)^-D
         return log_p
 
-    def directions(self, x: Tensor) -> Tensor:
-        """Along which a divergence is measured, `[K, B, C, H, W]`: every pixel, or random signs (Hutchinson 1990), each
-        time on another group of pixels, so that only the Jacobian's entries within a group add noise."""
-        C, height, width = self.spec.shape
-        D, K = self.spec.dims, self.probes
-        if K >= D:
-            return torch.eye(D, device=x.device).view(D, 1, *self.spec.shape).expand(-1, len(x), -1, -1, -1)
-        stride = max(1, round(math.sqrt(K / C)))  # of a row: pixels of one group lie about √(K / C) apart
-        pixel = stride * torch.arange(height)[:, None] + torch.arange(width)
-        group = (C * pixel + torch.arange(C)[:, None, None]) % K  # [C, H, W]
-        chosen = F.one_hot(group, K).permute(3, 0, 1, 2).unsqueeze(1).to(x.device)  # [K, 1, C, H, W]
-        signs = torch.randint(2, x.shape, device=x.device).float() * 2 - 1
-        return chosen * signs
-
     def slope(self, y: Tensor, s: float) -> Tensor:
         """dy/ds where s = -log(1 - t), `[B, C, H, W]`."""
-        return self.denoise(y, torch.full((len(y),), -math.expm1(-s), device=y.device)) - y
+        return self.denoised(y, s) - y
 
-    def divergence(self, y: Tensor, s: float, probes: Tensor) -> tuple[Tensor, Tensor]:
-        """dy/ds `[B, C, H, W]`, and the divergence of E[f | y] in y `[B]` as the sum of eᵀ J e over the probes e."""
-        divergence = y.new_zeros(len(y))
-        with torch.enable_grad():
-            y = y.detach().requires_grad_()
-            denoised = self.slope(y, s) + y
-            for i, e in enumerate(probes, 1):  # one by one: quicker than all in a batch, and as small
-                (product,) = torch.autograd.grad(denoised, y, e, retain_graph=i < len(probes))  # eᵀ J, [B, C, H, W]
-                divergence += (e * product).flatten(1).sum(1)
-        return (denoised - y).detach(), divergence
+    def denoised(self, y: Tensor, s: float) -> Tensor:
+        """E[f | y] there."""
+        return self.denoise(y, torch.full((len(y),), -math.expm1(-s), device=y.device))
 
     # How it learns ---------------------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from benchmark.build import build_examination
 from benchmark.data.images import Digits
 from benchmark.evaluate import Experts, Protocol, evaluate
 from benchmark.models.diffusion.flow_matching import FlowMatching
+from benchmark.nn.diffusion import divergence, random_directions
 from benchmark.spec import BadInput, Batch, DataSpec
 
 TINY = DataSpec((1, 2, 2), 3, "grid")
@@ -97,9 +99,9 @@ def test_draws_sum_to_nearly_one_where_the_network_predicts_velocities() -> None
 def test_the_divergence_is_the_trace_of_the_jacobian(output: Any) -> None:
     net = model(SIXTEEN, output=output, probes=16)
     y, s = torch.randn(3, 1, 4, 4), 0.8
-    slope, divergence = net.divergence(y, s, net.directions(y))
-    torch.testing.assert_close(slope, net.slope(y, s))
-    for example, found in zip(y, divergence, strict=True):
+    denoised, trace = divergence(partial(net.denoised, s=s), y, random_directions(y, net.probes))
+    torch.testing.assert_close(denoised - y, net.slope(y, s))
+    for example, found in zip(y, trace, strict=True):
         jacobian = torch.autograd.functional.jacobian(lambda v: net.slope(v[None], s)[0] + v, example)
         torch.testing.assert_close(found, jacobian.reshape(16, 16).trace(), rtol=1e-4, atol=1e-4)
 
@@ -107,9 +109,9 @@ def test_the_divergence_is_the_trace_of_the_jacobian(output: Any) -> None:
 def test_hutchinsons_estimate_is_the_exact_divergence_on_average() -> None:
     net, few = model(SIXTEEN, probes=16), model(SIXTEEN, probes=4)
     y = torch.randn(1, 1, 4, 4)
-    _, exact = net.divergence(y, 0.8, net.directions(y))
+    _, exact = divergence(partial(net.denoised, s=0.8), y, random_directions(y, net.probes))
     many = y.expand(1000, -1, -1, -1)
-    _, estimates = few.divergence(many, 0.8, few.directions(many))
+    _, estimates = divergence(partial(few.denoised, s=0.8), many, random_directions(many, few.probes))
     assert estimates.std() > 0
     assert abs(float(estimates.mean() - exact)) < 5 * float(estimates.std()) / math.sqrt(1000)
 
