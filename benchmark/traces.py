@@ -1,9 +1,9 @@
 """What a run saw on its way, small enough to stand beside its published record: curves, and samples over training.
 
 Beside `<stem>.json` stand `<stem>.csv.gz` (curves of at most `POINTS` points each) and `<stem>.png` (samples of at most
-`MOMENTS` moments, a row each) or `<stem>.txt` (the same of texts), and `<stem>-neighbours.png` (the samples that are
-nearest to training images, each before that image). The same run always gives the same bytes. Whoever reads them may
-not know who wrote them: nothing is trusted to be small or well-formed.
+`MOMENTS` moments, a row each) or `<stem>.txt` (the same of texts), and `<stem>-<name>.png` of each of `PICTURES` that a
+run has. The same run always gives the same bytes. Whoever reads them may not know who wrote them: nothing is trusted to
+be small or well-formed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,12 @@ from benchmark.spec import BadInput
 
 POINTS = 100  # of a curve
 MOMENTS = 5  # of training in a strip, the end among them
-NEIGHBOURS = "-neighbours.png"
+#: What a run may show beside its samples, by the name of the picture.
+PICTURES = {
+    "neighbours": "Its samples that are nearest to training images, each before that image",
+    "reconstructions": "Held-out images, each before what the model makes of its code",
+    "interpolations": "Walks between samples, a row each, while the latents change evenly",
+}
 
 _GRID_ROWS = 8  # in a picture of 64 samples
 _COLOURS = {"L": 16, "RGB": 64}  # of a strip's palette: enough for the eye
@@ -41,8 +46,9 @@ def traces(run: Path) -> dict[str, bytes]:
         found[".txt"] = "\n".join(
             f"=== {name}\n\n{file.read_text(encoding='utf-8')}" for name, file in texts.items()
         ).encode()
-    if (file := run / "samples" / "neighbours.png").is_file():
-        found[NEIGHBOURS] = _palette(file.read_bytes())
+    for name in PICTURES:
+        if (file := run / "samples" / f"{name}.png").is_file():
+            found[f"-{name}.png"] = _palette(file.read_bytes())
     return found
 
 
@@ -112,6 +118,11 @@ def _unpack(file: Path) -> str:
 
 
 # Pictures ------------------------------------------------------------------------------------------------------------
+
+
+def pictures_beside(record: Path) -> dict[str, Path]:
+    """Where each of `PICTURES` of a published record lies, if there is one."""
+    return {name: record.with_name(f"{record.stem}-{name}.png") for name in PICTURES}
 
 
 def read_picture(file: Path) -> tuple[bytes, tuple[str, ...]] | None:

@@ -13,7 +13,17 @@ from PIL import Image, PngImagePlugin
 
 from benchmark.modalities.image import Images
 from benchmark.spec import BadInput, DataSpec
-from benchmark.traces import MOMENTS, POINTS, read_curves, read_picture, read_text, thin, traces
+from benchmark.traces import (
+    MOMENTS,
+    PICTURES,
+    POINTS,
+    pictures_beside,
+    read_curves,
+    read_picture,
+    read_text,
+    thin,
+    traces,
+)
 
 SPEC = DataSpec((1, 8, 8), 17, "grid")
 
@@ -52,6 +62,18 @@ def test_curves_are_averaged_to_few_points_and_come_back(run: Path, tmp_path: Pa
     assert loss == pytest.approx(sum(first) / 5, rel=1e-4)
     assert (tmp_path / "records" / "0-abc.csv.gz").stat().st_size < 5000
     assert traces(run) == traces(run)
+
+
+def test_pictures_beside_samples_come_along(run: Path, tmp_path: Path) -> None:
+    for name in PICTURES:
+        Images().show(torch.randint(17, (64, 1, 8, 8)), SPEC, lambda row: "", run / "samples" / name)
+    record = unpack(run, tmp_path / "records")
+    for name, file in pictures_beside(record).items():
+        assert file.name == f"0-abc-{name}.png"
+        found = read_picture(file)
+        assert found is not None
+        with Image.open(run / "samples" / f"{name}.png") as original, Image.open(io.BytesIO(found[0])) as kept:
+            assert kept.size == original.size
 
 
 def test_thinning_keeps_means_and_leaves_short_curves_alone() -> None:

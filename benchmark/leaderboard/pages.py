@@ -34,7 +34,7 @@ from benchmark.record import Record
 from benchmark.spec import CAPABILITIES, BadInput
 from benchmark.sweep.studies import Study
 from benchmark.tables import Entry, Head, Table, dressed
-from benchmark.traces import NEIGHBOURS, last_moment, read_curves, read_picture, read_text
+from benchmark.traces import PICTURES, last_moment, pictures_beside, read_curves, read_picture, read_text
 
 _Content = TypeVar("_Content")
 
@@ -365,7 +365,7 @@ def _kept(section: Section) -> tuple[dict[str, Any], list[str]]:
     problems: list[str] = []
     content = {
         "strip": _strip(section, problems),
-        "neighbours": _neighbours(section, problems),
+        "pictures": list(_beside(section, problems)),
         "curves": list(_curves(section, problems)),
     }
     return content, problems
@@ -383,12 +383,14 @@ def _strip(section: Section, problems: list[str]) -> dict[str, Any] | None:
     return None
 
 
-def _neighbours(section: Section, problems: list[str]) -> dict[str, str] | None:
-    for run in section.runs:
-        picture = _read(read_picture, run.record.with_name(run.record.stem + NEIGHBOURS), problems)
-        if picture is not None:
-            return {"seed": run.seed, "image": _inline(picture[0])}
-    return None
+def _beside(section: Section, problems: list[str]) -> Iterator[dict[str, str]]:
+    """Each of `PICTURES`, of the first run that kept it."""
+    for name, caption in PICTURES.items():
+        for run in section.runs:
+            picture = _read(read_picture, pictures_beside(run.record)[name], problems)
+            if picture is not None:
+                yield {"caption": caption, "seed": run.seed, "image": _inline(picture[0])}
+                break
 
 
 def _curves(section: Section, problems: list[str]) -> Iterator[Curves]:

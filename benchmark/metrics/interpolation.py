@@ -32,7 +32,8 @@ class Paths(Probe[Tensor]):
         with session.keyed("interpolations"):
             paths = model.interpolate(PATHS, STEPS).cpu()  # [paths, steps, *shape]
         features = extractor(paths.flatten(0, 1)).features.unflatten(0, paths.shape[:2])
-        return Found(features, {"extractor": extractor.name, "how": {"sampler": model.sampler.name}})
+        protocol = {"extractor": extractor.name, "how": {"sampler": model.sampler.name}}
+        return Found(features, protocol, pictures={"interpolations": paths[:STEPS].flatten(0, 1)})  # a square of them
 
 
 @metric(Paths, protocol=PROTOCOL)

@@ -17,6 +17,7 @@ from benchmark.spec import Estimate, Reconstructs
 
 EXAMPLES = 1_000  # held-out images, at most
 WINDOW = 7  # pixels on a side
+SHOWN = 32  # images in the picture, each before its reconstruction
 
 SSIM_PROTOCOL: Mapping[str, Any] = {"window": f"{WINDOW}x{WINDOW}, uniform, reflected at the border"}
 
@@ -42,7 +43,10 @@ class Pairs(Probe[Reconstructions]):
         images = x[session.subset(len(x), EXAMPLES, "reconstructions")].long()
         again = torch.cat([model.reconstruct(chunk.to(device)) for chunk in images.split(LIKELIHOOD_CHUNK)]).cpu()
         protocol = {"split": session.protocol.split} | named_subset(len(images), len(session.split.x))
-        return Found(Reconstructions(images, again, session.spec.levels), protocol)
+        picture = torch.stack([images[:SHOWN], again[:SHOWN].long()], 1).flatten(0, 1)  # [2k, C, H, W]
+        return Found(
+            Reconstructions(images, again, session.spec.levels), protocol, pictures={"reconstructions": picture}
+        )
 
 
 @metric(Pairs)

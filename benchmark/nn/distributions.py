@@ -8,7 +8,7 @@ from functools import reduce
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Categorical, Distribution
+from torch.distributions import Bernoulli, Categorical, Distribution
 from torch.nn import functional as F
 
 from benchmark.nn.layers import Fused
@@ -107,6 +107,35 @@ class DiscretisedLogistics(Distribution):
         u = torch.rand_like(mu).clamp(1e-7, 1 - 1e-7)
         x = mu + scale * torch.logit(u)  # [..., C, H, W]
         return ((x + 1) * (self.levels - 1) / 2).round().clamp(0, self.levels - 1)
+
+
+def pixel_numbers(likelihood: str, levels: int, components: int) -> int:
+    """How many numbers `independent_pixels` takes for each pixel and colour; `components` are of "logistics".
+
+    >>> [pixel_numbers(name, 17, 2) for name in ("bernoulli", "categorical", "logistics")]
+    [1, 17, 6]
+    """
+    return {"bernoulli": 1, "categorical": levels, "logistics": 3 * components}[likelihood]
+
+
+def independent_pixels(outputs: Tensor, likelihood: str, levels: int) -> Distribution:
+    """A distribution over levels `[..., C, H, W]`, pixels and colours independent, from `outputs` [..., P, C, H, W].
+
+    P numbers a pixel: the logit of level 1 of two ("bernoulli"), a logit of each level ("categorical"), or what
+    `DiscretisedLogistics` takes ("logistics").
+    """
+    if likelihood == "bernoulli":
+        return Bernoulli(logits=outputs.squeeze(-4), validate_args=False)
+    if likelihood == "categorical":
+        return Categorical(logits=outputs.movedim(-4, -1), validate_args=False)
+    return DiscretisedLogistics(outputs, levels)
+
+
+def mean_level(pixels: Distribution, x: Tensor, levels: int) -> Tensor:
+    """The mean of each pixel's distribution over levels, rounded to a level: of the shape and dtype of `x`."""
+    probabilities = (pixels.log_prob(torch.full_like(x, level, dtype=torch.float32)).exp() for level in range(levels))
+    mean = sum(level * p for level, p in enumerate(probabilities))
+    return torch.as_tensor(mean).round().to(x.dtype)
 
 
 class CoupledLogistics:

@@ -29,7 +29,7 @@ from benchmark.record import (
     why_no_evidence,
 )
 from benchmark.spec import BadInput, Score
-from benchmark.traces import NEIGHBOURS, read_curves, read_picture
+from benchmark.traces import pictures_beside, read_curves, read_picture
 
 MOST_BYTES = 2**20  # of a record
 MOST_LIKELIHOODS = 2**28  # bytes of per-example likelihoods, unpacked
@@ -261,7 +261,7 @@ def _means() -> dict[str, dict[str, int]]:
 
 def _traces(file: Path) -> Iterator[str]:
     """Whether curves and pictures beside the record can be read, as far as there are any."""
-    pictures = [file.with_suffix(".png"), file.with_name(file.stem + NEIGHBOURS)]
+    pictures = [file.with_suffix(".png"), *pictures_beside(file).values()]
     for read, where in ((read_curves, file), *((read_picture, picture) for picture in pictures)):
         try:
             read(where)

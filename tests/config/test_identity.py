@@ -82,7 +82,8 @@ def test_an_option_that_a_record_lacks_counts_as_what_the_code_did_then(
 ) -> None:
     """Whatever today's default is; and adding the option moves no record."""
     file = REPOSITORY / "configs" / "model" / "vae.yaml"
-    content = yaml.safe_load(file.read_text()) | {"free_bits": 0.5, "before": {"free_bits": 0.0}}
+    content = yaml.safe_load(file.read_text()) | {"free_bits": 0.5}
+    content["before"] |= {"free_bits": 0.0}
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "vae.yaml").write_text(yaml.safe_dump(content))
     old, stored = copy.deepcopy(BASE), identity(BASE)

@@ -280,6 +280,17 @@ def test_the_harness_asks_for_reconstructions_and_paths(digits: Digits) -> None:
     ]
 
 
+def test_pictures_show_images_before_their_reconstructions_and_walks_in_rows(digits: Digits) -> None:
+    model = toys.Latent(digits.spec)
+    found = scored(model, digits, ["psnr", "interpolation_ratio"])
+    pairs, walks = found.pictures["reconstructions"], found.pictures["interpolations"]
+    assert pairs.shape == (64, 1, 8, 8)
+    assert torch.equal(pairs[1::2], model.reconstruct(pairs[::2]))
+    held_out = {tuple(x.flatten().tolist()) for x in digits.split(PROTOCOL.split).x}
+    assert {tuple(x.flatten().tolist()) for x in pairs[::2]} <= held_out
+    assert walks.shape == (81, 1, 8, 8)  # a square: a walk of nine steps in each of nine rows
+
+
 def test_what_training_does_not_ask_for_is_not_computed(digits: Digits, monkeypatch: pytest.MonkeyPatch) -> None:
     """Validation for one likelihood draws no sample, reconstructs nothing, and asks for no outlier."""
     model = toys.Latent(digits.spec)

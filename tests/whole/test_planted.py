@@ -23,6 +23,7 @@ from evidence import normal
 from known_data import PROTOCOL, Stream, data_of
 from solvable import perturbed
 from torch import Tensor
+from torch.distributions import MixtureSameFamily
 
 from benchmark import testing
 from benchmark.build import GenerativeModel, build_data, build_examination, build_model
@@ -48,7 +49,9 @@ from benchmark.models.diffusion.flow_matching import FlowMatching
 from benchmark.models.diffusion.vdm import VDM
 from benchmark.models.flow.realnvp import RealNVP
 from benchmark.models.transformer.gpt import GPT
+from benchmark.models.vae.hierarchical_vae import HierarchicalVAE
 from benchmark.models.vae.vae import VAE
+from benchmark.models.vae.vq_vae import VQVAE, Transformer
 from benchmark.nn.distributions import DiscretisedLogistics
 from benchmark.nn.flows import Logit, VariationalDequantisation
 from benchmark.nn.masked import ColourConv2d
@@ -183,7 +186,12 @@ def wrapped(owner: Any, name: str, bug: Callable[..., Any]) -> Plant:
 
 def elbo_with_weight(original: Any, self: VAE, x: Tensor) -> Tensor:
     q = self.encode(x)
-    return self.log_likelihood(x, q.rsample()) - 0.1 * torch.distributions.kl_divergence(q, self.prior()).sum(1)
+    return self.log_likelihood(x, q.rsample()) - 0.1 * self.kl(q)
+
+
+def top_layer_alone(original: Any, self: HierarchicalVAE, x: Tensor) -> tuple[Tensor, Tensor]:
+    log_likelihood, kl = original(self, x)
+    return log_likelihood, kl[:, :1]
 
 
 def logit_without_constant(original: Any, self: Logit, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -227,6 +235,7 @@ FLOW_OPTIONS: dict[str, Any] = {"couplings": 2, "width": 16, "depth": 1, "dropou
 GPT_OPTIONS: dict[str, Any] = {"layers": 1, "heads": 2, "width": 16}
 
 vae: Law = partial(law, model=VAE, **VAE_OPTIONS)
+hierarchical_vae: Law = partial(law, model=HierarchicalVAE, patch=1, width=16, dropout=0.0, learning_rate=0.01)
 realnvp: Law = partial(law, model=RealNVP, **FLOW_OPTIONS)
 text_gpt: Law = partial(law, model=GPT, structure="sequence", **GPT_OPTIONS)
 text_lstm: Law = partial(law, model=LSTM, structure="sequence", layers=1, width=16)
@@ -256,6 +265,26 @@ BUGS: dict[str, Bug] = {
         wrapped(VAE, "importance_bound", lambda original, self, x, k: original(self, x, k) + math.log(k)),
         vae(likelihoods.assert_samples_follow_importance_bound),
         "sum to",
+    ),
+    "vae: the sum of a VampPrior's components, not their mean": Bug(
+        wrapped(MixtureSameFamily, "log_prob", lambda original, self, z: original(self, z) + math.log(5)),
+        law(likelihoods.assert_samples_follow_importance_bound, VAE, prior="vampprior", pseudo_inputs=5, **VAE_OPTIONS),
+        "sum to",
+    ),
+    "hierarchical_vae: KL of the top layer alone": Bug(
+        wrapped(HierarchicalVAE, "terms", top_layer_alone),
+        hierarchical_vae(likelihoods.assert_importance_bound_tightens),
+        "one importance sample gives",
+    ),
+    "hierarchical_vae: sampler with other priors": Bug(
+        wrapped(HierarchicalVAE, "noise", lambda original, self, n: 3 * original(self, n)),
+        hierarchical_vae(likelihoods.assert_samples_follow_importance_bound),
+        "disagree",
+    ),
+    "vq_vae: the bound without what the codes cost": Bug(
+        wrapped(Transformer, "log_prob", lambda original, self, z: 0 * original(self, z)),
+        law(likelihoods.assert_is_a_bound, VQVAE, width=16, dropout=0.0),
+        "exp of the bound sums to",
     ),
     "realnvp: forgotten dequantisation constant": Bug(
         wrapped(Logit, "forward", logit_without_constant),

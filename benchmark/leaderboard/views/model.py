@@ -18,7 +18,7 @@ from benchmark.leaderboard.texts import cell_text, machine, seed
 from benchmark.leaderboard.views.studies import StudiedModel
 from benchmark.record import Record
 from benchmark.tables import DASH, Entry, Head, Table
-from benchmark.traces import NEIGHBOURS
+from benchmark.traces import pictures_beside
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ def _section(dataset: Dataset, group: Group, row: Row, studied: StudiedModel | N
 def _files(record: Path) -> list[Path]:
     """What pictures and curves are read from, published or of a local run."""
     suffixes = (".png", ".txt", ".csv.gz")
-    beside = [*(record.with_suffix(suffix) for suffix in suffixes), record.with_name(record.stem + NEIGHBOURS)]
+    beside = [*(record.with_suffix(suffix) for suffix in suffixes), *pictures_beside(record).values()]
     return [*beside, record.parent / "curves.csv"] if record.name == "record.json" else beside
 
 

@@ -4,9 +4,12 @@ Paper: Kingma and Welling, "Auto-Encoding Variational Bayes", ICLR 2014, arXiv:1
 
 Differences: dropout and decoupled weight decay against overfitting; the networks are residual convolutions where the
 images allow it. Training may use more importance samples (Burda and others, "Importance Weighted Autoencoders", ICLR
-2016, arXiv:1509.00519) or a weight beta on the KL term (Higgins and others, "beta-VAE", ICLR 2017).
+2016, arXiv:1509.00519) or a weight beta on the KL term (Higgins and others, "beta-VAE", ICLR 2017). The prior may be
+the mean of the posteriors of learnt pseudo-inputs (Tomczak and Welling, "VAE with a VampPrior", AISTATS 2018,
+arXiv:1705.07120): then the KL term has no closed form and is estimated at the z that is drawn.
 
-Shapes: x [B, C, H, W] integer levels; z [B, Z] latents; k importance samples; P decoder outputs per pixel. Unit: nats.
+Shapes: x [B, C, H, W] integer levels; z [B, Z] latents; k importance samples; P decoder outputs per pixel; u
+[N, C, H, W] pseudo-inputs in -1..1. Unit: nats.
 """
 
 from __future__ import annotations
@@ -16,13 +19,14 @@ from functools import partial
 from typing import Literal
 
 import torch
-from torch import Tensor
-from torch.distributions import Bernoulli, Categorical, Distribution, Normal, kl_divergence
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily, Normal, kl_divergence
 from torch.optim import Optimizer
 
 from benchmark.models.base import GenerativeModel
 from benchmark.nn.conv import decoder, encoder
-from benchmark.nn.distributions import DiscretisedLogistics, importance_bound
+from benchmark.nn.distributions import importance_bound, independent_pixels, mean_level, pixel_numbers
 from benchmark.nn.latents import interpolated
 from benchmark.nn.layers import mlp
 from benchmark.nn.levels import centred
@@ -45,7 +49,10 @@ from benchmark.spec import (
 
 
 class VAE(GenerativeModel, ImportanceBound, Reconstructs, Autoencodes, Interpolates, Diagnosable):
-    """p(x) = E_{z ~ N(0, I)} p(x | z), with a diagonal Gaussian posterior q(z | x) and pixels independent given z."""
+    """p(x) = E_{z ~ p(z)} p(x | z), with a diagonal Gaussian posterior q(z | x) and pixels independent given z.
+
+    With `prior: vampprior` walks between samples move the choice of the pseudo-input, too: see `latents`.
+    """
 
     prior_mean: Tensor
 
@@ -63,6 +70,8 @@ class VAE(GenerativeModel, ImportanceBound, Reconstructs, Autoencodes, Interpola
         components: Size = 2,  # of the mixture of discretised logistics
         beta: NonNegative = 1.0,  # weight of the KL term, in training only
         importance_samples: Steps = 1,  # k of the training objective; above 1: the importance-weighted bound
+        prior: Literal["normal", "vampprior"] = "normal",  # N(0, I), or the mean of the posteriors of pseudo-inputs
+        pseudo_inputs: Size = 100,  # N of the VampPrior; each step encodes them, too
         dropout: Share = 0.2,
         learning_rate: NonNegative = 1e-3,
         weight_decay: NonNegative = 0.01,
@@ -78,16 +87,27 @@ class VAE(GenerativeModel, ImportanceBound, Reconstructs, Autoencodes, Interpola
         self.beta, self.importance_samples = beta, importance_samples
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
         self.register_buffer("prior_mean", torch.zeros(latent), persistent=False)
-        outputs = {"bernoulli": 1, "categorical": spec.levels, "logistics": 3 * components}[likelihood]
+        outputs = pixel_numbers(likelihood, spec.levels, components)
         if network == "mlp":
             self.encoder = mlp(spec.dims, 2 * latent, width, depth, dropout)
             self.decoder = mlp(latent, outputs * spec.dims, width, depth, dropout)
         else:
             self.encoder = encoder(spec.shape, 2 * latent, width, depth, dropout)
             self.decoder = decoder(latent, (outputs * channels, *sides), width, depth, dropout)
+        self.pseudo_inputs = None
+        if prior == "vampprior":  # as one vector: weight decay, which is for matrices, would pull them to grey
+            self.pseudo_inputs = nn.Parameter(torch.rand(pseudo_inputs * spec.dims) * 2 - 1)
 
-    def prior(self) -> Normal:
-        """p(z), over [Z]."""
+    def prior(self) -> Distribution:
+        """p(z), over vectors [Z]."""
+        if self.pseudo_inputs is None:
+            return Independent(self.normal(), 1, validate_args=False)
+        posteriors = self.posterior(F.hardtanh(self.pseudo_inputs).view(-1, *self.spec.shape))  # of u, over [N, Z]
+        alike = Categorical(logits=torch.zeros_like(posteriors.mean[:, 0]), validate_args=False)
+        return MixtureSameFamily(alike, Independent(posteriors, 1), validate_args=False)  # Tomczak and Welling, eq. 9
+
+    def normal(self) -> Normal:
+        """N(0, I), over [Z]."""
         return Normal(self.prior_mean, torch.ones_like(self.prior_mean), validate_args=False)
 
     @property
@@ -96,7 +116,11 @@ class VAE(GenerativeModel, ImportanceBound, Reconstructs, Autoencodes, Interpola
 
     def encode(self, x: Tensor) -> Normal:
         """q(z | x), over [B, Z]."""
-        outputs: Tensor = self.encoder(centred(x, self.spec.levels))
+        return self.posterior(centred(x, self.spec.levels))
+
+    def posterior(self, y: Tensor) -> Normal:
+        """q(z | x), over [B, Z], for levels y [B, C, H, W] brought to -1..1."""
+        outputs: Tensor = self.encoder(y)
         mu, log_sigma = outputs.float().chunk(2, dim=1)  # [B, Z] each, not in bfloat16
         return Normal(mu, log_sigma.exp(), validate_args=False)
 
@@ -104,11 +128,7 @@ class VAE(GenerativeModel, ImportanceBound, Reconstructs, Autoencodes, Interpola
         """p(x | z) over [..., C, H, W] for z [..., Z]."""
         outputs = self.decoder(z.flatten(0, -2)).float()
         outputs = outputs.reshape(*z.shape[:-1], -1, *self.spec.shape)  # [..., P, C, H, W]
-        if self.likelihood == "bernoulli":
-            return Bernoulli(logits=outputs.squeeze(-4), validate_args=False)
-        if self.likelihood == "categorical":
-            return Categorical(logits=outputs.movedim(-4, -1), validate_args=False)
-        return DiscretisedLogistics(outputs, self.spec.levels)
+        return independent_pixels(outputs, self.likelihood, self.spec.levels)
 
     def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
         """log p(x | z) `[..., B]` for x [B, C, H, W] and z [..., B, Z]."""
@@ -124,8 +144,22 @@ class VAE(GenerativeModel, ImportanceBound, Reconstructs, Autoencodes, Interpola
         return self.generate(self.prior().sample((n,)))
 
     def interpolate(self, n: int, steps: int) -> Tensor:
-        first, last = self.prior().sample((2, n))  # [B, Z] each
-        return interpolated(first, last, steps, self.generate)
+        choices = 0 if self.pseudo_inputs is None else len(self.pseudo_inputs) // self.spec.dims
+        first, last = torch.randn(2, n, len(self.prior_mean) + choices, device=self.device)
+        return interpolated(first, last, steps, lambda noise: self.generate(self.latents(noise)))
+
+    def latents(self, noise: Tensor) -> Tensor:
+        """z ~ p(z) [B, Z] as a function of standard normal noise [B, Z], or [B, Z + N] under a VampPrior.
+
+        There the largest of the last N numbers chooses the pseudo-input: each is the largest equally often.
+        """
+        prior = self.prior()
+        if not isinstance(prior, MixtureSameFamily):
+            return noise
+        epsilon, choice = noise.split([len(self.prior_mean), noise.shape[1] - len(self.prior_mean)], dim=1)
+        component, posteriors = choice.argmax(1), prior.component_distribution
+        z: Tensor = posteriors.mean[component] + posteriors.stddev[component] * epsilon
+        return z
 
     def generate(self, z: Tensor) -> Tensor:
         """x ~ p(x | z), [B, C, H, W]."""
@@ -133,12 +167,7 @@ class VAE(GenerativeModel, ImportanceBound, Reconstructs, Autoencodes, Interpola
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """The mean of p(x | z) at the posterior's mean, rounded to a level."""
-        pixel = self.decode(self.encode(x).mean)
-        mean = sum(
-            level * pixel.log_prob(torch.full_like(x, level, dtype=torch.float32)).exp()
-            for level in range(self.spec.levels)
-        )
-        return torch.as_tensor(mean).round().to(x.dtype)
+        return mean_level(self.decode(self.encode(x).mean), x, self.spec.levels)
 
     def diagnostics(self, x: Tensor) -> dict[str, float]:
         """Share of latents whose posterior mean moves with x: Burda and others, section 5.2, with their threshold."""
@@ -147,7 +176,24 @@ class VAE(GenerativeModel, ImportanceBound, Reconstructs, Autoencodes, Interpola
 
     def elbo(self, x: Tensor) -> Tensor:
         q = self.encode(x)
-        return self.log_likelihood(x, q.rsample()) - kl_divergence(q, self.prior()).sum(1)  # eq. 3
+        z = q.rsample()
+        return self.log_likelihood(x, z) - self.kl(q, z)  # eq. 3
+
+    def kl(self, q: Normal, z: Tensor | None = None) -> Tensor:
+        """KL(q(z | x) || p(z)) `[B]` in closed form; under a VampPrior estimated at z ~ q(z | x) [B, Z], drawn anew
+        where none is given."""
+        if self.pseudo_inputs is None:
+            kl: Tensor = kl_divergence(q, self.normal()).sum(1)
+            return kl
+        return -self.log_ratio(q, q.rsample() if z is None else z)
+
+    def log_ratio(self, q: Normal, z: Tensor) -> Tensor:
+        """log p(z) / q(z | x) `[..., B]` for z [..., B, Z]."""
+        if self.pseudo_inputs is None:
+            ratio: Tensor = (self.normal().log_prob(z) - q.log_prob(z)).sum(-1)
+        else:
+            ratio = self.prior().log_prob(z) - q.log_prob(z).sum(-1)
+        return ratio
 
     def importance_bound(self, x: Tensor, importance_samples: int) -> Tensor:
         q = self.encode(x)
@@ -157,7 +203,7 @@ class VAE(GenerativeModel, ImportanceBound, Reconstructs, Autoencodes, Interpola
     def log_weights(self, x: Tensor, q: Normal, k: int, beta: float = 1.0) -> Tensor:
         """log p(x, z) / q(z | x) for k draws of z, `[k, B]`; the prior over the posterior is raised to `beta`."""
         z = q.rsample((k,))  # [k, B, Z]
-        log_ratio: Tensor = (self.prior().log_prob(z) - q.log_prob(z)).sum(-1)  # [k, B]
+        log_ratio = self.log_ratio(q, z)  # [k, B]
         return self.log_likelihood(x, z) + beta * log_ratio
 
     # How it learns -------------------------------------------------------------------------------------------------
@@ -165,12 +211,13 @@ class VAE(GenerativeModel, ImportanceBound, Reconstructs, Autoencodes, Interpola
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         x, k = batch.x, self.importance_samples
         q = self.encode(x)
-        kl = kl_divergence(q, self.prior()).sum(1)  # [B]
         if k == 1:
-            reconstruction = -self.log_likelihood(x, q.rsample())
+            z = q.rsample()
+            reconstruction, kl = -self.log_likelihood(x, z), self.kl(q, z)  # [B] each
             loss = reconstruction + self.beta * kl
             return {"loss": loss.mean(), "kl": kl.mean(), "reconstruction": reconstruction.mean()}
         log_weights = self.log_weights(x, q, k, self.beta)
+        kl = self.kl(q)
         loss = math.log(k) - log_weights.logsumexp(0)  # Burda and others, eq. 8
         return {"loss": loss.mean(), "kl": kl.mean(), "reconstruction": -log_weights.mean() - self.beta * kl.mean()}
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from functools import cache, partial
 
 import pytest
 import torch
 from solvable import FOUR, log_prob_by_quadrature, trained_vae
+from torch.distributions import Normal
 
 from benchmark.models.vae.vae import VAE
 from benchmark.spec import BadInput, Batch, DataSpec
+from benchmark.testing import LAWS, Subject
 
 DIGITS = DataSpec((1, 8, 8), levels=17, structure="grid")
 
@@ -76,3 +79,77 @@ def test_options_that_do_not_fit_the_data_are_refused_in_one_line():
         VAE(DIGITS, likelihood="bernoulli")
     with pytest.raises(BadInput, match="divisible by 4"):
         VAE(DataSpec((1, 6, 6), 2, "grid"), network="conv")
+
+
+# VampPrior ------------------------------------------------------------------------------------------------------------
+
+
+def test_vampprior_is_the_mean_of_the_pseudo_inputs_posteriors():
+    torch.manual_seed(0)
+    model = VAE(DIGITS, latent=3, prior="vampprior", pseudo_inputs=7).eval()
+    u = model.pseudo_inputs.clamp(-1, 1).view(7, 1, 8, 8)
+    z = torch.randn(5, 3)
+    with torch.no_grad():
+        q = model.posterior(u)  # over [7, 3]
+        expected = q.log_prob(z[:, None]).sum(2).logsumexp(1) - math.log(7)
+        torch.testing.assert_close(model.prior().log_prob(z), expected)
+
+
+def test_bounds_with_a_vampprior_agree_with_quadrature():
+    model, x = trained_vae(FOUR, latent=2, width=16, depth=1, prior="vampprior", pseudo_inputs=5)
+    axis = torch.linspace(-8, 8, 201)
+    z = torch.cartesian_prod(axis, axis)
+    with torch.no_grad():
+        log_prior = model.prior().log_prob(z) + 2 * math.log(16 / 200)  # of a cell
+        exact = (model.log_likelihood(x, z[:, None].expand(-1, len(x), -1)) + log_prior[:, None]).logsumexp(0)
+        elbo = torch.stack([model.elbo(x) for _ in range(500)]).mean(0)
+        bound = model.importance_bound(x, 5000)
+    assert log_prior.exp().sum().item() == pytest.approx(1, abs=1e-3)
+    torch.testing.assert_close(bound, exact, rtol=0, atol=0.05)
+    assert (elbo < exact + 0.02).all()
+
+
+def test_latents_of_a_vampprior_come_from_every_pseudo_input_alike():
+    """In the sampler and along a path; the first components alone would be another prior."""
+    torch.manual_seed(0)
+    model = VAE(DIGITS, latent=2, prior="vampprior", pseudo_inputs=4).eval()
+    centres = torch.tensor([[-60.0, 0.0], [-20.0, 0.0], [20.0, 0.0], [60.0, 0.0]])
+    posteriors = Normal(centres, torch.ones(4, 2))
+    model.posterior = lambda y: posteriors
+    with torch.no_grad():
+        for z in (model.prior().sample((4000,)), model.latents(torch.randn(4000, 6))):
+            nearest = torch.cdist(z, centres).argmin(1)
+            share = torch.bincount(nearest, minlength=4) / 4000
+            torch.testing.assert_close(share, torch.full((4,), 0.25), rtol=0, atol=0.03)
+            torch.testing.assert_close((z - centres[nearest]).std(0), torch.ones(2), rtol=0, atol=0.05)
+
+
+#: Those that look at the prior.
+CONCERNED = (
+    "trains_every_parameter",
+    "is_a_bound",
+    "importance_bound_tightens",
+    "samples_follow_importance_bound",
+    "autoencodes",
+    "interpolates",
+)
+
+
+@pytest.mark.parametrize("law", [law for law in LAWS if law.name in CONCERNED], ids=lambda law: law.name)
+def test_a_vae_with_a_vampprior_keeps_its_promises(law):
+    law.check(vampprior())
+
+
+@cache
+def vampprior() -> Subject:
+    return Subject(partial(VAE, prior="vampprior", pseudo_inputs=10), "grid")
+
+
+def test_weight_decay_leaves_pseudo_inputs_alone():
+    model = VAE(DIGITS, prior="vampprior", weight_decay=0.5)
+    (group,) = (
+        group
+        for group in model.configure_optimizers().param_groups
+        if any(p is model.pseudo_inputs for p in group["params"])
+    )
+    assert group["weight_decay"] == 0
