@@ -14,16 +14,14 @@ from torch import Tensor, nn
 from torch.distributions import Normal, SigmoidTransform, TransformedDistribution
 
 from benchmark import testing
+from benchmark.nn.dequantised import Logit, UniformDequantisation, VariationalDequantisation
 from benchmark.nn.flows import (
     Affine,
     Bijection,
     Chain,
     Coupling,
-    Logit,
     Multiscale,
     Squeeze,
-    UniformDequantisation,
-    VariationalDequantisation,
     checkerboard,
     halves,
 )
