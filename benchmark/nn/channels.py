@@ -82,6 +82,6 @@ class Mix(Bijection):
     def inverse(self, y: Tensor, context: Tensor | None = None) -> Tensor:
         with torch.autocast(y.device.type, enabled=False):
             L, U = self.factors()
-            x = torch.linalg.solve_triangular(L, self.P.T @ y.flatten(2), upper=False, unitriangular=True)
+            x: Tensor = torch.linalg.solve_triangular(L, self.P.T @ y.flatten(2), upper=False, unitriangular=True)
             x = torch.linalg.solve_triangular(U, x, upper=True)
         return x.view_as(y)

@@ -145,7 +145,8 @@ class DequantisedFlow:
         v, log_q = self.dequantise(x)
         y, log_jacobian = self.logit(x, v)
         z, log_det = self.flow(y)
-        return self.prior.log_prob(z) + log_det + log_jacobian - log_q  # Ho and others 2019, eq. 6
+        log_weight: Tensor = self.prior.log_prob(z) + log_det + log_jacobian - log_q  # Ho and others 2019, eq. 6
+        return log_weight
 
     def importance_bound(self, x: Tensor, samples: int, chunk: int) -> Tensor:
         """By `samples` draws of noise, of which `chunk` images at most are held in memory, `[B]`. Often enough drawn,

@@ -57,8 +57,9 @@ class Spline(Transform):
         s = h / w
         bend = (at - y0) * (d0 + d1 - 2 * s)
         a, b, c = h * (s - d0) + bend, h * d0 - bend, -s * (at - y0)  # eq. 6 to 8
-        root = (b.square() - 4 * a * c).clamp(min=0.0).sqrt()  # rounding may leave less than nothing
-        return torch.where(inside, x0 + w * 2 * c / (-b - root), y)
+        root = (b.square() - 4 * a * c).clamp(min=0.0).sqrt()  # rounding may leave less than nothing,
+        xi = (2 * c / (-b - root)).clamp(0.0, 1.0)  # or what lies beyond the bin
+        return torch.where(inside, x0 + w * xi, y)
 
     def _ends(self, logits: Tensor) -> Tensor:
         """-bound to bound in bins of shares by a softmax; the last end is exact."""
