@@ -5,6 +5,8 @@ Kingma and Dhariwal, "Glow: Generative Flow with Invertible 1x1 Convolutions", N
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
@@ -51,16 +53,22 @@ class ActNorm(Bijection):
 
 
 class Mix(Bijection):
-    """y = P L (U + diag(s)) x: an invertible 1x1 convolution by its LU decomposition, a random rotation at first
-    (section 3.2, eq. 10 and 11). P and the signs of s are drawn once, and saved."""
+    """y = P L (U + diag(s)) x: an invertible 1x1 convolution by its LU decomposition (section 3.2, eq. 10 and 11).
+
+    At first a random rotation, as Glow's; or a random permutation, as in neural spline flows, which leaves each number
+    by itself. P and the signs of s are drawn once, and saved.
+    """
 
     P: Tensor
     sign: Tensor
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, start: Literal["rotation", "permutation"] = "rotation") -> None:
         super().__init__()
-        rotation, _ = torch.linalg.qr(torch.randn(channels, channels, dtype=torch.float64))
-        P, L, U = torch.linalg.lu(rotation)
+        if start == "rotation":
+            first, _ = torch.linalg.qr(torch.randn(channels, channels, dtype=torch.float64))
+        else:
+            first = torch.eye(channels, dtype=torch.float64)[torch.randperm(channels)]
+        P, L, U = torch.linalg.lu(first)
         s = U.diagonal()
         self.register_buffer("P", P.float())
         self.register_buffer("sign", s.sign().float())

@@ -91,3 +91,15 @@ def test_the_order_of_pivots_is_saved() -> None:
     other.load_state_dict(mix.state_dict())
     x = torch.randn(2, 6, 1, 1)
     assert torch.equal(mix(x)[0], other(x)[0])
+
+
+def test_mixing_may_start_as_a_permutation_and_learns_the_rest() -> None:
+    with testing.seeded(0):
+        mix, x = Mix(6, start="permutation"), torch.randn(3, 6, 1, 2)
+    y, log_det = mix(x)
+    assert torch.equal(y.sort(1).values, x.sort(1).values)
+    assert not torch.equal(y, x)
+    assert not log_det.any()
+    torch.testing.assert_close(mix.inverse(y), x)
+    y.square().mul(torch.arange(6.0).view(6, 1, 1)).sum().backward()
+    assert all(parameter.grad is not None and parameter.grad.any() for parameter in mix.parameters())

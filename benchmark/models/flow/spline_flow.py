@@ -93,8 +93,11 @@ class SplineFlow(GenerativeModel, ImportanceBound, Interpolates, Diagnosable):
                 inside = conv(inputs, outputs, shape[1:], width, depth, positions, dropout)
             return HalfCoupling(inside, transform)
 
+        def linear(shape: Shape) -> list[Bijection]:
+            return [ActNorm(shape[0]), Mix(shape[0], start="permutation")]
+
         def steps_over(shape: Shape) -> list[Bijection]:
-            return [layer for _ in range(steps) for layer in (ActNorm(shape[0]), Mix(shape[0]), spline(shape))]
+            return [layer for _ in range(steps) for layer in (*linear(shape), spline(shape))]
 
         def scale(i: int) -> Chain:
             shape = (channels * 2 ** (i + 2), *(side // 2 ** (i + 1) for side in sides))
@@ -105,7 +108,7 @@ class SplineFlow(GenerativeModel, ImportanceBound, Interpolates, Diagnosable):
             D = math.prod(grid)
             vector = (D, 1, 1)
             ends = Reshape(grid, vector), Reshape(vector, (D,))
-            self.flow: Bijection = Chain(ends[0], *steps_over(vector), ActNorm(D), Mix(D), ends[1])
+            self.flow: Bijection = Chain(ends[0], *steps_over(vector), *linear(vector), ends[1])
         else:
             self.flow = Multiscale(grid, [scale(i) for i in range(scales)], all_squeeze=True)
         self.logit = Logit(spec.levels, alpha)
