@@ -21,8 +21,8 @@ def log_normal(z: Tensor) -> Tensor:
 
 def log_logistic(z: Tensor) -> Tensor:
     """log-density `[B]` of independent standard logistic numbers z [B, ...], in nats: σ(z) σ(-z) each."""
-    log_density: Tensor = F.logsigmoid(z) + F.logsigmoid(-z)
-    return log_density.flatten(1).sum(1)
+    log_density: Tensor = (F.logsigmoid(z) + F.logsigmoid(-z)).flatten(1).sum(1)
+    return log_density
 
 
 def logistic_of_normal(e: Tensor) -> Tensor:

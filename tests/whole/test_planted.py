@@ -54,7 +54,7 @@ from benchmark.models.transformer.gpt import GPT
 from benchmark.models.vae.vae import VAE
 from benchmark.nn.channels import Mix
 from benchmark.nn.dequantised import DequantisedFlow, Logit, Prior, VariationalDequantisation
-from benchmark.nn.distributions import DiscretisedLogistics
+from benchmark.nn.distributions import DiscretisedLogistics, log_logistic
 from benchmark.nn.masked import ColourConv2d, MaskedLinear
 from benchmark.nn.splines import Spline
 from benchmark.spec import DataSpec, TokenLikelihood
@@ -303,7 +303,7 @@ BUGS: dict[str, Bug] = {
         "exp of the bound sums to",
     ),
     "nice: draws from a normal prior, scores by a logistic one": Bug(
-        lambda patch: patch.setattr(nice, "PRIORS", {"logistic": Prior(nice.log_logistic, lambda e: e)}),
+        lambda patch: patch.setattr(nice, "PRIORS", {"logistic": Prior(log_logistic, lambda e: e)}),
         law(
             likelihoods.assert_samples_follow_importance_bound,
             NICE,
