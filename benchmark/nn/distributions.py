@@ -27,7 +27,8 @@ def log_logistic(z: Tensor) -> Tensor:
 
 def logistic_of_normal(e: Tensor) -> Tensor:
     """Standard logistic numbers of standard normal ones, in the same order: logit Φ(e), also far from 0."""
-    return torch.special.log_ndtr(e) - torch.special.log_ndtr(-e)
+    z: Tensor = torch.special.log_ndtr(e) - torch.special.log_ndtr(-e)
+    return z
 
 
 def importance_bound(log_weights: Callable[[int], Tensor], samples: int, chunk: int) -> Tensor:
