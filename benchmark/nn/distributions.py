@@ -28,6 +28,18 @@ def log_normal(z: Tensor) -> Tensor:
     return -0.5 * (z.square() + math.log(2 * math.pi)).flatten(1).sum(1)
 
 
+def log_logistic(z: Tensor) -> Tensor:
+    """log-density `[B]` of independent standard logistic numbers z [B, ...], in nats: σ(z) σ(-z) each."""
+    log_density: Tensor = (F.logsigmoid(z) + F.logsigmoid(-z)).flatten(1).sum(1)
+    return log_density
+
+
+def logistic_of_normal(e: Tensor) -> Tensor:
+    """Standard logistic numbers of standard normal ones, in the same order: logit Φ(e), also far from 0."""
+    z: Tensor = torch.special.log_ndtr(e) - torch.special.log_ndtr(-e)
+    return z
+
+
 def importance_bound(log_weights: Callable[[int], Tensor], samples: int, chunk: int) -> Tensor:
     """The log of the mean of `samples` importance weights, `[B]` in nats.
 

@@ -1,4 +1,4 @@
-"""Normalizing flows: invertible layers with the logarithm of their Jacobian's determinant, and dequantisation.
+"""Normalizing flows: invertible layers with the logarithm of their Jacobian's determinant.
 
 Shapes: x, y [B, *shape] real; log-determinants [B] in nats.
 """
@@ -7,14 +7,11 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-from benchmark.nn.distributions import log_normal
-from benchmark.nn.levels import centred
 
 Shape = tuple[int, ...]
 
@@ -55,16 +52,18 @@ class Chain(Bijection):
 
 class Multiscale(Bijection):
     """x [B, C, H, W] to z [B, C H W] by `scales`, of which all but the last squeeze once, from [B, C, H, W] to
-    [B, 4C, H/2, W/2], and then let go of half of the channels (Dinh and others 2017, section 3.6)."""
+    [B, 4C, H/2, W/2], and then let go of half of the channels (Dinh and others 2017, section 3.6). The last may
+    squeeze too, as Glow's does (`all_squeeze`)."""
 
     scales: Sequence[Bijection]
 
-    def __init__(self, shape: Shape, scales: Sequence[Bijection]) -> None:
+    def __init__(self, shape: Shape, scales: Sequence[Bijection], all_squeeze: bool = False) -> None:
         super().__init__()
         channels, height, width = shape
         halvings = len(scales) - 1
         self.scales = nn.ModuleList(scales)  # type: ignore[assignment]
-        self.last = (channels * 2**halvings, height // 2**halvings, width // 2**halvings)
+        last = (channels * 2**halvings, height // 2**halvings, width // 2**halvings)
+        self.last = (4 * last[0], last[1] // 2, last[2] // 2) if all_squeeze else last
         self.released = [math.prod(shape) // 2 ** (i + 1) for i in range(halvings)] + [math.prod(self.last)]
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -97,7 +96,21 @@ class Squeeze(Bijection):
         return F.pixel_shuffle(y, 2)
 
 
-# Couplings -----------------------------------------------------------------------------------------------------------
+class Reshape(Bijection):
+    """[B, *before] to [B, *after]."""
+
+    def __init__(self, before: Shape, after: Shape) -> None:
+        super().__init__()
+        self.before, self.after = before, after
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return x.reshape(-1, *self.after), x.new_zeros(len(x))
+
+    def inverse(self, y: Tensor, context: Tensor | None = None) -> Tensor:
+        return y.reshape(-1, *self.before)
+
+
+# Transforms of single numbers ----------------------------------------------------------------------------------------
 
 
 class Transform(nn.Module, ABC):
@@ -113,6 +126,18 @@ class Transform(nn.Module, ABC):
     @abstractmethod
     def inverse(self, y: Tensor, parameters: Tensor) -> Tensor:
         """x."""
+
+
+class Additive(Transform):
+    """y = x + t."""
+
+    outputs = 1
+
+    def forward(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        return x + parameters, torch.zeros_like(x)
+
+    def inverse(self, y: Tensor, parameters: Tensor) -> Tensor:
+        return y - parameters
 
 
 class Affine(Transform):
@@ -135,6 +160,9 @@ class Affine(Transform):
     def scale_and_shift(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
         s, t = parameters.chunk(2, 1)
         return self.bound * torch.tanh(s), t
+
+
+# Layers that let a network choose the transform ----------------------------------------------------------------------
 
 
 class Coupling(Bijection):
@@ -165,6 +193,53 @@ class Coupling(Bijection):
         return outputs.to(x.dtype)
 
 
+class HalfCoupling(Bijection):
+    """Transforms the second half of the channels by the first: Kingma and Dhariwal 2018, section 3.3. What lies between
+    two such layers must mix the channels.
+
+    `network` maps the first floor(C / 2) channels to the transform's parameters for the others.
+    """
+
+    def __init__(self, network: nn.Module, transform: Transform) -> None:
+        super().__init__()
+        self.transform, self.network = transform, network
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        first, second = x.tensor_split([x.shape[1] // 2], 1)
+        second, log_slope = self.transform(second, self.network(first).to(x.dtype))
+        return torch.cat([first, second], 1), log_slope.flatten(1).sum(1)
+
+    def inverse(self, y: Tensor, context: Tensor | None = None) -> Tensor:
+        first, second = y.tensor_split([y.shape[1] // 2], 1)
+        return torch.cat([first, self.transform.inverse(second, self.network(first).to(y.dtype))], 1)
+
+
+class Autoregressive(Bijection):
+    """Transforms each number of [B, D] by those before it in `order` (Papamakarios and others 2017, section 3.1).
+
+    `order` [D] says at which turn, 0 to D - 1, each number is read. `network` maps [B, D] to the transform's
+    parameters, and must be masked to the same order. The inverse asks it D times.
+    """
+
+    order: Tensor
+
+    def __init__(self, order: Tensor, network: nn.Module, transform: Transform) -> None:
+        super().__init__()
+        self.register_buffer("order", order, persistent=False)
+        self.transform, self.network = transform, network
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        y, log_slope = self.transform(x, self.network(x).to(x.dtype))
+        return y, log_slope.sum(1)
+
+    def inverse(self, y: Tensor, context: Tensor | None = None) -> Tensor:
+        x = torch.zeros_like(y)
+        for turn in range(len(self.order)):  # what is not known yet is read by nobody whose turn has come
+            now = self.transform.inverse(y, self.network(x).to(y.dtype))
+            x = torch.where(self.order == turn, now, x)
+        return x
+
+
 def checkerboard(shape: Shape, parity: int) -> Tensor:
     """A mask [C, H, W], true where row + column + `parity` is odd (Dinh and others 2017, figure 3, left)."""
     _, height, width = shape
@@ -177,66 +252,3 @@ def halves(shape: Shape, parity: int) -> Tensor:
     (Dinh and others 2017, figure 3, right)."""
     second = torch.arange(shape[0])[:, None, None] >= shape[0] // 2
     return (second if parity % 2 else ~second).expand(shape)
-
-
-# Dequantisation ------------------------------------------------------------------------------------------------------
-
-
-class UniformDequantisation(nn.Module):
-    """Noise u ~ U[0, 1) for each pixel."""
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """v, the logit of u, of the shape of x, and log q(u | x) = 0 `[B]`."""
-        u = torch.rand(x.shape, device=x.device)
-        return torch.logit(u, eps=1e-6), torch.zeros(len(x), device=x.device)
-
-
-class VariationalDequantisation(nn.Module):
-    """Noise u ~ q(u | x) on (0, 1), by a flow from a normal to the logit of u whose context is x.
-
-    Ho and others, "Flow++: Improving Flow-Based Generative Models with Variational Dequantization and Architecture
-    Design", ICML 2019, arXiv:1902.00275, section 3.1. The layers' context is x on [-1, 1].
-    """
-
-    layers: Sequence[Bijection]
-
-    def __init__(self, levels: int, layers: Iterable[Bijection]) -> None:
-        super().__init__()
-        self.levels = levels
-        self.layers = nn.ModuleList(layers)  # type: ignore[assignment]
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """v, the logit of u, of the shape of x [B, ...] in levels, and log q(u | x) `[B]`."""
-        v = torch.randn(x.shape, device=x.device)
-        log_q = log_normal(v)
-        context = centred(x, self.levels)
-        for layer in self.layers:
-            v, log_det = layer(v, context)
-            log_q = log_q - log_det
-        return v, log_q - (F.logsigmoid(v) + F.logsigmoid(-v)).flatten(1).sum(1)  # du/dv = u (1 - u)
-
-
-class Logit(nn.Module):
-    """y = logit(α + (1 - 2α) (x + u) / L), so that a flow on [0, 1] has the whole line (Dinh and others 2017, section
-    4.1). With α = 0 nothing lies beyond the ends; with more, y is bounded, and what a flow puts beyond is lost."""
-
-    def __init__(self, levels: int, alpha: float) -> None:
-        super().__init__()
-        self.levels, self.alpha = levels, alpha
-
-    def forward(self, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """y, of the shape of levels x [B, ...] and of v, the logit of u, and log|det dy/du| `[B]`.
-
-        Both distances, `below` from 0 and `above` from 1, come from sigmoids, so that neither is rounded to nothing.
-        """
-        inside = 1 - 2 * self.alpha
-        below = self.alpha * self.levels + inside * (x + torch.sigmoid(v))
-        above = self.alpha * self.levels + inside * (self.levels - 1 - x + torch.sigmoid(-v))  # below + above = L
-        log_below, log_above = below.log(), above.log()
-        log_jacobian = math.log(self.levels * inside) - log_below - log_above
-        return log_below - log_above, log_jacobian.flatten(1).sum(1)
-
-    def inverse(self, y: Tensor) -> Tensor:
-        """The level x in whose cell y lies; the nearest where it lies in none."""
-        value = (torch.sigmoid(y) - self.alpha) / (1 - 2 * self.alpha)  # (x + u) / L
-        return (value * self.levels).floor().long().clamp(0, self.levels - 1)

@@ -1,4 +1,4 @@
-"""Masked convolutions: networks in which an output reads only what comes before it in a fixed order."""
+"""Masked layers: networks in which an output reads only what comes before it in a fixed order."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from benchmark.nn.layers import zeroed
 
 
 def colour_of(channels: int, colours: int) -> Tensor:
@@ -43,6 +45,35 @@ def even_degrees(units: int, inputs: int) -> Tensor:
     the last is D - 1, so that an input is lost to nobody, however few the units.
     """
     return torch.linspace(max(inputs - 1, 1), 1, units).round().long().flip(0)
+
+
+class MaskedLinear(nn.Linear):
+    """A linear layer in which an output of degree m reads inputs of degrees up to m, or below m if `strict`."""
+
+    mask: Tensor
+
+    def __init__(self, source: Tensor, target: Tensor, strict: bool = False) -> None:
+        """Degrees of what is read, `source` `[in]`, and made, `target` `[out]`."""
+        super().__init__(len(source), len(target))
+        mask = source < target[:, None] if strict else source <= target[:, None]
+        self.register_buffer("mask", mask.float(), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight * self.mask, self.bias)
+
+
+def masked_mlp(order: Tensor, outputs: int, width: int, depth: int, dropout: float) -> nn.Sequential:
+    """[B, D] to [B, outputs D], `outputs` numbers for each of D in turn, from those before it; zero at first.
+
+    `order` [D] says at which turn, 0 to D - 1, each is read. Germain and others, "MADE: Masked Autoencoder for
+    Distribution Estimation", ICML 2015, arXiv:1502.03509, with `depth` hidden layers of `width` units.
+    """
+    turns = order + 1
+    degrees = [turns, *[even_degrees(width, len(order))] * depth]
+    layers: list[nn.Module] = []
+    for source, target in itertools.pairwise(degrees):
+        layers += [MaskedLinear(source, target), nn.SiLU(), nn.Dropout(dropout)]
+    return nn.Sequential(*layers, zeroed(MaskedLinear(degrees[-1], turns.repeat(outputs), strict=True)))
 
 
 class Scan:

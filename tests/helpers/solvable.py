@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.distributions import Normal
 
 from benchmark import testing
+from benchmark.models.base import GenerativeModel
 from benchmark.models.diffusion.flow_matching import FlowMatching
 from benchmark.models.diffusion.vdm import VDM
 from benchmark.models.flow.realnvp import RealNVP
 from benchmark.models.vae.vae import VAE
 from benchmark.nn.distributions import log_normal
 from benchmark.spec import Batch, DataSpec
+
+Flow = TypeVar("Flow", bound=GenerativeModel)
 
 PIXEL = DataSpec((1, 1, 1), levels=3, structure="grid")
 PAIR = DataSpec((1, 1, 2), levels=3, structure="grid")  # two pixels: nine images
@@ -53,23 +56,30 @@ def log_prob_by_quadrature(model: VAE, x: Tensor) -> Tensor:
     return joint.logsumexp(0) + log_cell
 
 
-# RealNVP --------------------------------------------------------------------------------------------------------------
+# Flows over pixels ----------------------------------------------------------------------------------------------------
+
+
+def shaken(model: Flow, size: float = 0.2) -> Flow:
+    """The same model with every parameter away from its start, where couplings are the identity."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(size * torch.randn_like(parameter))
+    return model.eval()
 
 
 def perturbed(spec: DataSpec, **options: Any) -> RealNVP:
-    """A model whose every parameter is away from its start, where couplings are the identity."""
     torch.manual_seed(0)
-    model = RealNVP(spec, **{**SMALL_REALNVP, **options}).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.2 * torch.randn_like(parameter))
-    return model
+    return shaken(RealNVP(spec, **{**SMALL_REALNVP, **options}))
 
 
 def trained_realnvp(steps: int = 150, **options: Any) -> RealNVP:
     """A model of two pixels that has learnt a little from `testing.Source`."""
-    source = testing.Source(PAIR)
-    model = perturbed(PAIR, learning_rate=1e-2, **options)
+    return trained_flow(perturbed(PAIR, learning_rate=1e-2, **options), steps)
+
+
+def trained_flow(model: Flow, steps: int = 150) -> Flow:
+    """The same model after a few steps on `testing.Source`, in evaluation mode all the while."""
+    source = testing.Source(model.spec)
     optimizer = model.configure_optimizers()
     for step in range(steps):
         optimizer.zero_grad()
@@ -78,7 +88,7 @@ def trained_realnvp(steps: int = 150, **options: Any) -> RealNVP:
     return model
 
 
-def log_prob_by_cells(model: RealNVP, x: Tensor, points: int = 150) -> Tensor:
+def log_prob_by_cells(model: Any, x: Tensor, points: int = 150) -> Tensor:
     """The density integrated over each cell of two pixels on a grid: equally many points per unit of each logit."""
     v = torch.linspace(-14, 14, points)
     grid = torch.cartesian_prod(v, v).view(-1, 1, 1, 2)
@@ -87,9 +97,9 @@ def log_prob_by_cells(model: RealNVP, x: Tensor, points: int = 150) -> Tensor:
     with torch.no_grad():
         for one in x:
             y, log_jacobian = model.logit(one.expand(len(grid), -1, -1, -1), grid)
-            z, log_det = model(y)
+            z, log_det = model.flow(y)
             log_noise = (torch.nn.functional.logsigmoid(grid) + torch.nn.functional.logsigmoid(-grid)).sum((1, 2, 3))
-            log_p = Normal(0.0, 1.0).log_prob(z).sum(1) + log_det + log_jacobian + log_noise
+            log_p = model.density.prior.log_prob(z) + log_det + log_jacobian + log_noise
             results.append(log_p.logsumexp(0) + log_cell)
     return torch.stack(results)
 

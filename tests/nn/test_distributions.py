@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from scipy import stats
 from torch import Tensor, nn
 from torch.distributions import Independent, Normal, kl_divergence
 
@@ -14,8 +15,10 @@ from benchmark.nn.distributions import (
     CoupledLogistics,
     DiscretisedLogistics,
     importance_bound,
+    log_logistic,
     log_normal,
     log_normal_bin,
+    logistic_of_normal,
     normal_kl,
 )
 
@@ -25,6 +28,16 @@ def test_log_normal_is_that_of_independent_standard_normals() -> None:
     z = 3 * torch.randn(5, 2, 3, 4, dtype=torch.float64)
     expected = Independent(Normal(torch.zeros(2, 3, 4).double(), 1.0), 3).log_prob(z)
     torch.testing.assert_close(log_normal(z), expected)
+
+
+def test_logistic_numbers_have_their_density_and_come_from_normal_ones_of_the_same_rank() -> None:
+    z = torch.linspace(-40, 40, 81, dtype=torch.float64)[:, None]
+    torch.testing.assert_close(log_logistic(z), torch.from_numpy(stats.logistic.logpdf(z[:, 0].numpy())))
+    e = torch.linspace(-12, 12, 49, dtype=torch.float64)
+    logistic = logistic_of_normal(e)
+    assert stats.logistic.logcdf(logistic.numpy()) == pytest.approx(stats.norm.logcdf(e.numpy()))
+    torch.testing.assert_close(logistic_of_normal(-e), -logistic)
+    assert logistic_of_normal(torch.tensor([9.0])).isfinite().all()  # in single precision, where Φ is 1
 
 
 # The importance bound ------------------------------------------------------------------------------------------------

@@ -1,47 +1,62 @@
-"""Flows: every layer inverts and knows its Jacobian, couplings agree with zuko's, noise has the density it reports."""
+"""Flows: every layer inverts and knows its Jacobian; what a coupling reads and moves."""
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
 
 import pytest
 import torch
-import zuko
-from scipy import stats
 from torch import Tensor, nn
-from torch.distributions import Normal, SigmoidTransform, TransformedDistribution
 
 from benchmark import testing
+from benchmark.nn.channels import ActNorm, Mix
 from benchmark.nn.flows import (
+    Additive,
     Affine,
+    Autoregressive,
     Bijection,
     Chain,
     Coupling,
-    Logit,
+    HalfCoupling,
     Multiscale,
+    Reshape,
     Squeeze,
-    UniformDequantisation,
-    VariationalDequantisation,
+    Transform,
     checkerboard,
     halves,
 )
+from benchmark.nn.masked import masked_mlp
+from benchmark.nn.splines import Spline
 
 SHAPE = (2, 4, 2)
 
 
-def couple(mask: Tensor, context: int = 0) -> Coupling:
-    """A coupling with weights far from the identity, in double precision."""
-    channels = len(mask)
-    network = nn.Sequential(
-        nn.Conv2d(channels + context, 8, 3, padding=1), nn.Tanh(), nn.Conv2d(8, 2 * channels, 3, padding=1)
-    )
-    coupling = Coupling(mask, network, Affine(mask.shape)).double()
+def shaken(layer: Bijection) -> Bijection:
+    """The same layer with weights far from the identity, in double precision."""
+    layer = layer.double().eval()
     with torch.no_grad():
-        for parameter in coupling.parameters():
+        for parameter in layer.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
-    return coupling
+    return layer
+
+
+def network(inputs: int, outputs: int) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(inputs, 8, 3, padding=1), nn.Tanh(), nn.Conv2d(8, outputs, 3, padding=1))
+
+
+def couple(mask: Tensor, context: int = 0, transform: Transform | None = None) -> Bijection:
+    channels, transform = len(mask), transform or Affine(mask.shape)
+    return shaken(Coupling(mask, network(channels + context, transform.outputs * channels), transform))
+
+
+def half(channels: int, transform: Transform) -> Bijection:
+    kept = channels // 2
+    return shaken(HalfCoupling(network(kept, transform.outputs * (channels - kept)), transform))
+
+
+def autoregressive(transform: Transform, order: Tensor) -> Bijection:
+    return shaken(Autoregressive(order, masked_mlp(order, transform.outputs, 32, 2, 0.0), transform))
 
 
 def chain(shape: tuple[int, ...] = SHAPE, squeeze: bool = True) -> Chain:
@@ -54,11 +69,26 @@ def chain(shape: tuple[int, ...] = SHAPE, squeeze: bool = True) -> Chain:
 LAYERS: dict[str, tuple[Callable[[], Bijection], tuple[int, ...]]] = {
     "coupling": (lambda: couple(checkerboard(SHAPE, 0)), SHAPE),
     "coupling of channels": (lambda: couple(halves(SHAPE, 1)), SHAPE),
+    "additive coupling": (lambda: couple(checkerboard(SHAPE, 0), transform=Additive()), SHAPE),
+    "spline coupling": (lambda: couple(checkerboard(SHAPE, 0), transform=Spline(4, 1.5)), SHAPE),
+    "half a coupling": (lambda: half(2, Affine((1, 4, 2))), SHAPE),
+    "half a coupling of odd channels": (lambda: half(3, Affine((2, 2, 2))), (3, 2, 2)),
+    "half a coupling, splines": (lambda: half(2, Spline(5, 2.0)), SHAPE),
+    "autoregressive": (lambda: autoregressive(Affine((6,)), torch.arange(6)), (6,)),
+    "autoregressive, in another order": (lambda: autoregressive(Affine((6,)), torch.tensor([3, 0, 5, 1, 2, 4])), (6,)),
+    "autoregressive splines": (lambda: autoregressive(Spline(4, 2.0), torch.arange(6).flip(0)), (6,)),
+    "actnorm": (lambda: shaken(ActNorm(2)), SHAPE),
+    "mixed channels": (lambda: shaken(Mix(4)), (4, 2, 3)),
     "squeeze": (Squeeze, SHAPE),
+    "reshape": (lambda: Reshape(SHAPE, (16,)), SHAPE),
     "chain": (chain, SHAPE),
     "one scale": (lambda: Multiscale(SHAPE, [chain(squeeze=False)]), SHAPE),
     "three scales": (
         lambda: Multiscale((1, 4, 8), [chain((1, 4, 8)), chain((2, 2, 4)), chain((4, 1, 2), squeeze=False)]),
+        (1, 4, 8),
+    ),
+    "two scales that both squeeze": (
+        lambda: Multiscale((1, 4, 8), [chain((1, 4, 8)), chain((2, 2, 4))], all_squeeze=True),
         (1, 4, 8),
     ),
 }
@@ -108,41 +138,6 @@ def test_an_affine_coupling_scales_by_less_than_its_bound() -> None:
     torch.testing.assert_close(y, torch.full((1, 1, 2, 2), math.e + 0.5))
 
 
-def as_zuko(coupling: Coupling) -> zuko.transforms.CouplingTransform:
-    """The same coupling, by zuko's own transforms: the network's weights are all that is copied."""
-    mask = coupling.mask.flatten()
-    assert isinstance(coupling.transform, Affine)
-    bound = coupling.transform.bound
-
-    def meta(seen: Tensor) -> zuko.transforms.DependentTransform:
-        whole = seen.new_zeros(*seen.shape[:-1], len(mask))
-        whole[..., mask] = seen
-        outputs = coupling.network(whole.reshape(-1, *coupling.mask.shape))
-        s, t = (half.flatten(1)[:, ~mask] for half in outputs.chunk(2, 1))
-        log_scale = bound.flatten()[~mask] * s.tanh()
-        # zuko squashes a to a / (1 + |a / log slope|): undone, with room below the least slope
-        slope = 1e-6
-        a = log_scale / (1 - (log_scale / math.log(slope)).abs())
-        affine = zuko.transforms.MonotonicAffineTransform(t, a, slope=slope)
-        return zuko.transforms.DependentTransform(affine, 1)
-
-    return zuko.transforms.CouplingTransform(meta, mask)
-
-
-def test_a_chain_of_affine_couplings_agrees_with_zuko() -> None:
-    with testing.seeded(0):
-        couplings = [couple(checkerboard(SHAPE, i)) for i in range(4)]
-        y = torch.randn(20, *SHAPE, dtype=torch.float64)
-    ours = Chain(*couplings)
-    theirs = zuko.transforms.ComposedTransform(*map(as_zuko, couplings))
-    with torch.no_grad():
-        z, log_det = ours(y)
-        expected, their_log_det = theirs.call_and_ladj(y.flatten(1))
-        torch.testing.assert_close(z.flatten(1), expected, rtol=1e-9, atol=1e-9)
-        torch.testing.assert_close(log_det, their_log_det, rtol=1e-9, atol=1e-9)
-        torch.testing.assert_close(ours.inverse(z).flatten(1), theirs.inv(expected), rtol=1e-9, atol=1e-9)
-
-
 def test_masks_take_turns() -> None:
     assert checkerboard((1, 2, 2), 0).int().tolist() == [[[0, 1], [1, 0]]]
     assert halves((2, 1, 1), 0).int().flatten().tolist() == [1, 0]
@@ -168,82 +163,3 @@ def test_scales_let_go_of_the_second_half_of_the_channels_first() -> None:
     lower_rows = [4, 6, 12, 14, 5, 7, 13, 15]  # of each square: channels 2 and 3
     assert z[0].tolist() == [*lower_rows, 0, 2, 8, 10, 1, 3, 9, 11]
     assert log_det.tolist() == [0]
-
-
-# Dequantisation ------------------------------------------------------------------------------------------------------
-
-
-def test_uniform_noise_is_uniform_and_has_density_one() -> None:
-    with testing.seeded(0):
-        v, log_q = UniformDequantisation()(torch.zeros(5000, 1, 2, 2, dtype=torch.long))
-    assert log_q.tolist() == [0] * 5000
-    assert v.shape == (5000, 1, 2, 2)
-    assert stats.kstest(torch.sigmoid(v.double()).flatten().numpy(), "uniform").pvalue > 0.01
-
-
-def test_learnt_noise_without_layers_is_logistic_normal() -> None:
-    with testing.seeded(0):
-        v, log_q = VariationalDequantisation(3, [])(torch.zeros(100, 1, 1, 2, dtype=torch.long))
-    logistic_normal = TransformedDistribution(Normal(0.0, 1.0), SigmoidTransform())
-    expected = logistic_normal.log_prob(torch.sigmoid(v.double())).sum((1, 2, 3))
-    torch.testing.assert_close(log_q.double(), expected, rtol=1e-3, atol=1e-3)
-
-
-def test_learnt_noise_has_the_density_it_reports_and_depends_on_the_level() -> None:
-    """By a change of variables from the normal draw to u, with autograd's Jacobian."""
-    shape = (1, 1, 3)
-    masks = [torch.zeros(shape, dtype=torch.bool), *(checkerboard(shape, i) for i in range(2))]
-    with testing.seeded(0):
-        layers = [couple(mask, context=1) for mask in masks]
-    noise_of = VariationalDequantisation(3, [copy.deepcopy(layer).float() for layer in layers])
-    x = torch.tensor([0, 1, 2]).expand(6, *shape)
-    context = x[:1].double() - 1  # three levels on [-1, 1]
-
-    def noise(normal: Tensor) -> Tensor:
-        v = normal[None]
-        for layer in layers:
-            v, _ = layer(v, context)
-        return torch.sigmoid(v[0])
-
-    with testing.seeded(1):
-        normal = torch.randn(x.shape).double()
-    with testing.seeded(1), torch.no_grad():
-        v, log_q = noise_of(x)
-        other, _ = noise_of(2 - x)
-    for one, found, log_density in zip(normal, v, log_q, strict=True):
-        torch.testing.assert_close(torch.sigmoid(found.double()), noise(one), rtol=1e-4, atol=1e-5)
-        jacobian = torch.autograd.functional.jacobian(noise, one).reshape(3, 3)
-        expected = Normal(0.0, 1.0).log_prob(one).sum() - torch.linalg.slogdet(jacobian).logabsdet
-        torch.testing.assert_close(log_density.double(), expected, rtol=1e-4, atol=1e-4)
-    assert (v - other).abs().max() > 0.05
-
-
-# The logit -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("alpha", [0.0, 0.05])
-def test_logit_is_that_of_the_squeezed_cell_with_its_jacobian(alpha: float) -> None:
-    logit = Logit(3, alpha)
-    x = torch.tensor([[[[0, 1]]], [[[2, 2]]]])
-    with testing.seeded(0):
-        u = torch.rand(x.shape, dtype=torch.float64)
-    squeezed = alpha + (1 - 2 * alpha) * (x + u) / 3
-    y, log_jacobian = logit(x, torch.logit(u))
-    torch.testing.assert_close(y, torch.logit(squeezed))
-    testing.assert_log_det_agrees(lambda u: logit(x[:1], torch.logit(u)), u[:1])
-    slope = (1 - 2 * alpha) / (3 * squeezed * (1 - squeezed))
-    torch.testing.assert_close(log_jacobian, slope.log().sum((1, 2, 3)))
-    assert torch.equal(logit.inverse(y), x)
-
-
-def test_extreme_noise_is_not_rounded_to_nothing() -> None:
-    v = torch.full((2, 1, 1, 2), 60.0) * torch.tensor([-1.0, 1.0]).view(2, 1, 1, 1)
-    x = torch.tensor([0, 2]).view(2, 1, 1, 1).expand(2, 1, 1, 2)
-    y, log_jacobian = Logit(3, 0.0)(x, v)
-    assert torch.isfinite(y).all()
-    assert torch.isfinite(log_jacobian).all()
-    torch.testing.assert_close(y[0], -y[1])
-
-
-def test_the_nearest_level_takes_what_lies_beyond_the_ends() -> None:
-    assert Logit(3, 0.1).inverse(torch.tensor([-50.0, -2.0, 0.0, 2.0, 50.0])).tolist() == [0, 0, 1, 2, 2]

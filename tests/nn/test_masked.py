@@ -6,7 +6,16 @@ import pytest
 import torch
 from torch import nn
 
-from benchmark.nn.masked import CausalConv2d, ColourConv2d, GatedResidual, MaskedConv2d, Scan, colour_of, even_degrees
+from benchmark.nn.masked import (
+    CausalConv2d,
+    ColourConv2d,
+    GatedResidual,
+    MaskedConv2d,
+    Scan,
+    colour_of,
+    even_degrees,
+    masked_mlp,
+)
 
 
 @pytest.mark.parametrize(
@@ -140,3 +149,20 @@ def test_degrees_leave_no_unit_dead_and_no_input_unread(units: int, inputs: int)
     assert int(degrees.max()) == max(1, inputs - 1)
     assert units < inputs or len(degrees.unique()) == max(1, inputs - 1)
     assert torch.equal(degrees, degrees.sort().values)
+
+
+# Vectors -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2, 3, 4], [4, 3, 2, 1, 0], [2, 0, 4, 1, 3], [0]])
+@pytest.mark.parametrize("depth", [1, 3])
+def test_a_masked_perceptron_reads_all_that_comes_before_and_nothing_else(order: list[int], depth: int) -> None:
+    turns = torch.tensor(order)
+    torch.manual_seed(0)
+    network = masked_mlp(turns, 3, 40, depth, 0.0)
+    assert not network(torch.randn(2, len(order))).any()  # zero at first
+    for parameter in network.parameters():
+        nn.init.normal_(parameter)
+    jacobian = torch.autograd.functional.jacobian(lambda x: network(x[None])[0], torch.randn(len(order)))
+    reads = (jacobian.view(3, len(order), len(order)) != 0).any(0)
+    assert torch.equal(reads, turns < turns[:, None])

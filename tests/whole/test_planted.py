@@ -21,7 +21,7 @@ import torch_fidelity.metric_fid
 import torch_fidelity.metric_prc
 from evidence import normal
 from known_data import PROTOCOL, Stream, data_of
-from solvable import perturbed
+from solvable import perturbed, shaken
 from torch import Tensor
 from torch.distributions import MixtureSameFamily
 
@@ -47,14 +47,21 @@ from benchmark.models.diffusion.ddpm import DDPM
 from benchmark.models.diffusion.edm import EDM
 from benchmark.models.diffusion.flow_matching import FlowMatching
 from benchmark.models.diffusion.vdm import VDM
+from benchmark.models.flow import nice
+from benchmark.models.flow.glow import Glow
+from benchmark.models.flow.maf import MAF
+from benchmark.models.flow.nice import NICE, Scale
 from benchmark.models.flow.realnvp import RealNVP
+from benchmark.models.flow.spline_flow import SplineFlow
 from benchmark.models.transformer.gpt import GPT
 from benchmark.models.vae.hierarchical_vae import HierarchicalVAE
 from benchmark.models.vae.vae import VAE
 from benchmark.models.vae.vq_vae import VQVAE, Transformer
-from benchmark.nn.distributions import DiscretisedLogistics
-from benchmark.nn.flows import Logit, VariationalDequantisation
-from benchmark.nn.masked import ColourConv2d
+from benchmark.nn.channels import Mix
+from benchmark.nn.dequantised import DequantisedFlow, Logit, Prior, VariationalDequantisation
+from benchmark.nn.distributions import DiscretisedLogistics, log_logistic
+from benchmark.nn.masked import ColourConv2d, MaskedLinear
+from benchmark.nn.splines import Spline
 from benchmark.spec import DataSpec, TokenLikelihood
 from benchmark.testing import Subject, likelihoods
 
@@ -169,6 +176,12 @@ def assert_log_det_of_realnvp() -> None:
     testing.assert_log_det_agrees(model, normal(0, 2, 1, 2, 2))
 
 
+def assert_log_det_of_glow() -> None:
+    with testing.seeded(0):
+        model = shaken(Glow(DataSpec((1, 4, 4), 3, "grid"), steps=1, width=8, dropout=0.0), 0.1).double()
+    testing.assert_log_det_agrees(model.flow, normal(0, 2, 1, 4, 4))
+
+
 def assert_solves_gaussians() -> None:
     """The ODE likelihood of Gaussian data is its closed form."""
     (pair,) = exact.of_flow_matching(probes=1)
@@ -197,6 +210,11 @@ def top_layer_alone(original: Any, self: HierarchicalVAE, x: Tensor) -> tuple[Te
 def logit_without_constant(original: Any, self: Logit, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     y, log_jacobian = original(self, x, v)
     return y, log_jacobian + x[0].numel() * math.log(self.levels)
+
+
+def slope_at_least_one(original: Any, self: Spline, x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
+    y, log_slope = original(self, x, parameters)
+    return y, log_slope.clamp(min=0.0)
 
 
 def losses_by_mean(original: Any, self: VDM, x: Tensor) -> dict[str, Tensor]:
@@ -306,9 +324,47 @@ BUGS: dict[str, Bug] = {
         "not close",
     ),
     "realnvp: sampler with another prior": Bug(
-        wrapped(RealNVP, "inverse", lambda original, self, z: original(self, 2 * z)),
+        wrapped(DequantisedFlow, "generate", lambda original, self, e: original(self, 2 * e)),
         realnvp(likelihoods.assert_samples_follow_importance_bound),
         "disagree",
+    ),
+    "nice: forgotten log-determinant of the scales": Bug(
+        wrapped(Scale, "forward", lambda original, self, x, context=None: (original(self, x)[0], x.new_zeros(len(x)))),
+        law(likelihoods.assert_is_a_bound, NICE, width=16, depth=1, dropout=0.0, learning_rate=0.01),
+        "exp of the bound sums to",
+    ),
+    "nice: draws from a normal prior, scores by a logistic one": Bug(
+        lambda patch: patch.setattr(nice, "PRIORS", {"logistic": Prior(log_logistic, lambda e: e)}),
+        law(
+            likelihoods.assert_samples_follow_importance_bound,
+            NICE,
+            width=16,
+            depth=1,
+            dropout=0.0,
+            learning_rate=0.01,
+        ),
+        "disagree",
+    ),
+    "glow: the log-determinant of a 1x1 convolution counts one place": Bug(
+        wrapped(
+            Mix,
+            "forward",
+            lambda original, self, x, context=None: (original(self, x)[0], self.log_s.sum().expand(len(x))),
+        ),
+        assert_log_det_of_glow,
+        "not close",
+    ),
+    "spline_flow: slopes below 1 count as 1": Bug(
+        wrapped(Spline, "forward", slope_at_least_one),
+        law(likelihoods.assert_is_a_bound, SplineFlow, steps=2, width=16, depth=1, dropout=0.0, learning_rate=0.01),
+        "exp of the bound sums to",
+    ),
+    "maf: a number reads itself": Bug(
+        wrapped(
+            MaskedLinear, "__init__", lambda original, *args, **options: original(*args, **options | {"strict": False})
+        ),
+        law(likelihoods.assert_is_a_bound, MAF, layers=2, width=16, dropout=0.0, learning_rate=0.01),
+        "exp of the bound sums to",
     ),
     "gated_pixelcnn: a pixel sees itself": Bug(
         wrapped(

@@ -19,27 +19,13 @@ import math
 from functools import partial
 from typing import Literal
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from benchmark.models.base import GenerativeModel
-from benchmark.nn.conv import Residual
-from benchmark.nn.distributions import importance_bound, log_normal
-from benchmark.nn.flows import (
-    Affine,
-    Chain,
-    Coupling,
-    Logit,
-    Multiscale,
-    Squeeze,
-    UniformDequantisation,
-    VariationalDequantisation,
-    checkerboard,
-    halves,
-)
-from benchmark.nn.latents import interpolated
-from benchmark.nn.layers import Positions, mlp, zeroed
+from benchmark.nn.couplings import Network, coupling
+from benchmark.nn.dequantised import DequantisedFlow, Logit, dequantise
+from benchmark.nn.flows import Chain, Multiscale, Squeeze, checkerboard, halves
 from benchmark.nn.levels import as_grid
 from benchmark.nn.optim import adamw
 from benchmark.spec import (
@@ -55,8 +41,6 @@ from benchmark.spec import (
     Share,
     Size,
 )
-
-Network = Literal["mlp", "conv"]
 
 
 class RealNVP(GenerativeModel, ImportanceBound, Interpolates, Diagnosable):
@@ -83,8 +67,8 @@ class RealNVP(GenerativeModel, ImportanceBound, Interpolates, Diagnosable):
         weight_decay: NonNegative = 0.01,
     ) -> None:
         super().__init__(spec)
-        self.grid = as_grid(spec.shape)
-        channels, *sides = self.grid
+        grid = as_grid(spec.shape)
+        channels, *sides = grid
         factor = 2 ** (scales - 1)
         if any(side % factor for side in sides) or math.prod(side // factor for side in sides) < 2:
             raise BadInput(
@@ -108,14 +92,11 @@ class RealNVP(GenerativeModel, ImportanceBound, Interpolates, Diagnosable):
             after = [couple(halves(squeezed, j), width=2 * hidden) for j in range(couplings)]
             return Chain(*before, Squeeze(), *after)
 
-        self.flow = Multiscale(self.grid, [scale(i) for i in range(scales)])
+        self.flow = Multiscale(grid, [scale(i) for i in range(scales)])
         self.logit = Logit(spec.levels, alpha)  # section 4.1
-        self.dequantise: UniformDequantisation | VariationalDequantisation = UniformDequantisation()
-        if dequantisation == "variational":
-            nothing = torch.zeros(self.grid, dtype=torch.bool)
-            masks = [nothing, *(checkerboard(self.grid, i) for i in range(noise_couplings))]
-            layers = [couple(mask, width=noise_width, context=channels) for mask in masks]
-            self.dequantise = VariationalDequantisation(spec.levels, layers)
+        noise = partial(couple, width=noise_width, context=channels)
+        self.dequantise = dequantise(dequantisation, grid, spec.levels, noise_couplings, noise)
+        self.density = DequantisedFlow(spec.shape, self.flow, self.logit, self.dequantise)
 
     # The model: a standard normal z, couplings, and a logit ----------------------------------------------------------
 
@@ -135,37 +116,19 @@ class RealNVP(GenerativeModel, ImportanceBound, Interpolates, Diagnosable):
         return Sampler("inverse", evaluations=1)
 
     def sample(self, n: int) -> Tensor:
-        return self.generate(torch.randn(n, self.spec.dims, device=self.device))
+        return self.density.sample(n)
 
     def interpolate(self, n: int, steps: int) -> Tensor:
-        first, last = torch.randn(2, n, self.spec.dims, device=self.device)
-        return interpolated(first, last, steps, self.generate)
-
-    def generate(self, z: Tensor) -> Tensor:
-        """x `[B, *shape]` for z [B, D]."""
-        return self.logit.inverse(self.inverse(z)).reshape(-1, *self.spec.shape)
+        return self.density.interpolate(n, steps)
 
     def diagnostics(self, x: Tensor) -> dict[str, float]:
-        """Where the inverse no longer inverts: Behrmann and others, "Exploding Inverses", AISTATS 2021."""
-        x = x.reshape(-1, *self.grid)
-        y, _ = self.logit(x, self.dequantise(x)[0])
-        return {"inverse_error": float((self.inverse(self(y)[0]) - y).abs().max())}
+        return self.density.diagnostics(x)
 
     def elbo(self, x: Tensor) -> Tensor:
-        x = x.reshape(-1, *self.grid)
-        v, log_q = self.dequantise(x)
-        y, log_jacobian = self.logit(x, v)
-        z, log_det = self(y)
-        log_weight: Tensor = log_normal(z) + log_det + log_jacobian - log_q  # eq. 3, and Ho and others, eq. 6
-        return log_weight
+        return self.density.elbo(x)  # eq. 3
 
     def importance_bound(self, x: Tensor, importance_samples: int) -> Tensor:
-        """Noise drawn often enough fills the cell: Ho and others, section 3.1, with the weights of Burda and others."""
-
-        def log_weights(k: int) -> Tensor:
-            return self.elbo(x.repeat(k, *[1] * (x.ndim - 1))).reshape(k, len(x))
-
-        return importance_bound(log_weights, importance_samples, max(1, self.chunk // len(x)))
+        return self.density.importance_bound(x, importance_samples, self.chunk)
 
     # How it learns ---------------------------------------------------------------------------------------------------
 
@@ -174,39 +137,3 @@ class RealNVP(GenerativeModel, ImportanceBound, Interpolates, Diagnosable):
 
     def configure_optimizers(self) -> Optimizer:
         return adamw(self, self.learning_rate, self.weight_decay)
-
-
-# Networks inside a coupling ------------------------------------------------------------------------------------------
-
-
-def coupling(
-    mask: Tensor, network: Network, width: int, depth: int, positions: bool, dropout: float, context: int = 0
-) -> Coupling:
-    """An affine coupling of [B, *mask.shape], the identity at first; `context` counts further channels that it sees."""
-    channels, *sides = mask.shape
-    inputs, outputs = channels + context, Affine.outputs * channels
-    if network == "mlp":
-        inside = dense(inputs, outputs, sides, width, depth, dropout)
-    else:
-        inside = conv(inputs, outputs, sides, width, depth, positions, dropout)
-    return Coupling(mask, inside, Affine(mask.shape))
-
-
-def dense(inputs: int, outputs: int, sides: list[int], width: int, depth: int, dropout: float) -> nn.Sequential:
-    """[B, inputs, H, W] to [B, outputs, H, W] through `depth` hidden layers; zero at first."""
-    *hidden, last = mlp(inputs * math.prod(sides), outputs * math.prod(sides), width, depth, dropout)
-    return nn.Sequential(*hidden, zeroed(last), nn.Unflatten(1, (outputs, *sides)))
-
-
-def conv(
-    inputs: int, outputs: int, sides: list[int], width: int, depth: int, positions: bool, dropout: float
-) -> nn.Sequential:
-    """[B, inputs, H, W] to [B, outputs, H, W] through `depth` residual blocks; zero at first."""
-    return nn.Sequential(
-        nn.Conv2d(inputs, width, 3, padding=1),
-        Positions(width, *sides) if positions else nn.Identity(),
-        *(Residual(width, dropout) for _ in range(depth)),
-        nn.SiLU(),
-        zeroed(nn.Conv2d(width, outputs, 3, padding=1)),
-        Positions(outputs, *sides) if positions else nn.Identity(),
-    ).to(memory_format=torch.channels_last)
