@@ -10,11 +10,13 @@ from torch import Tensor, nn
 Layer = TypeVar("Layer", bound=nn.Module)
 
 
-def mlp(inputs: int, outputs: int, width: int, depth: int, dropout: float) -> nn.Sequential:
+def mlp(
+    inputs: int, outputs: int, width: int, depth: int, dropout: float, activation: type[nn.Module] = nn.SiLU
+) -> nn.Sequential:
     """[B, ...] of `inputs` numbers to [B, outputs] through `depth` hidden layers of `width` units."""
     layers: list[nn.Module] = [nn.Flatten()]
     for i in range(depth):
-        layers += [nn.Linear(inputs if i == 0 else width, width), nn.SiLU(), nn.Dropout(dropout)]
+        layers += [nn.Linear(inputs if i == 0 else width, width), activation(), nn.Dropout(dropout)]
     return nn.Sequential(*layers, nn.Linear(width, outputs))
 
 
@@ -23,6 +25,15 @@ def zeroed(layer: Layer) -> Layer:
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
     return layer
+
+
+def glorot(network: nn.Module) -> None:
+    """Draws the matrices of linear layers anew, uniform with the variance 2 / (inputs + outputs), and sets biases to 0
+    (Glorot and Bengio 2010, eq. 16)."""
+    for layer in network.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
 
 
 class Fused(nn.Module):

@@ -8,7 +8,20 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from benchmark.nn.layers import Fourier, Positions, mlp, time_network, zeroed
+from benchmark.nn.layers import Fourier, Positions, glorot, mlp, time_network, zeroed
+
+
+def test_glorots_weights_have_his_variance_and_range_and_biases_are_zero() -> None:
+    torch.manual_seed(0)
+    network = mlp(300, 100, 200, depth=1, dropout=0.0, activation=nn.Tanh)
+    glorot(network)
+    for layer in network:
+        if isinstance(layer, nn.Linear):
+            total = layer.in_features + layer.out_features
+            assert layer.weight.var().item() == pytest.approx(2 / total, rel=0.05)
+            assert layer.weight.abs().max().item() == pytest.approx((6 / total) ** 0.5, rel=0.01)
+            assert not layer.bias.any()
+    assert [type(layer) for layer in network[2:3]] == [nn.Tanh]
 
 
 @pytest.mark.parametrize("depth", [0, 1, 3])

@@ -28,7 +28,7 @@ from benchmark.models.base import GenerativeModel
 from benchmark.nn.conv import decoder, encoder
 from benchmark.nn.distributions import importance_bound, independent_pixels, mean_level, pixel_numbers
 from benchmark.nn.latents import interpolated
-from benchmark.nn.layers import mlp
+from benchmark.nn.layers import glorot, mlp
 from benchmark.nn.levels import centred
 from benchmark.nn.optim import adamw
 from benchmark.spec import (
@@ -40,12 +40,15 @@ from benchmark.spec import (
     ImportanceBound,
     Interpolates,
     NonNegative,
+    Positive,
     Reconstructs,
     Sampler,
     Share,
     Size,
     Steps,
 )
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {"silu": nn.SiLU, "tanh": nn.Tanh}
 
 
 class VAE(GenerativeModel, ImportanceBound, Reconstructs, Autoencodes, Interpolates, Diagnosable):
@@ -66,6 +69,8 @@ class VAE(GenerativeModel, ImportanceBound, Reconstructs, Autoencodes, Interpola
         network: Literal["mlp", "conv"] = "mlp",  # conv: residual blocks at a half and a quarter of the image's sides
         width: Size = 256,  # hidden units, or channels at a quarter of the sides (half as many at a half)
         depth: Size = 2,  # hidden layers, or residual blocks at each of the two sizes
+        activation: Literal["silu", "tanh"] = "silu",  # of mlp
+        initial_weights: Literal["torch", "glorot"] = "torch",  # of mlp's layers
         likelihood: Literal["bernoulli", "categorical", "logistics"] = "logistics",  # of one pixel given z
         components: Size = 2,  # of the mixture of discretised logistics
         beta: NonNegative = 1.0,  # weight of the KL term, in training only
@@ -75,22 +80,30 @@ class VAE(GenerativeModel, ImportanceBound, Reconstructs, Autoencodes, Interpola
         dropout: Share = 0.2,
         learning_rate: NonNegative = 1e-3,
         weight_decay: NonNegative = 0.01,
+        adam_epsilon: Positive = 1e-8,
     ) -> None:
         super().__init__(spec)
         channels, *sides = spec.shape
         if likelihood == "bernoulli" and spec.levels != 2:
             raise BadInput(f"likelihood 'bernoulli' needs 2 levels, the data has {spec.levels}: choose 'logistics'")
+        if network == "conv" and (activation, initial_weights) != ("silu", "torch"):
+            raise BadInput(
+                f"vae: activation={activation} and initial_weights={initial_weights} are options of network=mlp: leave "
+                "them out beside network=conv"
+            )
         if network == "conv" and any(side % 4 for side in sides):
             size = "x".join(map(str, sides))
             raise BadInput(f"network 'conv' needs sides divisible by 4, the data has {size}: choose 'mlp'")
         self.likelihood = likelihood
         self.beta, self.importance_samples = beta, importance_samples
-        self.learning_rate, self.weight_decay = learning_rate, weight_decay
+        self.learning_rate, self.weight_decay, self.adam_epsilon = learning_rate, weight_decay, adam_epsilon
         self.register_buffer("prior_mean", torch.zeros(latent), persistent=False)
         outputs = pixel_numbers(likelihood, spec.levels, components)
         if network == "mlp":
-            self.encoder = mlp(spec.dims, 2 * latent, width, depth, dropout)
-            self.decoder = mlp(latent, outputs * spec.dims, width, depth, dropout)
+            layers = partial(mlp, width=width, depth=depth, dropout=dropout, activation=ACTIVATIONS[activation])
+            self.encoder, self.decoder = layers(spec.dims, 2 * latent), layers(latent, outputs * spec.dims)
+            if initial_weights == "glorot":
+                glorot(self)
         else:
             self.encoder = encoder(spec.shape, 2 * latent, width, depth, dropout)
             self.decoder = decoder(latent, (outputs * channels, *sides), width, depth, dropout)
@@ -222,4 +235,4 @@ class VAE(GenerativeModel, ImportanceBound, Reconstructs, Autoencodes, Interpola
         return {"loss": loss.mean(), "kl": kl.mean(), "reconstruction": -log_weights.mean() - self.beta * kl.mean()}
 
     def configure_optimizers(self) -> Optimizer:
-        return adamw(self, self.learning_rate, self.weight_decay)
+        return adamw(self, self.learning_rate, self.weight_decay, epsilon=self.adam_epsilon)

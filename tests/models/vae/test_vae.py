@@ -8,8 +8,11 @@ from functools import cache, partial
 import pytest
 import torch
 from solvable import FOUR, log_prob_by_quadrature, trained_vae
+from torch import nn
 from torch.distributions import Normal
 
+from benchmark.build import build_model
+from benchmark.config import compose
 from benchmark.models.vae.vae import VAE
 from benchmark.spec import BadInput, Batch, DataSpec
 from benchmark.testing import LAWS, Subject
@@ -74,7 +77,26 @@ def test_convolutional_network_serves_every_likelihood(shape, likelihood):
     assert math.log(2) * 0.9 < at_start < math.log(2) * 1.3  # near uniform before training
 
 
+def test_the_vae_of_burda_and_others_is_what_their_section_5_says():
+    experiment = compose(["model=burda_vae", "data=binary_mnist", "budget=full"])
+    model = build_model(experiment, DataSpec((1, 28, 28), 2, "grid"))
+    layers = [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
+    assert [layer.out_features for layer in layers] == [200, 200, 2 * 50, 200, 200, 784]
+    assert sum(isinstance(layer, nn.Tanh) for layer in model.modules()) == 4
+    (first, second) = model.configure_optimizers().param_groups
+    assert {(group["lr"], group["betas"], group["eps"], group["weight_decay"]) for group in (first, second)} == {
+        (0.001, (0.9, 0.999), 1e-4, 0.0)
+    }
+    assert experiment.budget.examples == 3280 * 60_000
+    training = experiment.training
+    assert (training.batch_size, training.schedule, training.weights, training.ema_decay) == (20, "ladder", "last", 0.0)
+    weighted = compose(["model=burda_iwae", "data=binary_mnist", "budget=full"])
+    assert weighted.model.options == {**experiment.model.options, "importance_samples": 5}
+
+
 def test_options_that_do_not_fit_the_data_are_refused_in_one_line():
+    with pytest.raises(BadInput, match="activation=tanh"):
+        VAE(DataSpec((1, 8, 8), 17, "grid"), network="conv", activation="tanh")
     with pytest.raises(BadInput, match="needs 2 levels, the data has 17"):
         VAE(DIGITS, likelihood="bernoulli")
     with pytest.raises(BadInput, match="divisible by 4"):
