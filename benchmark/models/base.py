@@ -25,6 +25,9 @@ class GenerativeModel(LightningModule, ABC):
     #: Prefixes of parameter names that gradients do not train (fixed features, moving averages).
     frozen: ClassVar[tuple[str, ...]] = ()
 
+    #: Names of parts that compiled training compiles beside the blocks: several operations that are worth one kernel.
+    fused: ClassVar[tuple[str, ...]] = ()
+
     #: Share of training done, 0 to 1. The harness sets it before each step; for schedules inside a loss.
     progress: float = 0.0
 

@@ -11,11 +11,10 @@ from torch import Tensor, nn
 from torch.distributions import Bernoulli, Categorical, Distribution
 from torch.nn import functional as F
 
-from benchmark.nn.layers import Fused
 from benchmark.nn.sampling import draw
 
 
-class LogSoftmaxAt(Fused):
+class LogSoftmaxAt(nn.Module):
     """log p(x) `[B, T]` of categories x `[B, T]` under logits `[B, T, V]`, in full precision. Over a large vocabulary
     what stands between the two weighs more than the network, unless it is one kernel."""
 

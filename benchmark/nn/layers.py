@@ -36,10 +36,6 @@ def glorot(network: nn.Module) -> None:
             nn.init.zeros_(layer.bias)
 
 
-class Fused(nn.Module):
-    """A layer without parameters whose operations are worth one kernel: compiled training compiles it like a block."""
-
-
 class Positions(nn.Module):
     """Adds a learnt value, zero at first, at each place of [B, *shape]: digits, unlike photographs, look different at
     the border."""

@@ -35,6 +35,7 @@ MOST_BYTES = 2**20  # of a record
 MOST_LIKELIHOODS = 2**28  # bytes of per-example likelihoods, unpacked
 MOST_CHARACTERS = 2000  # in one string
 CLOSE = 1e-4  # relative: likelihoods of examples are float32
+CORRECTED = 6.0  # standard errors by which a corrected score may lie from the mean of its subset
 
 _ROUNDING = 1e-4  # by which a Fréchet distance of equal features may be off
 
@@ -234,12 +235,15 @@ def _likelihoods(file: Path, record: Record) -> Iterator[str]:
             score = record.scores.get(metric)
             if score is None or score.value is None or (metric == "nll" and name == "elbo" and "log_prob" in arrays):
                 continue
-            mean = sign * float(array.astype(np.float64).mean())
+            values = array.astype(np.float64)
+            mean, allowed = sign * float(values.mean()), CLOSE * max(1.0, abs(score.value))
+            if "all_by" in score.protocol:  # corrected for what the subset differs from all by: about its own error
+                allowed += CORRECTED * float(values.std()) / math.sqrt(len(values))
             if name == "elbo" and score.protocol.get("how", {}).get("likelihood") == "exact":
                 yield f"{metric} is called exact, but {file.name} holds bounds"
             if score.n != len(array):
                 yield f"{metric} was computed from {score.n} examples, {file.name} holds {len(array)}"
-            elif not math.isclose(mean, score.value, rel_tol=CLOSE, abs_tol=CLOSE):
+            elif abs(mean - score.value) > allowed:
                 yield f"{metric} is {score.value:.6g}, but the mean of {name} in {file.name} is {mean:.6g}"
             expected = [one for one in expected if one != metric]
     if expected:

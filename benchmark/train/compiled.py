@@ -9,17 +9,18 @@ from typing import Any
 import torch
 from torch import nn
 
+from benchmark.build import GenerativeModel
 from benchmark.config import Experiment
-from benchmark.nn.layers import Fused
 
 
 @contextmanager
-def blocks_compiled(model: nn.Module, **options: Any) -> Iterator[None]:
-    """Inside, each block of `model` is compiled at its first call, with these `options` of `torch.compile`.
+def blocks_compiled(model: GenerativeModel, **options: Any) -> Iterator[None]:
+    """Inside, each block of `model`, and what it calls fused, is compiled at its first call, with these `options` of
+    `torch.compile`.
 
     Block by block: blocks of one kind are compiled once, and what lies between them may be anything.
     """
-    compiled = list(dict.fromkeys(blocks(model)))
+    compiled = list(dict.fromkeys([*blocks(model), *map(model.get_submodule, model.fused)]))
     for block in compiled:
         block.compile(**options)
     try:
@@ -30,11 +31,10 @@ def blocks_compiled(model: nn.Module, **options: Any) -> Iterator[None]:
 
 
 def blocks(module: nn.Module) -> Iterator[nn.Module]:
-    """What says that it is worth it, and the outermost modules that stand in a list or a sequence, but for torch's own
-    layers, which are small."""
+    """The outermost modules that stand in a list or a sequence, but for torch's own layers, which are small."""
     lists = isinstance(module, (nn.ModuleList, nn.Sequential))
     for child in module.children():
-        if isinstance(child, Fused) or (lists and not type(child).__module__.startswith("torch.nn.")):
+        if lists and not type(child).__module__.startswith("torch.nn."):
             yield child
         else:
             yield from blocks(child)
@@ -45,7 +45,7 @@ def is_compiled(experiment: Experiment, model: nn.Module) -> bool:
     return experiment.runtime.compile and any(True for _ in blocks(model))
 
 
-def training_mode(experiment: Experiment, model: nn.Module) -> Any:
+def training_mode(experiment: Experiment, model: GenerativeModel) -> Any:
     """Around training: compiled, if the experiment says so."""
     return blocks_compiled(model) if experiment.runtime.compile else nullcontext()
 

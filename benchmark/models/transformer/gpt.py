@@ -54,6 +54,8 @@ class GPT(GenerativeModel, Likelihood, TokenLikelihood, Diagnosable):
     blocks: Sequence[Block]
     table: Tensor | None
 
+    fused = ("log_softmax_at",)
+
     def __init__(
         self,
         spec: DataSpec,
