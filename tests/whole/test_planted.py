@@ -18,7 +18,6 @@ import numpy as np
 import pytest
 import torch
 import torch_fidelity.metric_fid
-import torch_fidelity.metric_prc
 from evidence import normal
 from known_data import PROTOCOL, Stream, data_of
 from solvable import perturbed, shaken
@@ -466,11 +465,7 @@ BUGS: dict[str, Bug] = {
         wrapped(likelihood, "mean_over_examples", mean_of_batches), assert_mean_is_over_examples, "order of examples"
     ),
     "precision and recall: generated and real swapped": Bug(
-        wrapped(
-            torch_fidelity.metric_prc,
-            "prc_features_to_metric",
-            lambda original, x, y, **options: original(y, x, **options),
-        ),
+        wrapped(coverage, "_precision_and_recall", lambda original, samples: original(samples)[::-1]),
         assert_missing_modes_cost_recall,
         "half of the modes",
     ),
