@@ -32,9 +32,7 @@ class Swap(Bijection):
         return y.roll(y.shape[1] // 2, 1)
 
 
-def pairs(
-    D: int = 64, batch: int = 64, layers: int = 5, width: int = 128, depth: int = 2, bins: int = 8
-) -> list[Pair]:
+def pairs(D: int = 64, batch: int = 64, layers: int = 5, width: int = 128, depth: int = 2, bins: int = 8) -> list[Pair]:
     """`layers` layers of flow over [batch, D], each with a network of `depth` hidden layers of `width` SiLU units."""
 
     def affine(n: int) -> Affine:
