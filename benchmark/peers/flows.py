@@ -29,7 +29,7 @@ class Swap(Bijection):
         return x.roll(x.shape[1] // 2, 1), x.new_zeros(len(x))
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> Tensor:
-        return y.roll(y.shape[1] // 2, 1)
+        return y.roll(-(y.shape[1] // 2), 1)
 
 
 def pairs(D: int = 64, batch: int = 64, layers: int = 5, width: int = 128, depth: int = 2, bins: int = 8) -> list[Pair]:
@@ -62,7 +62,8 @@ def pairs(D: int = 64, batch: int = 64, layers: int = 5, width: int = 128, depth
 
         def log_prob() -> Tensor:
             z, log_det = flow(x)
-            return NORMAL.log_prob(z) + log_det
+            found: Tensor = NORMAL.log_prob(z) + log_det
+            return found
 
         return Side(flow, lambda: -log_prob().mean(), log_prob, lambda: flow.inverse(torch.randn_like(x)))
 

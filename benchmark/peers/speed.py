@@ -49,6 +49,10 @@ class Row:
             return "not alike"
         return "ours is faster" if low > 1 else "ours is slower" if high < 1 else "as fast"
 
+    @property
+    def fails(self) -> bool:
+        return self.verdict in ("ours is slower", "not alike")
+
 
 def measure(pair: Pair, rounds: int, device: torch.device) -> list[Row]:
     """Time every task that both sides have. Raises `BadInput` where the peer is missing."""
@@ -61,7 +65,8 @@ def measure(pair: Pair, rounds: int, device: torch.device) -> list[Row]:
 
 def loss_flops(side: Side) -> int:
     """Matrix products, convolutions and attention of the loss, forward."""
-    with FlopCounterMode(display=False) as counter:
+    counter = FlopCounterMode(display=False)
+    with counter:
         side.loss()
     return int(counter.get_total_flops())
 
@@ -115,7 +120,8 @@ def peak_bytes(call: Callable[[], Tensor]) -> int:
     """Most bytes that tensors made during a second call take at once: what a first one leaves for good, such as the
     states of an optimiser, does not count. What an operation needs inside and frees again is not seen."""
     call()
-    with _Live() as live:
+    live = _Live()
+    with live:
         call()
     return live.peak
 
@@ -147,7 +153,7 @@ class _Live(TorchDispatchMode):
 
 
 def _key(value: Tensor) -> int:
-    return value.untyped_storage()._cdata
+    return int(value.untyped_storage()._cdata)
 
 
 # Shown ---------------------------------------------------------------------------------------------------------------
@@ -166,14 +172,15 @@ def as_table(rows: Sequence[Row], pairs: Sequence[Pair], device: torch.device) -
         Head("theirs, MiB", number=True, rank=4),
         Head("verdict", rank=1),
     ]
-    lines, tones = [], {}
+    lines = []
+    tones: dict[int, Tone] = {}
     for index, row in enumerate(rows):
         times = [f"{value:.3g}" for value in row.milliseconds]
         sizes = [f"{value:.1f}" for value in row.mebibytes]
         span = f"{row.ratios[0]:.2f} to {row.ratios[1]:.2f}"
         lines.append(entries([row.pair, row.task, *times, f"{row.ratio:.2f}", span, *sizes, row.verdict]))
-        if row.verdict in ("ours is slower", "not alike"):
-            tones[index]: Tone = "bad"
+        if row.fails:
+            tones[index] = "bad"
     absent = [
         [Entry(pair.name, head=True), Entry(f"absent: {pair.missing}"), *[DASH] * (len(heads) - 2)]
         for pair in pairs
