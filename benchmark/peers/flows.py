@@ -59,6 +59,9 @@ def pairs(D: int = 64, batch: int = 64, layers: int = 5, width: int = 128, depth
     def ours(make: Callable[[], Bijection]) -> Side:
         x = torch.randn(batch, D)
         flow = make()
+        for part in flow.modules():
+            if isinstance(part, nn.Linear):
+                part.reset_parameters()  # as zuko's, where some of ours are zero at first
 
         def log_prob() -> Tensor:
             z, log_det = flow(x)
