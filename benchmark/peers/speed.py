@@ -3,6 +3,7 @@ machine that others use."""
 
 from __future__ import annotations
 
+import math
 import platform
 import statistics
 import weakref
@@ -175,7 +176,7 @@ def as_table(rows: Sequence[Row], pairs: Sequence[Pair], device: torch.device) -
     lines = []
     tones: dict[int, Tone] = {}
     for index, row in enumerate(rows):
-        times = [f"{value:.3g}" for value in row.milliseconds]
+        times = [three_digits(value) for value in row.milliseconds]
         sizes = [f"{value:.1f}" for value in row.mebibytes]
         span = f"{row.ratios[0]:.2f} to {row.ratios[1]:.2f}"
         lines.append(entries([row.pair, row.task, *times, f"{row.ratio:.2f}", span, *sizes, row.verdict]))
@@ -194,6 +195,15 @@ def as_table(rows: Sequence[Row], pairs: Sequence[Pair], device: torch.device) -
     ]
     measured = [pair for pair in pairs if pair.name in flops]
     return Table("", heads, lines, absent, [conditions(measured, device), *about] if about else [], tones=tones)
+
+
+def three_digits(value: float) -> str:
+    """At least so many of a positive number.
+
+    >>> three_digits(1.0), three_digits(0.01234), three_digits(1234.5)
+    ('1.00', '0.0123', '1,234')
+    """
+    return f"{value:,.{max(0, 2 - math.floor(math.log10(value)))}f}"
 
 
 def conditions(pairs: Sequence[Pair], device: torch.device) -> str:
