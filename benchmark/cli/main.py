@@ -40,6 +40,7 @@ VERBS = (
     board.compare_,
     board.site,
     run.bench,
+    run.peers,
 )
 
 

@@ -134,6 +134,41 @@ def bench(cases: tuple[str, ...], rounds: int, reference: Path | None, trust: tu
     sys.exit(int(any(row.verdict.startswith("over") for row in rows)))
 
 
+@click.command()
+@click.argument("pairs", nargs=-1, metavar="[PAIR]...")
+@click.option("--rounds", default=5, type=click.IntRange(min=1), show_default=True)
+@click.option("--to", "target", type=options.PATH, metavar="FILE", help="Write the page docs/performance.md there.")
+def peers(pairs: tuple[str, ...], rounds: int, target: Path | None) -> None:
+    """Ours beside other packages: training step, likelihood, sampling, memory. Exit code 1: ours is slower somewhere.
+
+    A pair whose package is missing is named and left out: pip install -e '.[peers]' has them all.
+    """
+    import torch
+
+    from benchmark.console import show
+    from benchmark.peers import asked_for
+    from benchmark.peers.speed import as_table, measure
+    from benchmark.train import device_named
+
+    torch.set_num_threads(1)
+    asked, device, rows = asked_for(pairs), device_named("auto"), []
+    for pair in asked:
+        if pair.missing:
+            click.echo(f"skipped {pair.name}: {pair.missing}", err=True)
+            continue
+        for row in measure(pair, rounds, device):
+            click.echo(f"{row.pair}, {row.task}: {row.ratio:.2f} times, {row.verdict}", err=True)
+            rows.append(row)
+    table = as_table(rows, asked, device)
+    show(table)
+    if target is not None:
+        from benchmark.record import write_atomic
+        from benchmark.report.performance import performance_page
+
+        click.echo(write_atomic(target, performance_page(table)))
+    sys.exit(int(any(row.fails for row in rows)))
+
+
 # What other verbs need too -------------------------------------------------------------------------------------------
 
 

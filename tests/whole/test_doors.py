@@ -48,6 +48,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     ),
     "again": ("spec", "facts", "config", "build", "evaluate", "record", "tracking", "train"),
     "bench": ("spec", "config", "reference", "tables", "build", "evaluate", "loop", "record", "train"),
+    "peers": ("spec", "tables", "nn", "models", "metrics.cost", "record"),  # only the command line asks for it
     "traces": ("spec",),
     "record": ("spec", "identity", "config", "traces"),
     # a study's statistics are computed in one place, and so is the identity of what is tuned

@@ -77,6 +77,16 @@ def test_the_workflow_runs_the_checks_on_every_python_that_is_supported(project:
     assert os.access(REPOSITORY / ".ci/run", os.X_OK)
 
 
+def test_every_extra_is_locked(project: dict[str, Any]) -> None:
+    """So that `make setup` installs the tools of the tests and the peers that ours is compared with."""
+    makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
+    lock = (REPOSITORY / "requirements.lock").read_text(encoding="utf-8")
+    for extra, wanted in project["optional-dependencies"].items():
+        assert f" --extra {extra} " in makefile
+        names = [re.split(r"[\[<>=~!]", requirement)[0] for requirement in wanted]
+        assert [name for name in names if not re.search(rf"^{name}(\[.*\])?==", lock, re.MULTILINE)] == []
+
+
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 def test_the_environment_is_built_with_the_python_that_is_asked_for() -> None:
     command = ["make", "--dry-run", "--always-make", "setup"]
