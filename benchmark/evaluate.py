@@ -45,6 +45,7 @@ class Result:
     examples: dict[str, Tensor] = field(default_factory=dict)  # which of the split `per_example` is about, by index
     samples: Tensor | None = None  # the first draw
     pictures: dict[str, Tensor] = field(default_factory=dict)  # other samples worth a look, by name
+    curves: dict[str, Tensor] = field(default_factory=dict)  # numbers over steps of the model, by name
     sampling_seconds: float | None = None  # for 1,000 samples
     impossible: str | None = None  # why its numbers cannot be right, where the source of the data is known
 
@@ -74,6 +75,7 @@ def evaluate(
     result = Result(scores)
     for probe, one in found.items():
         result.pictures |= one.pictures
+        result.curves |= one.curves
         if one.per_example is not None:
             result.per_example[probe.key], result.examples[probe.key] = one.per_example
     if Draws in found:

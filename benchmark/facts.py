@@ -63,7 +63,8 @@ class MetricFact(Fact):
     It is computed for data of these `modalities`, and of those that name it. `of` says whether it judges the
     likelihood or samples, and with that its table; `order` its place in tables and in docs/metrics.md, in whose
     `section` stand `formula`, `protocol`, `source` and `weaknesses`. `terms`: arrays of single examples beside a record
-    whose mean it is, up to sign and unit, the best first. `shown`: boards have a column for it.
+    whose mean it is, up to sign and unit, the best first. `shown`: boards have a column for it. `evaluations`: samples
+    took at most so many of the network, and boards have a table of its own for such numbers.
     """
 
     target: str
@@ -71,6 +72,7 @@ class MetricFact(Fact):
     of: Literal["likelihood", "samples"]
     terms: tuple[str, ...] = ()
     shown: bool = True
+    evaluations: int | None = None
     order: int = 10_000
     section: str = "Further metrics"
     protocol: str

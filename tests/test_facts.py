@@ -252,7 +252,7 @@ def test_boards_have_a_column_for_every_metric_but_those_that_say_no() -> None:
     shown = columns_of(facts.modality("image"))
     columns = {column.metric for column in shown.everything}
     hidden = {name for name, fact in facts.metrics_of(facts.modality("image")).items() if not fact.shown}
-    assert hidden == {"elbo"}
+    assert hidden == {"elbo", "bits_of_steps"}
     assert columns == set(facts.metrics_of(facts.modality("image"))) - hidden
 
 

@@ -37,10 +37,11 @@ _OF_CODES = ("psnr", "ssim", "interpolation_ratio")
 #: What one may need of a model, and the promises that give it.
 _NEEDS = {
     "the likelihood itself": ("Likelihood", "TokenLikelihood", "Stateful"),
-    "a bound on the likelihood": ("LikelihoodBound", "ImportanceBound", "SolvesLikelihood"),
+    "a bound on the likelihood": ("LikelihoodBound", "ImportanceBound", "SolvesLikelihood", "StepwiseBound"),
     "encode an example and give it back": ("Reconstructs",),
     "samples of a given class": ("Conditional",),
     "walks between samples": ("Interpolates",),
+    "quicker samples for worse ones, after training": ("SamplesWithin",),
     "samples and nothing else": (),
 }
 

@@ -115,6 +115,7 @@ class Columns:
     more_on_likelihood: tuple[Column, ...]
     samples: tuple[Column, ...]
     more_on_samples: tuple[Column, ...]
+    within: Mapping[int, Column]  # of samples by at most so many evaluations of the network, fewest first
 
     @property
     def leading(self) -> tuple[Column, ...]:
@@ -125,7 +126,7 @@ class Columns:
     def everything(self) -> tuple[Column, ...]:
         """All of them, those that rank first within their kind."""
         first = (self.likelihood, *self.beside, *self.more_on_likelihood)
-        return (*first, *self.samples, *self.more_on_samples)
+        return (*first, *self.samples, *self.more_on_samples, *self.within.values())
 
 
 def columns_of(kind: ModalityFact) -> Columns:
@@ -133,9 +134,20 @@ def columns_of(kind: ModalityFact) -> Columns:
     likelihood, *beside = map(column, kind.likelihood)
     samples = tuple(map(column, kind.samples))
     shown = {one.metric for one in (likelihood, *beside, *samples)}
-    further = [fact for name, fact in facts.metrics_of(kind).items() if fact.shown and name not in shown]
+    others = [fact for name, fact in facts.metrics_of(kind).items() if fact.shown and name not in shown]
+    further = [fact for fact in others if fact.evaluations is None]
+    within = sorted((fact.evaluations, fact.name) for fact in others if fact.evaluations is not None)
+    at_most = {evaluations: column(name) for evaluations, name in within}
     more = {of: tuple(column(fact.name) for fact in further if fact.of == of) for of in ("likelihood", "samples")}
-    return Columns(kind, likelihood, tuple(beside), more["likelihood"], samples, more["samples"])
+    return Columns(
+        kind,
+        likelihood,
+        tuple(beside),
+        more["likelihood"],
+        samples,
+        more["samples"],
+        at_most,
+    )
 
 
 def columns(record: Record) -> Columns:

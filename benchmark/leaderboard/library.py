@@ -185,7 +185,6 @@ class Library:
         counting = sorted((setting, sorted(identities)) for setting, identities in current.items())
         made_of = digest(self.stamp(data), counting, self.colours, self.models)
         found = self.store.remember("views", made_of, lambda: self._views(data, current))
-        gc.collect()  # a dataset's records and rows know each other
         self.problems += found.problems
         return replace(found, made_of=made_of)
 
@@ -218,7 +217,10 @@ class Library:
     def _views(self, data: str, current: Current) -> Views:
         studies = [read_study(file) for file in self._studies[data]]
         dataset = Dataset(data, self.records(data), current, self.figures(data), studies, self.colours)
-        return views_of(dataset, self.models, self.store)
+        found = views_of(dataset, self.models, self.store)
+        del dataset, studies
+        gc.collect()  # a dataset's records and rows know each other
+        return found
 
     def _remembered(self, what: str, read: Callable[[Path], _Found], files: Sequence[Path]) -> dict[Path, _Found]:
         """What `read` finds in the files of one folder, without those that are malformed."""

@@ -108,7 +108,7 @@ class Boards:
         """File name below `home` → text, dataset by dataset, then those on all of them."""
         seen: list[Views] = []
         for one in views:
-            yield f"{one.data}.md", self.render("dataset.md", board=one.board)
+            yield f"{one.data}.md", self.render("dataset.md", board=one.board, picture=picture_name)
             for name, plot in _pictures(one):
                 yield f"pictures/{name}", standalone(self.store.remember("plot", digest(plot), partial(drawn, plot)))
             seen.append(replace(one, board=None, models={}))  # no page below shows them
@@ -135,7 +135,10 @@ def picture_name(kind: str, data: str, model: str = "") -> str:
 
 
 def _pictures(views: Views) -> Iterator[tuple[str, Plot]]:
-    """What the Markdown pages on studies show: file name below `pictures/` and figure."""
+    """What the Markdown pages show: file name below `pictures/` and figure."""
+    for budget in views.board.budgets if views.board else ():
+        if budget.within is not None:
+            yield picture_name("evaluations", views.data, budget.anchor), budget.within.plot
     if (studies := views.studies) is None:
         return
     if studies.wrong_rates is not None:
@@ -394,7 +397,8 @@ def _beside(section: Section, problems: list[str]) -> Iterator[dict[str, str]]:
 
 
 def _curves(section: Section, problems: list[str]) -> Iterator[Curves]:
-    """Validation first, then the training loss; one figure each over all seeds that kept curves."""
+    """Validation first, then the training loss, then what is over steps of the model; one figure each over all seeds
+    that kept curves."""
     kept = [curves for run in section.runs if (curves := _read(read_curves, run.record, problems))]
     for name in [*sorted({name for curves in kept for name in curves if name.startswith("val/")}), "train/loss"]:
         found = tuple(curves[name] for curves in kept if len(curves.get(name, ())) > 1)
@@ -402,6 +406,12 @@ def _curves(section: Section, problems: list[str]) -> Iterator[Curves]:
             what = f"{'validation' if name.startswith('val/') else 'training'}: {name.partition('/')[2]}"
             title = f"{section.row} on {section.data}, {what}, {len(found)} seeds"
             yield Curves(title, what.replace("_", " "), found, section.colour)
+    for name in sorted({name for curves in kept for name in curves if name.startswith("steps/")}):
+        found = tuple(curves[name] for curves in kept if len(curves.get(name, ())) > 1)
+        if found and all(value > 0 for curve in found for _, value in curve):
+            what = name.removeprefix("steps/").replace("_", " ")
+            title = f"{section.row} on {section.data}, {what} of each step, {len(found)} seeds"
+            yield Curves(title, f"{what} of a step", found, section.colour, "step", log=True)
 
 
 def _read(read: Callable[[Path], _Content | None], file: Path, problems: list[str]) -> _Content | None:

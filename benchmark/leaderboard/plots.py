@@ -180,11 +180,14 @@ class Pareto(Plot):
 
 @dataclass(frozen=True)
 class Curves(Plot):
-    """One curve a seed, their mean, and the band from the lowest to the highest; a steep start may be cut off."""
+    """One curve a seed, their mean, and the band from the lowest to the highest; a steep start may be cut off, unless
+    the scale is logarithmic."""
 
     unit: str
     curves: Sequence[Curve]
     colour: int
+    over: str = "examples seen"
+    log: bool = False
 
     @property
     def height(self) -> float:
@@ -195,7 +198,7 @@ class Curves(Plot):
         x = np.linspace(start, end, 100)
         seeds = np.stack([np.interp(x, *np.array(curve, dtype=float).T) for curve in self.curves])  # [seeds, 100]
         low, high = float(seeds.min()), float(seeds[:, 10:].max())
-        cut = float(seeds.max()) > high + (high - low)
+        cut = not self.log and float(seeds.max()) > high + (high - low)
         axes, colour = figure.add_subplot(), _FAMILY[self.colour]
         if len(self.curves) > 1:
             axes.fill_between(x, seeds.min(0), seeds.max(0), color=colour, alpha=0.22, linewidth=0)
@@ -204,10 +207,12 @@ class Curves(Plot):
         axes.plot(x, seeds.mean(0), color=colour, linewidth=1.8)
         if cut:
             axes.set_ylim(low - 0.06 * (high - low), high + 0.5 * (high - low))
-        axes.set_xlabel("examples seen" + (" (start cut off above)" if cut else ""))
+        axes.set_xlabel(self.over + (" (start cut off above)" if cut else ""))
         axes.set_ylabel(self.unit)
         axes.xaxis.set_major_formatter(lambda value, _: quantity(value))
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        if self.log:
+            _scale(axes, "y", log=True)
 
 
 @dataclass(frozen=True)
@@ -260,6 +265,35 @@ class Losses(Plot):
         axes.set_xlabel(self.what)
         axes.set_ylabel("lost of what there is to learn")
         _scale(axes, "x", log=True)
+        figure.legend(loc="outside upper left", ncols=3, frameon=False, fontsize=9.5, handlelength=1.6)
+
+
+@dataclass(frozen=True)
+class Within(Plot):
+    """Quality (lower is better) against how often the network may be asked for one sample; floors as dotted lines."""
+
+    quality: str
+    lines: Sequence[Line]
+    floors: Mapping[str, float]
+
+    @property
+    def height(self) -> float:
+        return 3.2 + 0.22 * -(-len(self.lines) // 3)
+
+    def draw(self, figure: Figure) -> None:
+        axes = figure.add_subplot()
+        for line in self.lines:
+            colour, marker = _FAMILY[line.colour], _MARKERS[line.mark % len(_MARKERS)]
+            axes.plot(line.x, line.y, color=colour, marker=marker, markersize=4.5, linewidth=1.4, label=line.name)
+        ticks = sorted({x for line in self.lines for x in line.x})
+        for name, value in self.floors.items():
+            axes.axhline(value, color=_MUTED, linewidth=1, linestyle=(0, (3, 3)), zorder=0)
+            axes.annotate(name, (ticks[0], value), (0, 3), textcoords="offset points").set_color(_MUTED)
+        axes.set_xlabel("network evaluations for one sample, at most")
+        axes.set_ylabel(self.quality)
+        _scale(axes, "x", log=True)
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        _scale(axes, "y", log=True)
         figure.legend(loc="outside upper left", ncols=3, frameon=False, fontsize=9.5, handlelength=1.6)
 
 

@@ -25,13 +25,14 @@ class Found(Generic[E]):
 
     `protocol` says under which conditions: part of every score that is computed from it. `per_example` holds nats
     `[n]` and the places `[n]` in the split that they are about: they travel beside the record. `pictures` are samples
-    worth a look, by name.
+    worth a look, `curves` numbers `[S]` over steps of a model, both by name.
     """
 
     evidence: E
     protocol: Mapping[str, Any]
     per_example: tuple[Tensor, Tensor] | None = None
     pictures: Mapping[str, Tensor] = field(default_factory=dict)
+    curves: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class Probe(ABC, Generic[E]):

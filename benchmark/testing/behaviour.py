@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 import tempfile
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from scipy import stats
+from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.modules.module import register_module_forward_hook
 
 from benchmark.models.base import GenerativeModel
 from benchmark.spec import Autoencodes, DataSpec, Sampler, Structure
@@ -151,6 +154,35 @@ def assert_interpolates(subject: Subject) -> None:
     for name, points in zip(("first", "middle", "last"), path.unbind(1), strict=True):
         p_value = same_source(points, samples, subject.universe.enumerable)
         assert p_value > P_VALUE, f"the {name} points of paths are no samples (p = {p_value:.1e})"
+
+
+def assert_samples_within(subject: Subject) -> None:
+    """By as many evaluations as the sampler says it is `sample`; by half of them no module works more than half."""
+    model, _ = subject.exercised
+    usual = model.sampler.evaluations
+    half = max(1, usual // 2)
+    whole, calls = drawn_within(model, usual)
+    assert torch.equal(draw(model, 7), whole), f"{usual} evaluations give other samples than the model's own sampler"
+    fewer, fewer_calls = drawn_within(model, half)
+    for x in (whole, fewer, drawn_within(model, 1)[0]):
+        assert_in_data_units(x, 7, model.spec)
+    if usual > 3:  # one step may take two
+        assert fewer_calls * usual <= calls * half, (
+            f"a module is called {calls} times in {usual} evaluations, and {fewer_calls} times in {half}"
+        )
+        assert not torch.equal(whole, fewer), f"{half} evaluations give the same samples as {usual}"
+
+
+def drawn_within(model: Any, evaluations: int) -> tuple[Tensor, int]:
+    """Seven samples, and how often the busiest module was called for them."""
+    calls: Counter[torch.nn.Module] = Counter()
+    hook = register_module_forward_hook(lambda module, inputs, outputs: calls.update([module]))
+    try:
+        with seeded(0), torch.no_grad():
+            x: Tensor = model.sample_within(7, evaluations)
+    finally:
+        hook.remove()
+    return x, max(calls.values(), default=0)
 
 
 def assert_diagnostics(subject: Subject) -> None:

@@ -20,8 +20,10 @@ from benchmark.spec import (
     LikelihoodBound,
     PseudoLikelihood,
     Reconstructs,
+    SamplesWithin,
     SolvesLikelihood,
     Stateful,
+    StepwiseBound,
     Structure,
     TokenLikelihood,
 )
@@ -83,6 +85,7 @@ LAWS: tuple[Law, ...] = (
     Law(likelihoods.assert_importance_bound_tightens, (ImportanceBound,)),
     Law(likelihoods.assert_samples_follow_importance_bound, (ImportanceBound,)),
     Law(likelihoods.assert_solver_is_fine_enough, (SolvesLikelihood,)),
+    Law(likelihoods.assert_steps_sum, (StepwiseBound,)),
     Law(likelihoods.assert_causal, (TokenLikelihood,)),
     Law(likelihoods.assert_tokens_normalised, (TokenLikelihood,)),
     Law(likelihoods.assert_tokens_sum, (TokenLikelihood,), also=Likelihood),
@@ -93,5 +96,6 @@ LAWS: tuple[Law, ...] = (
     Law(behaviour.assert_autoencodes, (Autoencodes,)),
     *(Law(behaviour.assert_obeys_condition, (Conditional,), condition=kind) for kind in CONDITIONS),
     Law(behaviour.assert_interpolates, (Interpolates,)),
+    Law(behaviour.assert_samples_within, (SamplesWithin,)),
     Law(behaviour.assert_diagnostics, (Diagnosable,)),
 )

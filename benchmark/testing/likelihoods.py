@@ -126,6 +126,22 @@ def solved_under_a_seed(model: Any, x: Tensor, evaluations: int | None) -> Tenso
     return bound.double()
 
 
+def assert_steps_sum(subject: Subject) -> None:
+    """All steps together are -`elbo`, on average."""
+    model, _ = subject.exercised
+    x = noise(model.spec, 0).x[:1].expand(64, *[-1] * len(model.spec.shape))
+    with seeded(5), torch.no_grad():
+        costs = model.step_costs(x[:16])
+        if 16 * len(costs) < 2**14:  # few steps say little of each example
+            costs = model.step_costs(x[:1].expand(2**14 // len(costs), *x.shape[1:]))
+        elbo = elbo_draws(model, x, 64).flatten()
+    assert costs.ndim == 1, f"costs of steps have shape {tuple(costs.shape)}"
+    total, mean, error = float(costs.double().sum()), float(elbo.mean()), float(elbo.std()) / math.sqrt(len(elbo))
+    assert abs(total + mean) < SIGMAS * error + 0.02 * abs(total), (
+        f"all steps together cost {total:.4g} nats, the bound is {mean:.4g} ± {error:.2g}"
+    )
+
+
 def assert_causal(subject: Subject) -> None:
     """Changing token t changes no log-probability before t, and some after it."""
     model, _ = subject.exercised

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -15,7 +15,7 @@ from benchmark.spec import BadInput
 from benchmark.tracking import Tracker
 from benchmark.train.parts import Parts
 
-Curves = list[tuple[int, str, float]]  # training examples, name, value
+Curves = list[tuple[int, str, float]]  # training examples (of `steps/...`: steps of the model), name, value
 
 
 class Journal:
@@ -33,6 +33,11 @@ class Journal:
         self.curves += [(examples, name, value) for name, value in values.items()]
         if self.tracker is not None:
             self.tracker.log(values, examples)
+
+    def keep(self, name: str, values: Sequence[float]) -> None:
+        """A curve over steps of the model, which training has not to do with."""
+        self.curves = [row for row in self.curves if row[1] != f"steps/{name}"]
+        self.curves += [(step, f"steps/{name}", value) for step, value in enumerate(values)]
 
     def picture(self, parts: Parts, name: str, examples: int) -> None:
         """Draw samples from the model, and show them."""

@@ -231,6 +231,8 @@ class _Run:
         self.impossible = result.impossible
         records.write_per_example(self.folder, {name: values.numpy() for name, values in result.per_example.items()})
         self.journal.picture(parts, "final", loop.examples)
+        for name, values in result.curves.items():
+            self.journal.keep(name, values.tolist())
         for name, x in result.pictures.items():
             self.journal.show(parts, x, name, loop.examples, name)
 

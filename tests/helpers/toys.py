@@ -29,10 +29,12 @@ from benchmark.spec import (
     PseudoLikelihood,
     Reconstructs,
     Sampler,
+    SamplesWithin,
     Solver,
     SolvesLikelihood,
     State,
     Stateful,
+    StepwiseBound,
 )
 
 
@@ -295,6 +297,56 @@ class StaysInside(Latent):
 
     def interpolate(self, n: int, steps: int) -> Tensor:
         return interpolated(self.prior(n), self.prior(n), steps, lambda z: self.generate(0.2 * z))
+
+
+class Wanders(Latent, StepwiseBound, SamplesWithin):
+    """The latent takes several steps within the prior, each by a network; the bound has two."""
+
+    steps: ClassVar[int] = 6
+    frozen: ClassVar[tuple[str, ...]] = ("shrink.",)
+
+    def __init__(self, spec: DataSpec) -> None:
+        super().__init__(spec)
+        self.shrink = nn.Linear(1, 1, bias=False).requires_grad_(False)
+        nn.init.constant_(self.shrink.weight, 0.8)
+
+    @property
+    def sampler(self) -> Sampler:
+        return Sampler("steps", self.steps)
+
+    def sample(self, n: int) -> Tensor:
+        return self.sample_within(n, self.steps)
+
+    def sample_within(self, n: int, evaluations: int) -> Tensor:
+        z = self.prior(n)
+        for _ in range(evaluations):
+            z = self.shrink(z[:, None])[:, 0] + 0.6 * torch.randn(n)
+        return self.generate(z)
+
+    def step_costs(self, x: Tensor) -> Tensor:
+        reconstruction, kl = self.terms(x)
+        return torch.stack([-reconstruction.mean(), kl.mean()])
+
+
+class WandersOn(Wanders):
+    """However few evaluations it may have."""
+
+    def sample_within(self, n: int, evaluations: int) -> Tensor:
+        return super().sample_within(n, self.steps)
+
+
+class WandersElsewhere(Wanders):
+    """Its own sampler takes fewer steps than it says."""
+
+    def sample(self, n: int) -> Tensor:
+        return self.sample_within(n, self.steps - 1)
+
+
+class ForgetsStep(Wanders):
+    """That of reading the data."""
+
+    def step_costs(self, x: Tensor) -> Tensor:
+        return super().step_costs(x)[1:]
 
 
 class WeightInsideElbo(Latent):
@@ -662,6 +714,7 @@ HONEST: tuple[type[Toy], ...] = (
     Independent,
     Introspective,
     Latent,
+    Wanders,
     Autoencoder,
     Dequantised,
     Solved,

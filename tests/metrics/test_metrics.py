@@ -52,6 +52,8 @@ def test_the_list_has_every_metric_once_in_the_order_of_the_board():
             "psnr",
             "ssim",
             "interpolation_ratio",
+            *(f"fid_within_{most}" for most in (5, 10, 20, 50, 100)),
+            "bits_of_steps",
         ]
     )
     for name, metric in METRICS.items():

@@ -128,6 +128,8 @@ def test_what_a_model_does_not_promise_is_named_by_the_promise(digits: Digits) -
         "psnr": "Reconstructs",
         "ssim": "Reconstructs",
         "interpolation_ratio": "Interpolates",
+        **{f"fid_within_{most}": "SamplesWithin" for most in (5, 10, 20, 50, 100)},
+        "bits_of_steps": "StepwiseBound",
     }
     for name, promised in promises.items():
         assert scores[name].absent == Absence("does not apply", f"Adversarial promises no {promised}"), name

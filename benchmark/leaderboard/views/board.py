@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmark.leaderboard.columns import COST, COST_OF_MACHINE, MARKS, Column, error_text, single, value_of
 from benchmark.leaderboard.dataset import Dataset, Group, Mention, place_cell, seeds_cell, value_cells
-from benchmark.leaderboard.plots import Intervals
+from benchmark.leaderboard.plots import Intervals, Line, Within
 from benchmark.leaderboard.rows import Ranking, Reference, Row
 from benchmark.leaderboard.texts import (
     absences,
@@ -36,6 +36,14 @@ class Ranked:
 
 
 @dataclass(frozen=True, slots=True)
+class Paced:
+    """Quality against evaluations of the network, from one training."""
+
+    table: Table
+    plot: Within
+
+
+@dataclass(frozen=True, slots=True)
 class Budget:
     """All tables and figures under one budget; `more` are those that a reader opens."""
 
@@ -45,6 +53,7 @@ class Budget:
     more: tuple[Table, ...]
     times: tuple[Table, ...]
     costs: tuple[CostPlots, ...]
+    within: Paced | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +111,7 @@ def _budget(dataset: Dataset, group: Group) -> Budget:
         tables += _ranked(dataset, "Samples", group, first, others, ())
         more += _more(dataset, "More on samples", group, first, shown.more_on_samples)
     times, costs = tuple(_times(dataset, group)), tuple(cost_plots(dataset, group))
-    return Budget(group.title, group.anchor, tuple(tables), tuple(more), times, costs)
+    return Budget(group.title, group.anchor, tuple(tables), tuple(more), times, costs, _within(dataset, group))
 
 
 def _ranked(
@@ -176,6 +185,37 @@ def _more(dataset: Dataset, title: str, group: Group, main: Column, columns: Seq
     runs = [run for row in group.rows for run in row.scored]
     shown = [column for column in columns if any(dataset.judge.score(run, column) for run in runs)]
     return [table for table, _ in _tables(dataset, title, group, main, shown, ())] if shown else []
+
+
+def _within(dataset: Dataset, group: Group) -> Paced | None:
+    """Rows whose samplers take more or fewer evaluations of the network, the best with the most of them first."""
+    within = group.columns.within
+    columns = list(within.values())
+    ranking = next(iter(dataset.rankings(group, columns[-1])), None) if columns else None
+    if ranking is None:
+        return None
+    rows: list[list[Entry]] = []
+    lines: list[Line] = []
+    for entry in ranking.entries:
+        row = entry.row
+        rows.append([*_who(dataset, row), *dataset.score_cells(entry.runs, columns), seeds_cell(row, entry.runs)])
+        cells = {most: dataset.judge.cell(entry.runs, column) for most, column in within.items()}
+        found = {float(most): cell.interval.centre for most, cell in cells.items() if cell is not None}
+        colour = dataset.colours.get(row.family, 0)
+        lines.append(Line(row.name, colour, len(lines), list(found), list(found.values())))
+    main = group.columns.samples[0]
+    floors = {
+        reference.name.replace("_", " "): value
+        for known in dataset.rankings(group, main)[:1]
+        for reference in known.references
+        if (value := value_of(reference.scores[main.metric])) is not None and value <= max(lines[0].y)
+    }
+    heads = [Head("model"), Head("family", filter=True)]
+    heads += [*(Head(column.title, number=True) for column in columns), Head("seeds", number=True)]
+    caption = f"{main.title} against network evaluations, from one training"
+    plot = Within(f"{caption}, {group.data}, {group.budget}", main.title, lines, floors)
+    shared = {name: value for name, value in ranking.protocol.items() if name != "evaluations_at_most"}
+    return Paced(Table(f"{caption}: {words(shared)}", heads, rows), plot)
 
 
 def _times(dataset: Dataset, group: Group) -> Iterator[Table]:

@@ -36,18 +36,19 @@ from benchmark.spec import (
     Batch,
     DataSpec,
     Diagnosable,
-    LikelihoodBound,
     NonNegative,
     Sampler,
+    SamplesWithin,
     Share,
     Size,
     Steps,
+    StepwiseBound,
 )
 
 FORGET = 0.9  # a new loss of a step counts for the rest in the average from which steps are drawn
 
 
-class DDPM(GenerativeModel, LikelihoodBound, Diagnosable):
+class DDPM(GenerativeModel, StepwiseBound, SamplesWithin, Diagnosable):
     """q(x_t | x_0) = N(√ᾱ_t x_0, 1 - ᾱ_t), undone by p(x_{t-1} | x_t), each a Gaussian; then x ~ p(x | x_1)."""
 
     alpha_bar: Tensor
@@ -168,14 +169,13 @@ class DDPM(GenerativeModel, LikelihoodBound, Diagnosable):
         x_t, _ = self.diffuse(x, t)
         return -(self.prior_term(x) + self.terms(x, x_t, t, *self.predict(x_t, t)) / p[t - 1])
 
-    def bits_of_steps(self, x: Tensor) -> Tensor:
-        """Bits a dimension that L_0, L_1, ..., L_T cost on average over images `x` [B, C, H, W]: `[T + 1]`, by one draw
-        of each x_t."""
+    def step_costs(self, x: Tensor) -> Tensor:
+        """L_0, L_1, ..., L_T, `[T + 1]`, by one draw of each x_t."""
         costs = []
         for t in torch.arange(1, self.T + 1, device=x.device).unsqueeze(1).expand(-1, len(x)):
             x_t, _ = self.diffuse(x, t)
             costs.append(self.terms(x, x_t, t, *self.predict(x_t, t)).mean())
-        return torch.stack([*costs, self.prior_term(x).mean()]) / (self.spec.dims * math.log(2))
+        return torch.stack([*costs, self.prior_term(x).mean()])
 
     def diagnostics(self, x: Tensor) -> dict[str, float]:
         """Bits a dimension of the bound's two ends: L_T is near zero while the schedule ends in noise."""
@@ -189,9 +189,12 @@ class DDPM(GenerativeModel, LikelihoodBound, Diagnosable):
         return Sampler(self.sampler_name, evaluations=self.sampler_steps)
 
     def sample(self, n: int) -> Tensor:
-        """From x_T ~ N(0, I) through `sampler_steps` of the T steps down to x."""
+        return self.sample_within(n, self.sampler_steps)
+
+    def sample_within(self, n: int, evaluations: int) -> Tensor:
+        """From x_T ~ N(0, I) through so many of the T steps down to x."""
         x_t = torch.randn(n, *self.spec.shape, device=self.device)
-        steps = torch.linspace(self.T, 0, self.sampler_steps + 1, dtype=torch.float64, device=self.device)
+        steps = torch.linspace(self.T, 0, min(evaluations, self.T) + 1, dtype=torch.float64, device=self.device)
         for t, s in pairwise(steps.round().long().unsqueeze(1).expand(-1, n)):
             output, share = self.predict(x_t, t)
             x_0 = self.denoise(x_t, t, output)

@@ -39,6 +39,7 @@ from benchmark.spec import (
     NonNegative,
     Positive,
     Sampler,
+    SamplesWithin,
     Share,
     Size,
     Solver,
@@ -47,7 +48,7 @@ from benchmark.spec import (
 )
 
 
-class EDM(GenerativeModel, SolvesLikelihood, Interpolates):
+class EDM(GenerativeModel, SolvesLikelihood, Interpolates, SamplesWithin):
     """y ~ N(0, σ_max²), carried to σ_min by dy/dσ = (y - D(y; σ)) / σ with D(y; σ) = E[f | y]; then x ~ p(x | y)."""
 
     sigma_data: Tensor
@@ -126,17 +127,24 @@ class EDM(GenerativeModel, SolvesLikelihood, Interpolates):
         return Sampler("heun", 2 * self.steps)
 
     def sample(self, n: int) -> Tensor:
-        return self.generate(torch.randn(n, *self.spec.shape, device=self.device))
+        return self.sample_within(n, self.sampler.evaluations)
+
+    def sample_within(self, n: int, evaluations: int) -> Tensor:
+        return self.generate(self.noise(n), max(1, evaluations // 2))
+
+    def noise(self, n: int) -> Tensor:
+        """ε ~ N(0, I), [n, C, H, W]."""
+        return torch.randn(n, *self.spec.shape, device=self.device)
 
     def interpolate(self, n: int, steps: int) -> Tensor:
-        first, last = torch.randn(2, n, *self.spec.shape, device=self.device)
-        return interpolated(first, last, steps, self.generate)
+        return interpolated(self.noise(n), self.noise(n), steps, partial(self.generate, steps=self.steps))
 
     @torch.no_grad()
-    def generate(self, epsilon: Tensor) -> Tensor:
-        """x [B, C, H, W] from y = σ_max ε by Heun's method (algorithm 1), in double precision but for the network."""
+    def generate(self, epsilon: Tensor, steps: int) -> Tensor:
+        """x [B, C, H, W] from y = σ_max ε by so many steps of Heun's method (algorithm 1), in double precision but for
+        the network."""
         ends = self.sigma_max ** (1 / self.rho), self.sigma_min ** (1 / self.rho)
-        path = torch.linspace(*ends, self.steps + 1, dtype=torch.float64, device=self.device) ** self.rho  # eq. 5
+        path = torch.linspace(*ends, steps + 1, dtype=torch.float64, device=self.device) ** self.rho  # eq. 5
         sample: Tensor = self.read(heun(self.slope, self.sigma_max * epsilon.double(), path)).sample()
         return sample
 

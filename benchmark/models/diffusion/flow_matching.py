@@ -43,6 +43,7 @@ from benchmark.spec import (
     NonNegative,
     Positive,
     Sampler,
+    SamplesWithin,
     Share,
     Size,
     Solver,
@@ -51,7 +52,7 @@ from benchmark.spec import (
 )
 
 
-class FlowMatching(GenerativeModel, SolvesLikelihood, Interpolates):
+class FlowMatching(GenerativeModel, SolvesLikelihood, Interpolates, SamplesWithin):
     """y_t = (1 - t) ε + t f with ε ~ N(0, I), moved from t = 0 to T by dy/dt = v(y, t); then x ~ p(x | y_T)."""
 
     values: Tensor
@@ -122,16 +123,23 @@ class FlowMatching(GenerativeModel, SolvesLikelihood, Interpolates):
         return Sampler("heun", 2 * self.steps + self.read_evaluations)
 
     def sample(self, n: int) -> Tensor:
-        return self.generate(torch.randn(n, *self.spec.shape, device=self.device))
+        return self.sample_within(n, self.sampler.evaluations)
+
+    def sample_within(self, n: int, evaluations: int) -> Tensor:
+        return self.generate(self.noise(n), max(1, (evaluations - self.read_evaluations) // 2))
+
+    def noise(self, n: int) -> Tensor:
+        """y_0 ~ N(0, I), [n, C, H, W]."""
+        return torch.randn(n, *self.spec.shape, device=self.device)
 
     def interpolate(self, n: int, steps: int) -> Tensor:
-        first, last = torch.randn(2, n, *self.spec.shape, device=self.device)
-        return interpolated(first, last, steps, self.generate)
+        return interpolated(self.noise(n), self.noise(n), steps, partial(self.generate, steps=self.steps))
 
     @torch.no_grad()
-    def generate(self, y: Tensor) -> Tensor:
-        """x [B, C, H, W] from y_0 = ε by Heun's method, the noise falling by the same factor at each step."""
-        times = -torch.expm1(torch.linspace(0, math.log(1 - self.last), self.steps + 1, device=self.device))
+    def generate(self, y: Tensor, steps: int) -> Tensor:
+        """x [B, C, H, W] from y_0 = ε by Heun's method, the noise falling by the same factor at each of so many
+        steps."""
+        times = -torch.expm1(torch.linspace(0, math.log(1 - self.last), steps + 1, device=self.device))
         sample: Tensor = self.read(heun(self.velocity, y, times)).sample()
         return sample
 

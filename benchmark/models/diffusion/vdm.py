@@ -34,13 +34,14 @@ from benchmark.spec import (
     LikelihoodBound,
     NonNegative,
     Sampler,
+    SamplesWithin,
     Share,
     Size,
     Steps,
 )
 
 
-class VDM(GenerativeModel, LikelihoodBound, Diagnosable):
+class VDM(GenerativeModel, LikelihoodBound, SamplesWithin, Diagnosable):
     """q(z_t | x) = N(α f, σ²) with α² = sigmoid(-γ(t)) and σ² = sigmoid(γ(t)), undone step by step from z_1 to z_0."""
 
     values: Tensor
@@ -149,9 +150,12 @@ class VDM(GenerativeModel, LikelihoodBound, Diagnosable):
         return Sampler("ancestral", evaluations=self.steps)
 
     def sample(self, n: int) -> Tensor:
+        return self.sample_within(n, self.steps)
+
+    def sample_within(self, n: int, evaluations: int) -> Tensor:
         """p(z_s | z_t) = q(z_s | z_t, x = the denoised z_t), eq. 32 to 34, then p(x | z_0)."""
         z = torch.randn(n, *self.spec.shape, device=self.device)
-        gammas, _ = self.schedule(torch.linspace(1, 0, self.steps + 1, device=self.device))
+        gammas, _ = self.schedule(torch.linspace(1, 0, evaluations + 1, device=self.device))
         for gamma_t, gamma_s in pairwise(gammas):
             f = self.denoise(z, gamma_t.expand(n))
             c = -torch.expm1(gamma_s - gamma_t)  # σ²(t|s) / σ²(t)

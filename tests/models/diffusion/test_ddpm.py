@@ -124,7 +124,7 @@ def test_a_draw_of_the_bound_is_all_steps_together_on_average(loss: Any) -> None
     net = model(PIXELS, loss=loss, variances="small", diffusion_steps=20, sampler_steps=5)
     x = torch.randint(3, (1, 1, 2, 2)).expand(20_000, -1, -1, -1)
     with torch.no_grad(), testing.seeded(0):
-        whole = net.bits_of_steps(x) * net.spec.dims * math.log(2)
+        whole = net.step_costs(x)
         for square in (torch.zeros(20), torch.linspace(1, 9, 20)):
             net.square.copy_(square)
             net.known.fill_(float(square.any()))
@@ -140,7 +140,7 @@ def test_a_perfect_denoiser_costs_little_more_than_log_p(output: Any) -> None:
     options: dict[str, Any] = {"variances": "small", "loss": "simple", "noise": 0.1, "width": 8}
     net = Perfect(PIXEL, output=output, diffusion_steps=800, **options).eval()
     with torch.no_grad(), testing.seeded(0):
-        nats = [net.bits_of_steps(torch.full((1000, 1, 1, 1), level)).sum() * math.log(2) for level in range(3)]
+        nats = [net.step_costs(torch.full((1000, 1, 1, 1), level)).sum() for level in range(3)]
     lost = torch.stack(nats) + P.log()
     assert lost.abs().max() < 0.04
     assert 0 < float((P * lost).sum()) < 0.015
