@@ -1,19 +1,16 @@
-"""GPT: a decoder-only transformer over tokens, or over the pixels of an image in raster order.
+"""GPT: a decoder-only transformer over tokens.
 
 Paper: Radford, Wu, Child, Luan, Amodei and Sutskever, "Language Models are Unsupervised Multitask Learners",
 OpenAI 2019, https://openai.com/index/better-language-models
 
-Over pixels: Chen and others, "Generative Pretraining from Pixels", ICML 2020. Differences: a begin token, no dropout
-of attention's weights and, by options that the configuration `gpt2` sets to the paper's, each from the paper that
-brought it: rotary positions (Su and others 2021, arXiv:2104.09864), RMSNorm without gains before every layer (Zhang and
-Sennrich 2019, arXiv:1910.07467), normalised queries and keys (Henry and others 2020, arXiv:2010.04245), squared ReLU
-(So and others 2021, arXiv:2109.08668), projections back to the residual stream that start at zero, and Muon (Jordan and
-others 2024) for the blocks' matrices beside AdamW for the rest. Over images, every position also gets embeddings of its
-place and of the three nearest pixels in the row above the pixel that it predicts, and close levels start with similar
-embeddings. Samples are drawn with cached keys and values.
+Differences: a begin token, no dropout of attention's weights and, by options that the configuration `gpt2` sets to the
+paper's, each from the paper that brought it: rotary positions (Su and others 2021, arXiv:2104.09864), RMSNorm without
+gains before every layer (Zhang and Sennrich 2019, arXiv:1910.07467), normalised queries and keys (Henry and others
+2020, arXiv:2010.04245), squared ReLU (So and others 2021, arXiv:2109.08668), projections back to the residual stream
+that start at zero, and Muon (Jordan and others 2024) for the blocks' matrices beside AdamW for the rest. Samples are
+drawn with cached keys and values.
 
-Shapes: B examples, T tokens, V levels, D width, N heads, K = D / N. An image `[C, H, W]` is read row by row, pixel by
-pixel, its colours together: T = H W C. Unit: nats.
+Shapes: B examples, T tokens, V levels, D width, N heads, K = D / N. Unit: nats.
 """
 
 from __future__ import annotations
@@ -29,7 +26,6 @@ from torch.optim import AdamW, Optimizer
 
 from benchmark.models.base import GenerativeModel
 from benchmark.nn.distributions import LogSoftmaxAt
-from benchmark.nn.levels import raster, unraster
 from benchmark.nn.optim import JointOptimizer, Muon, adamw
 from benchmark.nn.sampling import draw
 from benchmark.nn.transformer import ACTIVATIONS, NORMS, Block, Cache, RMSNorm, draw_normal, rotary_table
@@ -63,7 +59,7 @@ class GPT(GenerativeModel, Likelihood, TokenLikelihood, Diagnosable):
         heads: Size = 4,
         width: Size = 192,  # D, an even multiple of heads
         dropout: Share = 0.0,  # on what blocks and embeddings add to the residual stream
-        positions: Literal["rotary", "learned"] = "rotary",  # images have learned ones with either
+        positions: Literal["rotary", "learned"] = "rotary",
         norm: Literal["rms", "layer"] = "rms",  # rms: no gains, and embeddings are normalised too
         activation: Literal["relu2", "gelu"] = "relu2",
         normalised_queries: bool = True,  # and keys
@@ -83,15 +79,8 @@ class GPT(GenerativeModel, Likelihood, TokenLikelihood, Diagnosable):
         self.dropout, self.optimizer = dropout, optimizer
         self.muon_learning_rate, self.learning_rate, self.weight_decay = muon_learning_rate, learning_rate, weight_decay
         self.begin = spec.levels  # the token before the first
-        self.image = len(spec.shape) == 3
-        self.lags: list[int] = []  # back to the three nearest pixels in the row above
-        if self.image:
-            colours, row = spec.shape[0], spec.shape[0] * spec.shape[2]
-            self.lags = [lag for lag in (row + colours, row, row - colours) if lag > 0]
-        self.lag = max(self.lags, default=1)  # how far back the furthest token lies that a position is given
-        self.token = smooth_embedding(spec.levels, width) if self.image else nn.Embedding(spec.levels + 1, width)
-        self.above = nn.ModuleList(smooth_embedding(spec.levels, width) for _ in self.lags)
-        self.place = nn.Embedding(spec.dims, width) if self.image or positions == "learned" else None
+        self.token = nn.Embedding(spec.levels + 1, width)
+        self.place = nn.Embedding(spec.dims, width) if positions == "learned" else None
         self.blocks = nn.ModuleList(  # type: ignore[assignment]
             Block(width, heads, dropout, NORMS[norm], ACTIVATIONS[activation], normalised_queries, biases)
             for _ in range(layers)
@@ -110,15 +99,12 @@ class GPT(GenerativeModel, Likelihood, TokenLikelihood, Diagnosable):
     def embed(self, stream: Tensor, start: int) -> Tensor:
         """What T positions from `start` on are given, `[B, T, D]`.
 
-        `stream` `[B, lag + T - 1]` begins `lag` tokens before the first that they predict and ends before the last, so
-        that nothing at a position can know its own token. At an edge of the image the raster's neighbours stand in.
+        `stream` `[B, T]` begins one token before the first that they predict and ends before the last, so that nothing
+        at a position can know its own token.
         """
-        x: Tensor = self.token(stream[:, self.lag - 1 :])
-        T = x.shape[1]
+        x: Tensor = self.token(stream)
         if self.place is not None:
-            x = x + self.place.weight[start : start + T]
-        for above, lag in zip(self.above, self.lags, strict=True):
-            x = x + above(stream[:, self.lag - lag : self.lag - lag + T])
+            x = x + self.place.weight[start : start + x.shape[1]]
         return F.dropout(self.norm_in(x), self.dropout, self.training)
 
     def forward(self, stream: Tensor, start: int = 0, caches: list[Cache] | None = None) -> Tensor:
@@ -136,7 +122,7 @@ class GPT(GenerativeModel, Likelihood, TokenLikelihood, Diagnosable):
         return y
 
     def token_log_prob(self, x: Tensor, state: State | None = None) -> Tensor:
-        x = self.tokens(x)
+        x = x.long()
         if x.shape[1] > self.spec.dims:
             raise BadInput(
                 f"gpt: {x.shape[1]} tokens given, context is {self.spec.dims}; score windows or raise context"
@@ -147,18 +133,14 @@ class GPT(GenerativeModel, Likelihood, TokenLikelihood, Diagnosable):
     def log_prob(self, x: Tensor) -> Tensor:
         return self.token_log_prob(x).sum(1)
 
-    def tokens(self, x: Tensor) -> Tensor:
-        """Examples `[B, *shape]` as tokens `[B, T]`."""
-        return (raster(x) if self.image else x).long()
-
     def stream(self, tokens: Tensor) -> Tensor:
-        """What predicts `tokens` `[B, T]`: begin tokens, and all but the last of them."""
-        return F.pad(tokens, (self.lag, 0), value=self.begin)[:, :-1]
+        """What predicts `tokens` `[B, T]`: the begin token, and all but the last of them."""
+        return F.pad(tokens, (1, 0), value=self.begin)[:, :-1]
 
     def diagnostics(self, x: Tensor) -> dict[str, float]:
         """The largest logits of attention and of the softmax over levels: both grow before a transformer diverges
         (Wortsman and others, "Small-scale proxies for large-scale Transformer training instabilities", 2023)."""
-        y = self.embed(self.stream(self.tokens(x)), 0)
+        y = self.embed(self.stream(x.long()), 0)
         rotary, largest = None if self.table is None else self.table[: y.shape[1]], 0.0
         for block in self.blocks:
             q, k, _ = block.attention.project(y, rotary)
@@ -176,13 +158,12 @@ class GPT(GenerativeModel, Likelihood, TokenLikelihood, Diagnosable):
     def sample(self, n: int) -> Tensor:
         """Token after token, keys and values of earlier positions kept: one position a step."""
         T = self.spec.dims
-        stream = torch.full((n, self.lag + T), self.begin, device=self.device)
+        stream = torch.full((n, 1 + T), self.begin, device=self.device)
         caches = [block.attention.cache(n, T) for block in self.blocks]
         for t in range(T):
-            logits = self(stream[:, t : t + self.lag], t, caches)[:, -1].float()
-            stream[:, t + self.lag] = draw(logits)
-        x = stream[:, self.lag :]
-        return unraster(x, self.spec.shape) if self.image else x.contiguous()
+            logits = self(stream[:, t : t + 1], t, caches)[:, -1].float()
+            stream[:, t + 1] = draw(logits)
+        return stream[:, 1:].contiguous()
 
     # Learning -------------------------------------------------------------------------------------------------------
 
@@ -199,17 +180,3 @@ class GPT(GenerativeModel, Likelihood, TokenLikelihood, Diagnosable):
             Muon(matrices.values(), lr=self.muon_learning_rate, weight_decay=self.weight_decay),
             AdamW(rest, lr=self.learning_rate, betas=betas, weight_decay=0.0, fused=True),
         )
-
-
-# Private parts ------------------------------------------------------------------------------------------------------
-
-
-def smooth_embedding(levels: int, width: int) -> nn.Embedding:
-    """Random Fourier features of the level (Rahimi and Recht 2007): close levels start with similar vectors.
-
-    The last row, of the begin token, is apart.
-    """
-    table = nn.Embedding(levels + 1, width)
-    angle = torch.outer(torch.linspace(0, 2 * math.pi, levels), torch.randn(width)) + 2 * math.pi * torch.rand(width)
-    table.weight.data[:levels] = math.sqrt(2) * angle.cos()  # [V, D], of unit variance
-    return table
