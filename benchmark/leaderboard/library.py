@@ -18,7 +18,7 @@ from benchmark.leaderboard.dataset import Dataset, by_data, colours_of
 from benchmark.leaderboard.published import Published, read_published
 from benchmark.leaderboard.recounted import read_recounted, recount
 from benchmark.leaderboard.rows import Current
-from benchmark.leaderboard.store import Store, digest, stamp
+from benchmark.leaderboard.store import Packed, Store, digest, stamp
 from benchmark.leaderboard.views.board import Board, board_of
 from benchmark.leaderboard.views.exports import record_lines, row_lines
 from benchmark.leaderboard.views.front import Summary, summary_of
@@ -38,7 +38,7 @@ class Views:
     """All that pages show of one dataset; `problems` name files that could not be read."""
 
     data: str
-    board: Board | None  # let go of once its page is made
+    board: Packed[Board]
     summary: Summary
     models: Mapping[str, ModelOnData]
     studies: Studies | None
@@ -54,7 +54,7 @@ def views_of(dataset: Dataset, models: Models, store: Store) -> Views:
     studied = {model.model: model for model in studies.models} if studies else {}
     return Views(
         dataset.name,
-        board_of(dataset),
+        Packed.of(board_of(dataset)),
         summary_of(dataset),
         models_of(dataset, studied),
         studies,

@@ -27,9 +27,11 @@ from benchmark.leaderboard.plots import Curves, Plot, drawn, standalone, themed
 from benchmark.leaderboard.published import read_published
 from benchmark.leaderboard.rows import Current
 from benchmark.leaderboard.store import Store, digest, fingerprint
+from benchmark.leaderboard.views.board import Board
 from benchmark.leaderboard.views.exports import as_csv, as_json
 from benchmark.leaderboard.views.front import Sampled
 from benchmark.leaderboard.views.model import Section
+from benchmark.leaderboard.views.studies import Studies
 from benchmark.record import Record
 from benchmark.spec import CAPABILITIES, BadInput
 from benchmark.sweep.studies import Study
@@ -45,7 +47,6 @@ _RESULTS = (
     *(Head(column.title, number=True) for column in COST[:2]),
     Head("protocol", filter=True),
 )
-_NAVIGATION = ("datasets", "others", "in_full", "reports")  # what every page is given
 _MODELS = (Head("model"), Head("family", filter=True), Head("promises"), Head("on the board for"))
 _IN_FULL = {
     "sensitivity.md": "Which hyperparameters matter, in full",
@@ -108,10 +109,9 @@ class Boards:
         """File name below `home` → text, dataset by dataset, then those on all of them."""
         seen: list[Views] = []
         for one in views:
-            yield f"{one.data}.md", self.render("dataset.md", board=one.board, picture=picture_name)
-            for name, plot in _pictures(one):
-                yield f"pictures/{name}", standalone(self.store.remember("plot", digest(plot), partial(drawn, plot)))
-            seen.append(replace(one, board=None, models={}))  # no page below shows them
+            made_of = one.made_of and digest(str(self.home), one.made_of)
+            yield from self.store.remember("board", made_of, partial(self._of_dataset, one))
+            seen.append(one)
         if not seen:
             return
         yield "README.md", self.render("index.md", summaries=[one.summary for one in seen])
@@ -122,6 +122,14 @@ class Boards:
             yield "stability.md", self.render("stability.md", studies=studies, picture=picture_name)
         yield "records.csv", as_csv(line for one in seen for line in one.records)
         yield "rows.json", as_json(line for one in seen for line in one.rows)
+
+    def _of_dataset(self, views: Views) -> list[tuple[str, str]]:
+        board = views.board.open()
+        pages = [(f"{views.data}.md", self.render("dataset.md", board=board, picture=picture_name))]
+        for name, plot in _pictures(board, views.studies):
+            svg = self.store.remember("plot", digest(plot), partial(drawn, plot))
+            pages.append((f"pictures/{name}", standalone(svg)))
+        return pages
 
     def render(self, template: str, **content: Any) -> str:
         return markdown.tidy(self.templates.get_template(template).render(**content))
@@ -134,20 +142,20 @@ def picture_name(kind: str, data: str, model: str = "") -> str:
     return f"{'-'.join(filter(None, (kind, data, model)))}.svg"
 
 
-def _pictures(views: Views) -> Iterator[tuple[str, Plot]]:
-    """What the Markdown pages show: file name below `pictures/` and figure."""
-    for budget in views.board.budgets if views.board else ():
+def _pictures(board: Board, studies: Studies | None) -> Iterator[tuple[str, Plot]]:
+    """What the Markdown pages show of a dataset: file name below `pictures/` and figure."""
+    for budget in board.budgets:
         if budget.within is not None:
-            yield picture_name("evaluations", views.data, budget.anchor), budget.within.plot
-    if (studies := views.studies) is None:
+            yield picture_name("evaluations", board.data, budget.anchor), budget.within.plot
+    if studies is None:
         return
     if studies.wrong_rates is not None:
-        yield picture_name("learning-rates", views.data), studies.wrong_rates
+        yield picture_name("learning-rates", board.data), studies.wrong_rates
     if studies.shares is not None:
-        yield picture_name("stability", views.data), studies.shares
+        yield picture_name("stability", board.data), studies.shares
     for model in studies.models:
         if model.slices is not None:
-            yield picture_name("slices", views.data, model.model), model.slices
+            yield picture_name("slices", board.data, model.model), model.slices
 
 
 # The site ------------------------------------------------------------------------------------------------------------
@@ -231,8 +239,8 @@ class Site:
             yield f"assets/{name}", (assets / name).read_text(encoding="utf-8")
         seen: list[Views] = []
         for one in views:
-            yield render(f"data/{one.data}.html", "dataset.html", one.made_of, board=one.board)
-            seen.append(replace(one, board=None))  # no page below shows it
+            yield render(f"data/{one.data}.html", "dataset.html", partial(_board_of, one), one.made_of)
+            seen.append(one)
         names = sorted({*self.catalogue, *(name for one in seen for name in one.models)})
         for name in names:
             check_page_name("model", name)
@@ -240,29 +248,33 @@ class Site:
         families |= {family for one in seen for family in one.summary.families}
         self.colours = colours_of(list(families))
         for name in names:
-            yield render(f"model/{name}.html", "model.html", **self._model(name, seen))
+            yield render(f"model/{name}.html", "model.html", *self._model(name, seen))
         if studied:
-            yield render("studies.html", "studies.html", all_studies=[one.studies for one in seen if one.studies])
+            yield render(
+                "studies.html", "studies.html", lambda: {"all_studies": [one.studies for one in seen if one.studies]}
+            )
         parts = advice([one.said for one in seen], list(self.catalogue.values()))
         links = {name: f"model/{name}.html" for name in names}
         parts = [replace(part, table=part.table and dressed(part.table, links, self.colours)) for part in parts]
-        yield render("choosing.html", "choosing.html", parts=parts)
+        yield render("choosing.html", "choosing.html", lambda: {"parts": parts})
         yield "records.csv", as_csv(line for one in seen for line in one.records)
         yield "rows.json", as_json(line for one in seen for line in one.rows)
         results = [line for one in seen for line in one.summary.results]
-        yield render(
-            "index.html",
-            "index.html",
-            galleries=[gallery for one in seen if (gallery := self._gallery(one)) is not None],
-            summaries=[one.summary for one in seen if one.summary.rows],
-            results=Table("All results", _RESULTS, results, titled=False),
-            models=self._models(names, seen),
-        )
+        content = {
+            "galleries": [gallery for one in seen if (gallery := self._gallery(one)) is not None],
+            "summaries": [one.summary for one in seen if one.summary.rows],
+            "results": Table("All results", _RESULTS, results, titled=False),
+            "models": self._models(names, seen),
+        }
+        yield render("index.html", "index.html", lambda: content)
 
-    def _page(self, page: str, template: str, made_of: str = "", **content: Any) -> tuple[str, str]:
+    def _page(
+        self, page: str, template: str, content: Callable[[], Mapping[str, Any]], made_of: str = "", **navigation: Any
+    ) -> tuple[str, str]:
         """A page; links to other pages start with `up`, to files where the page stands.
 
-        `made_of` stands for what it shows beside the links to all pages, where that is known.
+        `made_of` stands for its content, where that is known: then nobody asks for the content of a page that has been
+        made before.
         """
         folder = (self.home / page).parent
 
@@ -277,20 +289,21 @@ class Site:
         def render() -> tuple[str, list[str]]:
             before = len(self.problems)
             links = {"up": up, "href": href, "file_href": file_href, "kept": self._kept}
-            html = self.templates.get_template(template).render(**links, **content)
+            html = self.templates.get_template(template).render(**links, **navigation, **content())
             found = self.problems[before:]  # remembered with the page, and named below
             del self.problems[before:]
             return html, found
 
         up = "../" * page.count("/")
-        shown = digest(made_of, [content[name] for name in _NAVIGATION]) if made_of else fingerprint(content)
-        html, problems = self.store.remember("page", digest(str(self.home), page, shown), render)
+        made_of = made_of or fingerprint(content())
+        html, problems = self.store.remember("page", digest(str(self.home), page, made_of, navigation), render)
         self.problems += problems
         return page, html
 
     # What one page shows ---------------------------------------------------------------------------------------------
 
-    def _model(self, name: str, seen: Sequence[Views]) -> dict[str, Any]:
+    def _model(self, name: str, seen: Sequence[Views]) -> tuple[Callable[[], dict[str, Any]], str]:
+        """What the page of a model shows, and what that is made of."""
         card = self.catalogue.get(name)
         on_data = [one.models[name] for one in seen if name in one.models]
         promised = set(card["capabilities"]) if card else set()
@@ -300,15 +313,16 @@ class Site:
             for capability in CAPABILITIES
             if capability.__name__ in promised
         ]
-        return {
-            "name": name,
-            "card": card,
-            "family": family,
-            "colour": self.colours[family],
-            "promises": promises,
-            "sections": [section for of in on_data for section in of.sections],
-            "superseded_records": [entry for of in on_data for entry in of.superseded],
-        }
+        about = {"name": name, "card": card, "family": family, "colour": self.colours[family], "promises": promises}
+
+        def content() -> dict[str, Any]:
+            shown = [of.shown.open() for of in on_data]
+            return about | {
+                "sections": [section for of in shown for section in of.sections],
+                "superseded_records": [entry for of in shown for entry in of.superseded],
+            }
+
+        return content, fingerprint((about, on_data))
 
     def _kept(self, section: Section) -> dict[str, Any]:
         """What was kept with a row's runs: samples over training, near copies, curves."""
@@ -345,7 +359,7 @@ class Site:
             card = self.catalogue.get(name)
             on_data = {one.data: one.models[name] for one in seen if name in one.models}
             family = str(card["family"]) if card else next(iter(on_data.values())).family
-            shown = [data for data, of in on_data.items() if of.sections]
+            shown = [data for data, of in on_data.items() if of.ranked]
             promises = ", ".join(card["capabilities"]) if card else ""
             lines.append(
                 [
@@ -362,6 +376,10 @@ class Site:
 
     def _read(self, read: Callable[[Path], _Content | None], file: Path) -> _Content | None:
         return _read(read, file, self.problems)
+
+
+def _board_of(views: Views) -> dict[str, Board]:
+    return {"board": views.board.open()}
 
 
 def _kept(section: Section) -> tuple[dict[str, Any], list[str]]:

@@ -8,10 +8,11 @@ import pickle
 import sqlite3
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 _Found = TypeVar("_Found")
 
@@ -47,6 +48,20 @@ def stamp(files: Iterable[Path]) -> str:
         else:
             found.append((str(file), status.st_size, status.st_mtime_ns))
     return digest(*found)
+
+
+@dataclass(frozen=True, slots=True)
+class Packed(Generic[_Found]):
+    """A value as bytes, which take a fraction of its objects' memory, until somebody opens it."""
+
+    content: bytes
+
+    @classmethod
+    def of(cls, value: _Found) -> Packed[_Found]:
+        return cls(pickle.dumps(value))
+
+    def open(self) -> _Found:
+        return cast(_Found, pickle.loads(self.content))
 
 
 @cache
@@ -86,10 +101,10 @@ class Store:
     def remember(self, what: str, made_of: str, compute: Callable[[], _Found]) -> _Found:
         """`compute()`, or what it gave when `what` was last made of the same by the same code.
 
-        An exception is not remembered.
+        Where nobody knows what it is made of, `made_of` is empty, and nothing is remembered; nor is an exception.
         """
         key = digest(what, made_of, code_version())
-        if self._database is None:
+        if self._database is None or not made_of:
             return compute()
         if (row := self._ask("SELECT content, used FROM results WHERE key = ?", key)) is not None:
             try:

@@ -13,7 +13,7 @@ import numpy as np
 from benchmark.leaderboard.columns import COST, COST_OF_MACHINE, error_text, number, quantity, value_of
 from benchmark.leaderboard.dataset import Dataset, Group, Mention
 from benchmark.leaderboard.rows import Row
-from benchmark.leaderboard.store import stamp
+from benchmark.leaderboard.store import Packed, stamp
 from benchmark.leaderboard.texts import cell_text, machine, seed
 from benchmark.leaderboard.views.studies import StudiedModel
 from benchmark.record import Record
@@ -49,12 +49,20 @@ class Section:
 
 
 @dataclass(frozen=True, slots=True)
-class ModelOnData:
-    """A model on one dataset."""
+class Shown:
+    """What the page of a model shows of one dataset."""
 
-    family: str
     sections: tuple[Section, ...]
     superseded: tuple[tuple[Mention, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOnData:
+    """A model on one dataset, and whether one of its rows stands on the board."""
+
+    family: str
+    ranked: bool
+    shown: Packed[Shown]
 
 
 def models_of(dataset: Dataset, studied: dict[str, StudiedModel]) -> dict[str, ModelOnData]:
@@ -70,7 +78,7 @@ def models_of(dataset: Dataset, studied: dict[str, StudiedModel]) -> dict[str, M
         old = [entry for entry in dataset.superseded if entry.run.record.model == name]
         superseded = tuple((dataset.mention(entry.run), entry.why) for entry in old)
         family = next(run.record.family for run in dataset.runs if run.record.model == name)
-        found[name] = ModelOnData(family, sections, superseded)
+        found[name] = ModelOnData(family, bool(sections), Packed.of(Shown(sections, superseded)))
     return found
 
 
