@@ -18,6 +18,11 @@ from torch import Tensor
 
 from benchmark import testing
 from benchmark.leaderboard.markdown import page, rendered
+from benchmark.models.base import GenerativeModel
+from benchmark.models.flow.maf import MAF
+from benchmark.models.flow.nice import NICE
+from benchmark.models.flow.realnvp import RealNVP
+from benchmark.models.flow.spline_flow import SplineFlow
 from benchmark.tables import Head, Table, entries
 
 SIGMAS = 3.0  # Monte-Carlo standard errors that a bound may lie above the exact value
@@ -59,17 +64,26 @@ def of_vae(likelihood: str) -> list[Pair]:
     with torch.no_grad(), testing.seeded(0):
         exact = solvable.log_prob_by_quadrature(model, x)
         name, how = f"vae, {likelihood} decoder, two latents", "quadrature over z"
-        elbo, tight = testing.elbo_draws(model, x, 512), testing.importance_draws(model, x, 5_000, 8)
+        elbo, tight = testing.elbo_draws(model, x, 512), testing.importance_draws(model, x, 5_000, 32)
     return [_pair(name, how, "ELBO", exact, elbo), _pair(name, how, "importance bound, k = 5,000", exact, tight, 0.02)]
 
 
-def of_realnvp(dequantisation: str) -> list[Pair]:
+def of_vq_vae(prior: str) -> list[Pair]:
+    """One place, by the sum over all of its codes."""
+    model, x = solvable.trained_vq_vae(solvable.FOUR, prior=prior, patch=1), testing.every_example(solvable.FOUR)
+    with torch.no_grad():
+        exact, bound = solvable.terms_by_codes(model, x).logsumexp(0), torch.stack([model.elbo(x), model.elbo(x)])
+    return [_pair(f"vq_vae, {prior} prior, one place", "sum over all codes", "ELBO", exact, bound)]
+
+
+def of_flow(kind: type[GenerativeModel], dequantisation: str) -> list[Pair]:
     """Two pixels, by integration over the cell of each image."""
-    model, x = solvable.trained_realnvp(dequantisation=dequantisation), testing.every_example(solvable.PAIR)
+    model, x = solvable.trained_flow(kind, dequantisation=dequantisation), testing.every_example(solvable.PAIR)
     with torch.no_grad(), testing.seeded(0):
         exact = solvable.log_prob_by_cells(model, x)
-        name, how = f"realnvp, {dequantisation} dequantisation, two pixels", "density integrated over cells"
-        elbo, tight = testing.elbo_draws(model, x, 512), testing.importance_draws(model, x, 5_000, 8)
+        name = f"{kind.__module__.rpartition('.')[2]}, {dequantisation} dequantisation, two pixels"
+        how = "density integrated over cells"
+        elbo, tight = testing.elbo_draws(model, x, 512), testing.importance_draws(model, x, 5_000, 32)
     return [_pair(name, how, "ELBO", exact, elbo), _pair(name, how, "importance bound, k = 5,000", exact, tight, 0.02)]
 
 
@@ -99,8 +113,9 @@ def of_vdm() -> list[Pair]:
 CASES: tuple[tuple[Callable[..., list[Pair]], Any], ...] = (
     (of_vae, ("categorical",)),
     (of_vae, ("logistics",)),
-    (of_realnvp, ("uniform",)),
-    (of_realnvp, ("variational",)),
+    (of_vq_vae, ("autoregressive",)),
+    (of_vq_vae, ("histogram",)),
+    *((of_flow, (kind, how)) for kind in (NICE, RealNVP, SplineFlow, MAF) for how in ("uniform", "variational")),
     (of_flow_matching, (1,)),
     (of_flow_matching, (16,)),
     (of_vdm, ()),

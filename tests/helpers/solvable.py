@@ -13,19 +13,31 @@ from benchmark import testing
 from benchmark.models.base import GenerativeModel
 from benchmark.models.diffusion.flow_matching import FlowMatching
 from benchmark.models.diffusion.vdm import VDM
+from benchmark.models.flow.glow import Glow
+from benchmark.models.flow.maf import MAF
+from benchmark.models.flow.nice import NICE
 from benchmark.models.flow.realnvp import RealNVP
+from benchmark.models.flow.spline_flow import SplineFlow
 from benchmark.models.vae.vae import VAE
+from benchmark.models.vae.vq_vae import VQVAE
 from benchmark.nn.distributions import log_normal
 from benchmark.spec import Batch, DataSpec
 
-Flow = TypeVar("Flow", bound=GenerativeModel)
+Model = TypeVar("Model", bound=GenerativeModel)
 
 PIXEL = DataSpec((1, 1, 1), levels=3, structure="grid")
 PAIR = DataSpec((1, 1, 2), levels=3, structure="grid")  # two pixels: nine images
 FOUR = DataSpec((1, 2, 2), levels=3, structure="grid")
 SIXTEEN = DataSpec((1, 4, 4), 5, "grid")
 P = torch.tensor([0.6, 0.1, 0.3])  # of a pixel's levels
-SMALL_REALNVP: dict[str, Any] = {"couplings": 2, "width": 8, "depth": 1, "dropout": 0.0, "noise_width": 8}
+SMALL_FLOWS: dict[type[GenerativeModel], dict[str, Any]] = {
+    NICE: {"width": 16, "depth": 1},
+    Glow: {"steps": 2, "width": 8},
+    SplineFlow: {"steps": 2, "width": 16, "depth": 1, "bins": 4},
+    MAF: {"layers": 2, "width": 32},
+    RealNVP: {"couplings": 2, "width": 8, "depth": 1},
+}
+SMALL_VQ_VAE: dict[str, Any] = {"width": 16, "codes": 5, "latent": 3, "dropout": 0.0, "prior_dropout": 0.0}
 SMALL_VDM: dict[str, Any] = {"width": 8, "depth": 2, "dropout": 0.0}
 
 
@@ -36,13 +48,17 @@ def trained_vae(spec: DataSpec, steps: int = 100, **options: Any) -> tuple[VAE, 
     """A model after a few steps on eight images."""
     torch.manual_seed(0)
     x = torch.randint(spec.levels, (8, *spec.shape))
-    model = VAE(spec, dropout=0.0, learning_rate=1e-2, **options)
+    return taught(VAE(spec, dropout=0.0, learning_rate=1e-2, **options), x, steps), x
+
+
+def taught(model: Model, x: Tensor, steps: int) -> Model:
+    """The same model after a few steps on one batch."""
     optimizer = model.configure_optimizers()
     for step in range(steps):
         optimizer.zero_grad()
         model.training_step(Batch(x), step)["loss"].backward()
         optimizer.step()
-    return model.eval(), x
+    return model.eval()
 
 
 def log_prob_by_quadrature(model: VAE, x: Tensor) -> Tensor:
@@ -56,10 +72,36 @@ def log_prob_by_quadrature(model: VAE, x: Tensor) -> Tensor:
     return joint.logsumexp(0) + log_cell
 
 
+# VQ-VAE ---------------------------------------------------------------------------------------------------------------
+
+
+def small_vq_vae(spec: DataSpec, **options: Any) -> VQVAE:
+    torch.manual_seed(0)
+    return VQVAE(spec, **(SMALL_VQ_VAE | {"prior_width": 16} | options))
+
+
+def trained_vq_vae(spec: DataSpec, steps: int = 60, **options: Any) -> VQVAE:
+    model = small_vq_vae(spec, learning_rate=1e-2, **options)
+    return taught(model, torch.randint(spec.levels, (16, *spec.shape)), steps)
+
+
+def terms_by_codes(model: VQVAE, x: Tensor) -> Tensor:
+    """log p(x | z) + log p(z) `[K, B]` of a model of one place, for each of its K codes."""
+    z = torch.arange(len(model.codebook.codes))[:, None]
+    with torch.no_grad():
+        pixels = [model.decode(model.codebook(one)).log_prob(x.float()).flatten(1).sum(1) for one in z]
+        return torch.stack(pixels) + model.prior.log_prob(z)[:, None]
+
+
 # Flows over pixels ----------------------------------------------------------------------------------------------------
 
 
-def shaken(model: Flow, size: float = 0.2) -> Flow:
+def small_flow(kind: type[GenerativeModel], spec: DataSpec, **options: Any) -> Any:
+    torch.manual_seed(0)
+    return kind(spec, **({"dropout": 0.0, "noise_width": 8} | SMALL_FLOWS[kind] | options))
+
+
+def shaken(model: Model, size: float = 0.2) -> Model:
     """The same model with every parameter away from its start, where couplings are the identity."""
     with torch.no_grad():
         for parameter in model.parameters():
@@ -67,21 +109,12 @@ def shaken(model: Flow, size: float = 0.2) -> Flow:
     return model.eval()
 
 
-def perturbed(spec: DataSpec, **options: Any) -> RealNVP:
-    torch.manual_seed(0)
-    return shaken(RealNVP(spec, **{**SMALL_REALNVP, **options}))
-
-
-def trained_realnvp(steps: int = 150, **options: Any) -> RealNVP:
-    """A model of two pixels that has learnt a little from `testing.Source`."""
-    return trained_flow(perturbed(PAIR, learning_rate=1e-2, **options), steps)
-
-
-def trained_flow(model: Flow, steps: int = 150) -> Flow:
-    """The same model after a few steps on `testing.Source`, in evaluation mode all the while."""
+def trained_flow(kind: type[GenerativeModel], **options: Any) -> Any:
+    """A model of two pixels after a few steps on `testing.Source`, in evaluation mode all the while."""
+    model = shaken(small_flow(kind, PAIR, learning_rate=1e-2, **options))
     source = testing.Source(model.spec)
     optimizer = model.configure_optimizers()
-    for step in range(steps):
+    for step in range(150):
         optimizer.zero_grad()
         model.training_step(Batch(source.batch(step).x), step)["loss"].backward()
         optimizer.step()

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from solvable import PAIR, SMALL_REALNVP, log_prob_by_cells, perturbed, trained_realnvp
+from solvable import PAIR, log_prob_by_cells, shaken, small_flow, trained_flow
 from torch.distributions import Normal, SigmoidTransform, TransformedDistribution
 
 from benchmark import testing
@@ -25,7 +25,7 @@ FLOWS = [
 
 @pytest.mark.parametrize(("shape", "options"), FLOWS)
 def test_inverse_and_log_det(shape, options):
-    model = perturbed(DataSpec(shape, 5, "grid"), **options).double()
+    model = shaken(small_flow(RealNVP, DataSpec(shape, 5, "grid"), **options)).double()
     y = torch.randn(3, *shape, dtype=torch.float64)
     testing.assert_inverse_inverts(model, model.inverse, y)
     testing.assert_log_det_agrees(model, y[:2])
@@ -35,16 +35,14 @@ def test_inverse_and_log_det(shape, options):
 
 def test_learnt_noise_has_the_density_it_reports():
     """A Monte-Carlo integral over uniform u of q(u | x) is one, and without couplings q is a logistic-normal."""
-    model = perturbed(PAIR, noise_couplings=1)
+    model = shaken(small_flow(RealNVP, PAIR, noise_couplings=1))
     x = torch.tensor([[[[0, 2]]]]).expand(20_000, 1, 1, 2)
     torch.manual_seed(0)
     with torch.no_grad():
         _, log_q = model.dequantise(x)
     assert (-log_q).exp().mean().item() == pytest.approx(1, abs=0.05)  # E_q[1 / q] is the volume of the unit square
 
-    plain = RealNVP(
-        PAIR, noise_couplings=0, **SMALL_REALNVP
-    ).eval()  # at the start its one conditional normal is standard
+    plain = small_flow(RealNVP, PAIR, noise_couplings=0).eval()  # at the start its one conditional normal is standard
     with torch.no_grad():
         v, log_q = plain.dequantise(x)
     logistic_normal = TransformedDistribution(Normal(0.0, 1.0), SigmoidTransform())
@@ -54,7 +52,7 @@ def test_learnt_noise_has_the_density_it_reports():
 
 @pytest.mark.parametrize("dequantisation", ["uniform", "variational"])
 def test_bounds_agree_with_the_density_integrated_over_cells(dequantisation):
-    model, x = trained_realnvp(dequantisation=dequantisation), testing.every_example(PAIR)
+    model, x = trained_flow(RealNVP, dequantisation=dequantisation), testing.every_example(PAIR)
     truth = log_prob_by_cells(model, x)
     assert truth.exp().sum().item() == pytest.approx(1, abs=0.002)
     with torch.no_grad(), testing.seeded(0):
@@ -66,7 +64,7 @@ def test_bounds_agree_with_the_density_integrated_over_cells(dequantisation):
 
 
 def test_squeezing_before_the_logit_loses_only_what_lies_beyond_the_ends():
-    model, x = trained_realnvp(dequantisation="uniform", alpha=0.1), testing.every_example(PAIR)
+    model, x = trained_flow(RealNVP, dequantisation="uniform", alpha=0.1), testing.every_example(PAIR)
     truth = log_prob_by_cells(model, x).exp()
     assert truth.sum() < 1
     samples = testing.draw(model, 20_000)
@@ -76,7 +74,7 @@ def test_squeezing_before_the_logit_loses_only_what_lies_beyond_the_ends():
 
 
 def test_importance_bound_is_the_mean_of_weights_whatever_its_chunks():
-    model, x = perturbed(PAIR), testing.every_example(PAIR)  # 9 images
+    model, x = shaken(small_flow(RealNVP, PAIR)), testing.every_example(PAIR)  # 9 images
     model.chunk = 90
     with torch.no_grad():
         with testing.seeded(0):
@@ -87,7 +85,7 @@ def test_importance_bound_is_the_mean_of_weights_whatever_its_chunks():
 
 
 def test_odd_sides_are_no_obstacle_to_the_last_scale():
-    RealNVP(DataSpec((1, 28, 28), 256, "grid"), scales=3, **SMALL_REALNVP)  # 28, 14, 7
+    small_flow(RealNVP, DataSpec((1, 28, 28), 256, "grid"), scales=3)  # 28, 14, 7
 
 
 @pytest.mark.parametrize(
@@ -96,4 +94,4 @@ def test_odd_sides_are_no_obstacle_to_the_last_scale():
 )
 def test_refuses_what_cannot_be_built(side, options, words):
     with pytest.raises(BadInput, match=words):
-        RealNVP(DataSpec((1, side, side), 3, "grid"), **options, **SMALL_REALNVP)
+        small_flow(RealNVP, DataSpec((1, side, side), 3, "grid"), **options)

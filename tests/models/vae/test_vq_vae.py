@@ -6,42 +6,27 @@ import math
 
 import pytest
 import torch
+from solvable import FOUR, small_vq_vae, terms_by_codes, trained_vq_vae
 
-from benchmark.models.vae.vq_vae import VQVAE, Histogram, Transformer
+from benchmark.models.vae.vq_vae import Histogram, Transformer
 from benchmark.spec import BadInput, Batch, DataSpec
 from benchmark.testing.universe import every_example
 
 DIGITS = DataSpec((1, 8, 8), levels=17, structure="grid")
-FOUR = DataSpec((1, 2, 2), levels=3, structure="grid")
-SMALL = {"width": 16, "codes": 5, "latent": 3, "dropout": 0.0, "prior_dropout": 0.0, "prior_width": 16}
 
 
 def model(spec=DIGITS, **options):
-    torch.manual_seed(0)
-    return VQVAE(spec, **(SMALL | options)).eval()
-
-
-def trained(spec, steps=60, **options):
-    net = model(spec, learning_rate=1e-2, **options).train()
-    x = torch.randint(spec.levels, (16, *spec.shape))
-    optimizer = net.configure_optimizers()
-    for step in range(steps):
-        optimizer.zero_grad()
-        net.training_step(Batch(x), step)["loss"].backward()
-        optimizer.step()
-    return net.eval()
+    return small_vq_vae(spec, **options).eval()
 
 
 @pytest.mark.parametrize("prior", ["autoregressive", "histogram"])
 def test_bound_is_a_term_of_the_sum_over_all_codes(prior):
     """p(x) = Σ_z p(x | z) p(z), over every grid of codes, sums to one over all images; the bound leaves terms out."""
-    net = trained(FOUR, prior=prior, patch=1)  # one place: 2x2 pixels, halved
+    net = trained_vq_vae(FOUR, prior=prior, patch=1)  # one place: 2x2 pixels, halved
     x = every_example(FOUR)
-    z = torch.arange(5)[:, None]
+    terms = terms_by_codes(net, x)  # [K, N]
     with torch.no_grad():
-        log_prior = net.prior.log_prob(z)  # [K]
-        pixels = [net.decode(net.codebook(one)).log_prob(x.float()).flatten(1).sum(1) for one in z]
-        terms = torch.stack(pixels) + log_prior[:, None]  # [K, N]
+        log_prior = net.prior.log_prob(torch.arange(5)[:, None])  # [K]
         exact, bound = terms.logsumexp(0), net.elbo(x)
         _, chosen = net.encode(x)
     assert log_prior.exp().sum().item() == pytest.approx(1, abs=1e-5)
