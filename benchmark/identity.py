@@ -3,7 +3,7 @@
 It holds what changes a result and nothing else: no seeds, paths, devices, threads, nominal minutes, names of
 modalities, structures that a model accepts, or import paths of our own classes. An option that a record lacks counts as
 what the code did before the option existed, which stands beside the option; it is left out of the identity, so that
-adding an option moves no record.
+adding an option moves no record. Nor does removing one, of a record that says what the code has done ever since.
 
 Version 1 is the rule of the first records (schema 1), kept so that what they store can be checked.
 """
@@ -41,7 +41,8 @@ def version_1(config: Mapping[str, Any]) -> str:
 def version_2(config: Mapping[str, Any], before: Before, stages: Mapping[str, str] = MappingProxyType({})) -> str:
     """The identity of a stored or composed configuration.
 
-    `before` says what its missing options count as, `stages` holds the identity of each whose weights it takes over.
+    `before` says what its missing options count as, and what those said that are no more; `stages` the identity of
+    each whose weights it takes over.
     Nominal minutes and where our own classes are do not count, and 8.0 is 8:
 
     >>> digits = {"target": "benchmark.data.images.Digits", "minutes": {"quick": 1}}

@@ -410,5 +410,6 @@ def _resolve(content: dict[str, Any]) -> dict[str, Any]:
         raise BadInput(str(error).splitlines()[0]) from error
     resolved.pop("examples", None)
     for group in ("data", "model"):
-        resolved[group].pop("before", None)
+        for key in ("before", "gone"):
+            resolved[group].pop(key, None)
     return {str(key): value for key, value in resolved.items()}

@@ -1,4 +1,5 @@
-"""The identity of a configuration: the rule of `benchmark.identity`, with what options were before they existed."""
+"""The identity of a configuration: the rule of `benchmark.identity`, with what options were before they existed, or
+before they went."""
 
 from __future__ import annotations
 
@@ -38,14 +39,18 @@ _BEFORE = {"training": _later(Training), "evaluation": _later(Evaluation)}
 
 
 def _before(group: str, name: str) -> dict[str, Any]:
-    """What `configs/<group>/<name>.yaml` says of options that older records lack."""
+    """What `configs/<group>/<name>.yaml` says of options that older records lack, or have and it has not."""
     files = (folder / group / f"{name}.yaml" for folder in config_folders())
     return next((_before_in(file) for file in files if file.is_file()), {})
 
 
 @cache
 def _before_in(file: Path) -> dict[str, Any]:
-    before = read_yaml(file).get("before") or {}
-    if not isinstance(before, dict):
-        raise BadInput(f"{file}: before={shown(before)}: it must map options to what the code did without them")
-    return before
+    content = read_yaml(file)
+    found = {}
+    for key in ("before", "gone"):
+        said = content.get(key) or {}
+        if not isinstance(said, dict):
+            raise BadInput(f"{file}: {key}={shown(said)}: it must map options to what the code does without them")
+        found |= said
+    return found

@@ -93,6 +93,21 @@ def test_an_option_that_a_record_lacks_counts_as_what_the_code_did_then(
     assert identity(changed("model", free_bits=0.5)) != stored
 
 
+def test_an_option_that_goes_leaves_records_where_they_are_that_say_what_the_code_does_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = yaml.safe_load((REPOSITORY / "configs" / "model" / "vae.yaml").read_text())
+    gone = content.pop("beta")
+    content["gone"] = {"beta": gone}
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "vae.yaml").write_text(yaml.safe_dump(content))
+    monkeypatch.setenv("BENCHMARK_CONFIGS", str(tmp_path))
+    today = copy.deepcopy(BASE)
+    del today["model"]["beta"]
+    assert identity(changed("model", beta=gone)) == identity(today)
+    assert identity(changed("model", beta=gone + 0.5)) != identity(today)
+
+
 def test_every_committed_record_and_study_has_the_hash_of_its_day(committed: dict[Path, Record]) -> None:
     assert len(committed) >= 58
     for path in committed:
@@ -121,7 +136,7 @@ def test_every_committed_record_is_of_a_configuration_that_counts_today(committe
     [
         {"target": "benchmark.models.elsewhere.Model"},
         {"structures": ["grid", "sequence", "coordinates"], "conditions": ["label"]},
-        {"free_bits": 0.0, "before": {"free_bits": 0.0}},
+        {"novelty": 0.0, "before": {"novelty": 0.0}},
     ],
     ids=["its file moves", "it accepts another structure", "it gets an option"],
 )

@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmark.build import check_options
 
-MODEL_KEYS = ("target", "structures", "conditions", "before")
+MODEL_KEYS = ("target", "structures", "conditions", "before", "gone")
 
 
 def class_of(config: dict[str, Any]) -> type:
@@ -38,6 +38,7 @@ def assert_options_are_the_signature(
         assert parameter.annotation is not parameter.empty, f"option {name!r} has no type"
         assert parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY), f"{name!r} is no option"
     assert set(config.get("before", {})) <= set(parameters), "`before` says what options were before they existed"
+    assert not set(config.get("gone", {})) & set(parameters), "`gone` says what options were that are no more"
     options = {key: plain(value) for key, value in config.items() if key not in own}
     if variant:
         assert set(options) == set(parameters)

@@ -13,6 +13,7 @@ import torch
 import toys
 import yaml
 from files import CONFIGS
+from signatures import MODEL_KEYS
 
 from benchmark import testing
 from benchmark.models.hybrid.latent_flow import PixelCode
@@ -37,7 +38,7 @@ def class_of(name: str) -> type:
 
 
 def options(name: str) -> dict[str, Any]:
-    return {k: v for k, v in configuration(name).items() if k not in ("target", "structures", "conditions", "before")}
+    return {k: v for k, v in configuration(name).items() if k not in MODEL_KEYS}
 
 
 #: Of a stack of layers, what is enough for the universes of the laws: the code is the same, at a fifth of the time.
