@@ -122,9 +122,10 @@ def parameters(network: nn.Module) -> int:
 
 def matched(build: Callable[[int, Remedies], Network], width: int, remedies: Remedies) -> Network:
     """`build(width, remedies)`, as large as `build(width, Remedies())`: remedies with parameters of their own make the
-    network narrower, so that a discriminator is not better for being larger.
+    network narrower, so that a discriminator is not better for being larger. The whole width that comes nearest is
+    within 5 % from about 24 channels on.
 
-    Raises `ValueError` where no width comes within 5 %.
+    Raises `ValueError` where remedies alone have more parameters than the network without.
     """
 
     def size(width: int, remedies: Remedies) -> int:
@@ -134,14 +135,14 @@ def matched(build: Callable[[int, Remedies], Network], width: int, remedies: Rem
     goal = size(width, Remedies())
     if size(width, remedies) == goal:
         return build(width, remedies)
-    widths = range(1, 2 * width + 1)
+    if (least := size(1, remedies)) > goal:
+        raise ValueError(
+            f"minibatch_kernels={remedies.kernels} and packing={remedies.packing} have {least} parameters, more than "
+            f"the {goal} of a whole discriminator without them: give less of either, or more discriminator_width"
+        )
+    widths = range(1, width + 1)  # with more parameters of their own, no wider
     above = bisect_left(widths, goal, key=lambda w: size(w, remedies))
     nearest = min(widths[max(0, above - 1) : above + 1], key=lambda w: abs(size(w, remedies) - goal))
-    if abs(found := size(nearest, remedies) - goal) > 0.05 * goal:
-        raise ValueError(
-            f"with {remedies} a discriminator of width {nearest} has {goal + found} parameters, and none comes nearer "
-            f"to the {goal} of width {width} without: give fewer kernels, less packing, or another discriminator_width"
-        )
     return build(nearest, remedies)
 
 

@@ -61,8 +61,8 @@ class DCGAN(GenerativeModel, Interpolates, Diagnosable):
         self,
         spec: DataSpec,
         latent: Size = 64,  # dimensions of z
-        generator_width: Size = 64,  # channels at full size, or hidden units
-        discriminator_width: Size = 64,  # the same, without remedies that have parameters
+        generator_width: Size = 32,  # channels at full size, or hidden units
+        discriminator_width: Size = 32,  # the same, without remedies that have parameters
         discriminator_norm: Norm = "batch",  # batch: the paper's, not in the first layer
         spectral: bool = False,  # remedy: spectral normalisation of D
         minibatch_kernels: Count = 0,  # remedy: mini-batch discrimination in so many projections
