@@ -151,10 +151,8 @@ class DCGAN(GenerativeModel, Interpolates, Diagnosable):
         fake = self.generator(self.noise(len(real)))
 
         seen = self.augment(real).requires_grad_(self.r1 > 0)
-        on_real, on_fake = (
-            self.discriminator(seen),
-            self.discriminator(self.augment(fake.detach())),
-        )  # never in one batch
+        on_real = self.discriminator(seen)  # real and generated examples are never in one batch
+        on_fake = self.discriminator(self.augment(fake.detach()))
         loss_d = logistic_discriminator(on_real, on_fake)
         logs = {"loss": loss_d, "real": on_real.mean(), "fake": on_fake.mean()}
         if self.r1:
