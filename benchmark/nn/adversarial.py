@@ -1,4 +1,4 @@
-"""Parts of generative adversarial networks over images in [-1, 1]: residual blocks, augmentation, the hinge."""
+"""Parts of generative adversarial networks over images in [-1, 1]: blocks, normalisation, augmentation, losses."""
 
 from __future__ import annotations
 
@@ -64,6 +64,45 @@ class SumPool(nn.Module):
         return x.sum(dim=(2, 3))
 
 
+# Batch normalisation -------------------------------------------------------------------------------------------------
+
+REFERENCE = 256  # latents whose statistics a generator has in evaluation
+
+
+class ReferenceNorm(nn.Module):
+    """Batch normalisation of [B, P, ...] (Ioffe and Szegedy 2015); in evaluation by the statistics of the first
+    `REFERENCE` examples alone, so that those after them do not depend on each other."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            return F.batch_norm(x, None, None, self.weight, self.bias, training=True)
+        places = range(2, x.ndim)
+        variance, mean = torch.var_mean(x[:REFERENCE], (0, *places), correction=0)  # [P] each
+        scale = self.weight * torch.rsqrt(variance + 1e-5)
+        scale, shift = (t.view(-1, *(1 for _ in places)) for t in (scale, self.bias - mean * scale))  # [P, 1, ...]
+        return x * scale + shift
+
+
+class Referenced(nn.Module):
+    """A generator [B, Z] to [B, ...] with `ReferenceNorm`, which in evaluation takes its statistics from latents that
+    never change. They are those of the weights at hand, a moving average as well; running ones would be of others."""
+
+    reference: Tensor
+
+    def __init__(self, network: nn.Module, latent: int) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("reference", torch.randn(REFERENCE, latent))
+
+    def forward(self, z: Tensor) -> Tensor:
+        y: Tensor = self.network(z) if self.training else self.network(torch.cat([self.reference, z]))[REFERENCE:]
+        return y
+
+
 # Differentiable augmentation (Zhao and others 2020, arXiv:2006.10738) ------------------------------------------------
 
 
@@ -98,3 +137,16 @@ def hinge_discriminator(on_real: Tensor, on_fake: Tensor) -> Tensor:
 def hinge_generator(on_fake: Tensor) -> Tensor:
     """-E D(G(z)), a scalar."""
     return -on_fake.mean()
+
+
+# Cross-entropy (Goodfellow and others 2014, arXiv:1406.2661, eq. 1; D's scores are logits of "real") ------------------
+
+
+def logistic_discriminator(on_real: Tensor, on_fake: Tensor) -> Tensor:
+    """-E log σ(D(x)) - E log(1 - σ(D(G(z)))), a scalar in nats."""
+    return F.softplus(-on_real.float()).mean() + F.softplus(on_fake.float()).mean()
+
+
+def logistic_generator(on_fake: Tensor) -> Tensor:
+    """-E log σ(D(G(z))), a scalar in nats: the loss that does not saturate (their section 3)."""
+    return F.softplus(-on_fake.float()).mean()

@@ -1,4 +1,4 @@
-"""Blocks of a GAN against their formulas, augmentation by what it may do, the hinge in closed form."""
+"""Blocks of a GAN against their formulas, augmentation by what it may do, losses in closed form."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from benchmark.nn.adversarial import (
     halvings,
     hinge_discriminator,
     hinge_generator,
+    logistic_discriminator,
+    logistic_generator,
     translated,
 )
 
@@ -115,3 +117,15 @@ def test_the_hinge_and_its_gradients() -> None:
     torch.testing.assert_close(real.grad, -torch.tensor([0.0, 1.0, 1.0]) / 3)
     torch.testing.assert_close(fake.grad, torch.tensor([0.0, 1.0, 1.0, 1.0]) / 4)
     assert hinge_generator(fake).item() == pytest.approx(2.5 / 4)
+
+
+def test_the_logistic_losses_are_cross_entropies_and_do_not_saturate() -> None:
+    real, fake = torch.tensor([2.0, -1.0]), torch.tensor([-300.0, 0.5, 1.0], requires_grad=True)
+    entropy = F.binary_cross_entropy_with_logits
+    expected = entropy(real, torch.ones(2)) + entropy(fake, torch.zeros(3))
+    torch.testing.assert_close(logistic_discriminator(real, fake), expected)
+    loss = logistic_generator(fake)
+    torch.testing.assert_close(loss, entropy(fake, torch.ones(3)))
+    loss.backward()
+    assert fake.grad is not None
+    assert fake.grad[0].item() == pytest.approx(-1 / 3)  # where D is sure, G learns most

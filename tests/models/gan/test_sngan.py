@@ -11,7 +11,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from benchmark.models.gan.sngan import SNGAN
-from benchmark.spec import Batch, DataSpec
+from benchmark.nn.remedies import parameters
+from benchmark.spec import BadInput, Batch, DataSpec
 
 DIGITS = DataSpec((1, 8, 8), levels=17, structure="grid")
 
@@ -76,3 +77,41 @@ def test_networks_follow_the_shape_of_the_data(shape):
     sample = model.sample(2)
     assert sample.shape == (2, *shape)
     assert model.discriminator(model.to_unit(sample)).shape == (2,)
+
+
+REMEDIES: list[dict[str, Any]] = [
+    {"minibatch_kernels": 8},
+    {"minibatch_deviation": 4},
+    {"feature_matching": True},
+    {"packing": 2},
+    {"r1": 1.0},
+]
+EVERY = {name: value for options in REMEDIES for name, value in options.items()}
+
+
+@pytest.mark.parametrize("options", [*REMEDIES, EVERY])
+def test_every_remedy_trains_a_discriminator_of_the_same_size(options):
+    torch.manual_seed(0)
+    goal = parameters(SNGAN(DIGITS).discriminator)
+    model = SNGAN(DIGITS, **options)
+    assert abs(parameters(model.discriminator) - goal) <= 0.05 * goal
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    fit(model, steps=2)
+    assert not [name for name, p in model.named_parameters() if torch.equal(p, before[name])]
+    with torch.no_grad():
+        assert model.eval().diagnostics(torch.zeros(11, 1, 8, 8, dtype=torch.long)).keys() == {"discriminator_gap"}
+
+
+def test_real_and_generated_images_are_never_compared_with_each_other():
+    """Whatever stands in the other half, the scores of one are the same."""
+    y, other = torch.randn(16, 1, 8, 8), torch.randn(16, 1, 8, 8)
+    for options in REMEDIES:
+        torch.manual_seed(0)
+        model = SNGAN(DIGITS, **options).eval()  # no power iteration
+        torch.testing.assert_close(model.judge(torch.cat([y, y]))[0], model.judge(torch.cat([y, other]))[0])
+        torch.testing.assert_close(model.judge(torch.cat([y, y]))[1], model.judge(torch.cat([other, y]))[1])
+
+
+def test_batches_that_remedies_do_not_divide_are_refused():
+    with pytest.raises(BadInput, match=r"sngan: a batch of 8 with packing=3.*multiple of 3"):
+        fit(SNGAN(DIGITS, packing=3), steps=1)
