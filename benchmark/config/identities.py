@@ -47,7 +47,7 @@ def _before(group: str, name: str) -> dict[str, Any]:
 @cache
 def _before_in(file: Path) -> dict[str, Any]:
     content = read_yaml(file)
-    found = {}
+    found: dict[str, Any] = {}
     for key in ("before", "gone"):
         said = content.get(key) or {}
         if not isinstance(said, dict):
