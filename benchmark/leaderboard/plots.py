@@ -25,7 +25,6 @@ from benchmark.traces import Curve
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.transforms import Bbox
 
 
 COLOURS = 8  # of families: `--c0` to `--c7` in the style sheet
@@ -66,6 +65,7 @@ _PLACES = (
     *((7, 0, "left"), (-7, 0, "right"), (0, 10, "center"), (0, -10, "center")),
     *((6, 9, "left"), (-6, 9, "right"), (6, -9, "left"), (-6, -9, "right"), (0, 20, "center"), (0, -20, "center")),
 )
+_BEFORE = {"left": 0.0, "center": 0.5, "right": 1.0}  # how much of a name lies left of its place, by its alignment
 
 
 @dataclass(frozen=True)
@@ -419,43 +419,46 @@ def _scale(axes: Axes, which: str, log: bool) -> None:
 def _label(figure: Figure, axes: Axes, points: Sequence[Point], front: Sequence[tuple[float, float]]) -> None:
     """Each point's name where it covers least of what is there already."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.transforms import Bbox
 
     renderer = FigureCanvasAgg(figure).get_renderer()
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # what is measured now must not move
-    taken: list[Bbox] = []
+    taken: list[tuple[float, float, float, float]] = []  # left, bottom, right, top in pixels
     for point in points:
         x, y = axes.transData.transform((point.cost, point.value))
         bottom, top = (axes.transData.transform((point.cost, end))[1] for end in (point.low, point.high))
-        taken += [Bbox.from_extents(x - 5, y - 5, x + 5, y + 5), Bbox.from_extents(x - 1, bottom, x + 1, top)]
+        taken += [(x - 5, y - 5, x + 5, y + 5), (x - 1, bottom, x + 1, top)]
     steps = axes.transData.transform(front)
     for (x, y), (right, below) in pairwise(steps):
-        taken += [Bbox.from_extents(x, y - 1, right, y + 1), Bbox.from_extents(right - 1, below, right + 1, y)]
-    frame = axes.get_window_extent(renderer)
+        taken += [(x, y - 1, right, y + 1), (right - 1, below, right + 1, y)]
+    frame = np.array([axes.get_window_extent(renderer).extents])
+    pixels = figure.dpi / 72  # of an offset's unit
     for point in points:
-        texts = [
-            axes.annotate(
-                point.name, (point.cost, point.value), (dx, dy), textcoords="offset points", ha=side, va="center"
-            )
-            for dx, dy, side in _PLACES
-        ]
-        boxes = [text.get_window_extent(renderer) for text in texts]
-        covered = [sum(_overlap(box, other) for other in taken) + _outside(box, frame) for box in boxes]
-        best = covered.index(min(covered))
-        taken.append(boxes[best])
-        for index, text in enumerate(texts):
-            if index != best:
-                text.remove()
+        text = axes.annotate(
+            point.name, (point.cost, point.value), (0, 0), textcoords="offset points", ha="left", va="center"
+        )
+        size = text.get_window_extent(renderer)  # once, since laying out a text is slow
+        x, y = axes.transData.transform((point.cost, point.value))
+        boxes = np.array(
+            [
+                (left, y + pixels * dy - size.height / 2, left + size.width, y + pixels * dy + size.height / 2)
+                for dx, dy, side in _PLACES
+                for left in [x + pixels * dx - size.width * _BEFORE[side]]
+            ]
+        )
+        outside = size.width * size.height - _overlaps(boxes, frame)
+        best = int((_overlaps(boxes, np.array(taken)) + outside).argmin())
+        dx, dy, side = _PLACES[best]
+        text.set(position=(dx, dy), horizontalalignment=side)
+        taken.append(tuple(boxes[best]))
 
 
-def _overlap(a: Bbox, b: Bbox) -> float:
-    width, height = min(a.x1, b.x1) - max(a.x0, b.x0), min(a.y1, b.y1) - max(a.y0, b.y0)
-    return float(max(0.0, width) * max(0.0, height))
-
-
-def _outside(box: Bbox, frame: Bbox) -> float:
-    return float(box.width * box.height) - _overlap(box, frame)
+def _overlaps(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Area of each of `boxes` `[N, 4]` that `others` `[M, 4]` cover, those that overlap counted each: `[N]`."""
+    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
+    high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
+    area: np.ndarray = (high - low).clip(0).prod(2).sum(1)
+    return area
 
 
 def drawn(plot: Plot) -> str:
