@@ -41,10 +41,10 @@ class Views:
     board: Packed[Board]
     summary: Summary
     models: Mapping[str, ModelOnData]
-    studies: Studies | None
+    studies: Packed[Studies] | None
     said: Sequence[Advice]
-    records: Sequence[Mapping[str, Any]]  # lines of records.csv
-    rows: Sequence[Mapping[str, Any]]  # of rows.json
+    records: Packed[Sequence[Mapping[str, Any]]]  # lines of records.csv
+    rows: Packed[Sequence[Mapping[str, Any]]]  # of rows.json
     problems: Sequence[str]
     made_of: str = ""  # what is different if anything above is; empty where it is not known
 
@@ -57,10 +57,10 @@ def views_of(dataset: Dataset, models: Models, store: Store) -> Views:
         Packed.of(board_of(dataset)),
         summary_of(dataset),
         models_of(dataset, studied),
-        studies,
+        Packed.of(studies) if studies is not None else None,
         said_of(dataset, models),
-        list(record_lines(dataset)),
-        list(row_lines(dataset)),
+        Packed.of(list(record_lines(dataset))),
+        Packed.of(list(row_lines(dataset))),
         dataset.problems,
     )
 

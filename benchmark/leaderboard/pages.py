@@ -26,7 +26,7 @@ from benchmark.leaderboard.library import Models, Views, all_views
 from benchmark.leaderboard.plots import Curves, Plot, drawn, standalone, themed
 from benchmark.leaderboard.published import read_published
 from benchmark.leaderboard.rows import Current
-from benchmark.leaderboard.store import Store, digest, fingerprint
+from benchmark.leaderboard.store import Packed, Store, digest, fingerprint
 from benchmark.leaderboard.views.board import Board
 from benchmark.leaderboard.views.exports import as_csv, as_json
 from benchmark.leaderboard.views.front import Sampled
@@ -116,17 +116,17 @@ class Boards:
             return
         yield "README.md", self.render("index.md", summaries=[one.summary for one in seen])
         yield "choosing.md", self.render("choosing.md", parts=advice([one.said for one in seen], models))
-        studies = [one.studies for one in seen if one.studies is not None]
+        studies = [one.studies.open() for one in seen if one.studies is not None]
         if studies:
             yield "sensitivity.md", self.render("sensitivity.md", studies=studies, picture=picture_name)
             yield "stability.md", self.render("stability.md", studies=studies, picture=picture_name)
-        yield "records.csv", as_csv(line for one in seen for line in one.records)
-        yield "rows.json", as_json(line for one in seen for line in one.rows)
+        yield "records.csv", as_csv(line for one in seen for line in one.records.open())
+        yield "rows.json", as_json(line for one in seen for line in one.rows.open())
 
     def _of_dataset(self, views: Views) -> list[tuple[str, str]]:
         board = views.board.open()
         pages = [(f"{views.data}.md", self.render("dataset.md", board=board, picture=picture_name))]
-        for name, plot in _pictures(board, views.studies):
+        for name, plot in _pictures(board, views.studies.open() if views.studies is not None else None):
             svg = self.store.remember("plot", digest(plot), partial(drawn, plot))
             pages.append((f"pictures/{name}", standalone(svg)))
         return pages
@@ -250,15 +250,14 @@ class Site:
         for name in names:
             yield render(f"model/{name}.html", "model.html", *self._model(name, seen))
         if studied:
-            yield render(
-                "studies.html", "studies.html", lambda: {"all_studies": [one.studies for one in seen if one.studies]}
-            )
+            studies = [one.studies for one in seen if one.studies is not None]
+            yield render("studies.html", "studies.html", partial(_all_of, studies), fingerprint(studies))
         parts = advice([one.said for one in seen], list(self.catalogue.values()))
         links = {name: f"model/{name}.html" for name in names}
         parts = [replace(part, table=part.table and dressed(part.table, links, self.colours)) for part in parts]
         yield render("choosing.html", "choosing.html", lambda: {"parts": parts})
-        yield "records.csv", as_csv(line for one in seen for line in one.records)
-        yield "rows.json", as_json(line for one in seen for line in one.rows)
+        yield "records.csv", as_csv(line for one in seen for line in one.records.open())
+        yield "rows.json", as_json(line for one in seen for line in one.rows.open())
         results = [line for one in seen for line in one.summary.results]
         content = {
             "galleries": [gallery for one in seen if (gallery := self._gallery(one)) is not None],
@@ -380,6 +379,10 @@ class Site:
 
 def _board_of(views: Views) -> dict[str, Board]:
     return {"board": views.board.open()}
+
+
+def _all_of(studies: Sequence[Packed[Studies]]) -> dict[str, list[Studies]]:
+    return {"all_studies": [one.open() for one in studies]}
 
 
 def _kept(section: Section) -> tuple[dict[str, Any], list[str]]:
