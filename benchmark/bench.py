@@ -72,7 +72,8 @@ class Row:
 
 def default_cases() -> list[str]:
     """Each model that has settings for text, for digits, whose steps are short, for MNIST, or for a known source."""
-    data = ("pydocs", "tinyshakespeare", "digits", "mnist", "binary_mnist", "synthetic_images", "synthetic_text")
+    text, known = ("pydocs", "tinyshakespeare"), ("synthetic_images", "synthetic_text", "gaussian_grid")
+    data = (*text, "digits", "mnist", "binary_mnist", *known)
     return [f"{model}@{name}" for name in data for model in choices(f"tuned/{name}")]
 
 

@@ -28,7 +28,7 @@ PICTURES = {
     "interpolations": "Walks between samples, a row each, while the latents change evenly",
 }
 
-_GRID_ROWS = 8  # in a picture of 64 samples
+_GRID_ROWS = 8  # in a picture of 64 samples, where its metadata do not say how many `rows` it has
 _COLOURS = {"L": 16, "RGB": 64}  # of a strip's palette: enough for the eye
 _MOST_BYTES, _MOST_PIXELS = 2**20, 2**22  # that a reader takes
 
@@ -183,7 +183,7 @@ def _strip(pictures: Mapping[str, Path]) -> bytes:
     rows: list[Image.Image] = []
     for file in pictures.values():
         with Image.open(file) as picture:
-            height = (picture.height - 2) // _GRID_ROWS  # of a sample and the line above it
+            height = (picture.height - 2) // int(picture.info.get("rows", _GRID_ROWS))  # of a row and the line above
             rows.append(picture.convert("RGB").crop((0, 0, picture.width, height)))
     strip = Image.new("RGB", (rows[0].width, sum(row.height for row in rows) + 2), (127, 127, 127))
     for index, row in enumerate(rows):

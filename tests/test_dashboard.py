@@ -42,6 +42,10 @@ tracker.finish()
 """
 
 
+#: Of samples alone, so many that some are near a mode.
+GRID = ("data=gaussian_grid", "training.selection=mode_kl", "evaluation.sample_examples=1000")
+
+
 class _Run:
     """What W&B's run object takes, kept by name."""
 
@@ -62,6 +66,7 @@ def test_every_name_that_is_charted_is_one_that_runs_log(tmp_path: Path, monkeyp
     monkeypatch.delenv("WANDB_MODE", raising=False)
     for model, options in {"vae": [], "sngan": [], "gpt": ["model.layers=1", "model.width=32"]}.items():
         carry_out(tmp_path, model, *options)
+    carry_out(tmp_path, "vae", *GRID)
     dashboard = read_dashboard()
     names = dashboard.names(modalities().values())
     assert {"test/bits_per_dim", "val/nll", "val/fid", "val/nats_per_token", "cost/cpu_minutes", "neighbours"} <= names
@@ -72,7 +77,7 @@ def test_every_name_that_is_charted_is_one_that_runs_log(tmp_path: Path, monkeyp
             for part in key.split("."):
                 value = value[part]
             assert isinstance(value, str)
-    assert [config["family"] for config in configs] == ["vae", "gan", "transformer"]
+    assert [config["family"] for config in configs] == ["vae", "gan", "transformer", "vae"]
 
 
 def test_views_show_what_their_data_has() -> None:

@@ -6,7 +6,7 @@ import copy
 import hashlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -40,6 +40,20 @@ class Split:
             return self.x
         n = len(self.x) // math.prod(shape)
         return self.x[: n * math.prod(shape)].reshape(n, *shape)
+
+
+@dataclass(frozen=True)
+class Modes:
+    """Where the examples of a dataset are known to gather: K modes, and how one tells which mode an example is of.
+
+    `assign` gives the mode `[n]` of examples `[n, *shape]`, 0 to K - 1, or -1 where it is of none; `None`: modes are
+    the classes that the judge of the dataset tells apart. `near` says, in a protocol, what makes an example one of a
+    mode.
+    """
+
+    weights: Tensor  # [K] float64: each mode's share of the data
+    near: str
+    assign: Callable[[Tensor], Tensor] | None = None
 
 
 class DataModule(ABC):
@@ -83,6 +97,11 @@ class DataModule(ABC):
     def decode(self, tokens: Tensor) -> str:
         """The text of tokens `[T]`. Raises `TypeError` where the data is not text."""
         raise TypeError(f"{type(self).__name__} is not text")
+
+    @property
+    def modes(self) -> Modes | None:
+        """The modes of the data; `None` where it is not known that there are any."""
+        return None
 
     @property
     def own(self) -> DataModule:

@@ -1,15 +1,16 @@
 """Data whose source is known: its entropy is computed, not estimated, so that no score can hide behind the data.
 
 No model may report less than the entropy, and a model that can represent the source should reach it. Everything is
-made when it is asked for, from numpy's legacy generator, whose stream is frozen (NEP 19). Probabilities are ratios of
-small integers, so that no rounding of a logarithm decides what is drawn.
+made when it is asked for, from numpy's legacy generator, whose stream is frozen (NEP 19). Probabilities of images and
+text are ratios of small integers, so that no rounding of a logarithm decides what is drawn; points have a file of their
+own.
 """
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -19,6 +20,16 @@ from benchmark.data.base import SPLITS, Card, InMemory, Split, SplitName
 from benchmark.data.images import check_split, visits
 from benchmark.data.text import Characters, Order
 from benchmark.spec import Batch, DataSpec
+
+
+class Source(Protocol):
+    """What data are drawn from."""
+
+    def log_prob(self, x: np.ndarray) -> np.ndarray:
+        """log p `[N]` in nats of images, points `[N, D]`, or the symbols of a stream `[N]`."""
+
+    def entropy(self) -> float:
+        """What it expects each of them to cost, in nats."""
 
 
 class PixelNetwork:
@@ -155,7 +166,7 @@ class SyntheticImages(InMemory):
         return Batch(x=x[visits(len(x), seed, step * batch_size, batch_size).to(x.device)].long())
 
     def truth(self, name: SplitName) -> dict[str, Tensor]:
-        return _truth(self.source, self.split(name).x.flatten(1).numpy())
+        return truth(self.source, self.split(name).x.flatten(1).numpy())
 
     def describe(self) -> dict[str, Any]:
         return super().describe() | {"entropy": self.source.entropy()}  # nats an image
@@ -186,12 +197,13 @@ class SyntheticText(Characters):
         check_split(self.card.name, self.split_sha256, *(self.split(name).x for name in SPLITS))
 
     def truth(self, name: SplitName) -> dict[str, Tensor]:
-        return _truth(self.source, self.own.split(name).x.numpy())
+        return truth(self.source, self.own.split(name).x.numpy())
 
     def describe(self) -> dict[str, Any]:
         return super().describe() | {"entropy": self.source.entropy()}  # nats a character
 
 
-def _truth(source: PixelNetwork | MarkovChain, x: np.ndarray) -> dict[str, Tensor]:
+def truth(source: Source, x: np.ndarray) -> dict[str, Tensor]:
+    """What `DataModule.truth` says of data `x` from a source."""
     entropy = torch.full((len(x),), -source.entropy(), dtype=torch.float64)
     return {"entropy": entropy, "source": torch.from_numpy(source.log_prob(x))}

@@ -77,6 +77,27 @@ def _resampled(session: Session, n: int) -> Iterator[Tensor]:
         yield index
 
 
+def drawn(session: Session, name: str, sampler: Callable[[], Tensor]) -> Iterator[Tensor]:
+    """What a sampler draws under the protocol."""
+    for draw in range(session.protocol.sample_draws):
+        with keyed_randomness(torch.device("cpu"), session.protocol.seed, name, draw):
+            yield sampler()
+
+
+def draw_independent(train: Tensor, n: int, levels: int) -> Tensor:
+    """`n` examples `[n, *shape]`, each number from its own histogram in `train`, by torch's global generator."""
+    p = independent_log_frequencies(train, levels).exp()
+    return torch.multinomial(p, n, replacement=True).T.reshape(n, *train.shape[1:])
+
+
+def independent_log_frequencies(train: Tensor, levels: int) -> Tensor:
+    """Of each level of each of the D numbers of an example, `[D, L]`."""
+    dims = train[0].numel()
+    cell = torch.arange(dims) * levels  # [D]: where each number's histogram begins
+    counts = torch.bincount((train.flatten(1).long() + cell).flatten(), minlength=dims * levels)
+    return log_frequencies(counts.view(dims, levels))
+
+
 def log_frequencies(counts: Tensor) -> Tensor:
     """Log-frequencies of `counts` `[..., L]`, normalised over the last dimension.
 

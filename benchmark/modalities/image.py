@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import lzma
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from benchmark.metrics.keyed import keyed_randomness
 from benchmark.metrics.likelihood import LogProb, LogProbs
 from benchmark.metrics.probe import Found
 from benchmark.metrics.samples import Draws, beside, held_out
 from benchmark.metrics.session import Session
-from benchmark.modalities.base import Given, Modality, Universe, log_frequencies, real_samples
+from benchmark.modalities.base import (
+    Given,
+    Modality,
+    Universe,
+    draw_independent,
+    drawn,
+    independent_log_frequencies,
+    log_frequencies,
+    real_samples,
+)
 from benchmark.modalities.mixture import fit
 from benchmark.spec import DataSpec
 
@@ -51,11 +59,11 @@ class Images(Modality):
         }
         n = len(held_out(session))
         samplers: dict[str, Callable[[], Tensor]] = {
-            "pixel_histogram": lambda: draw_pixel_histogram(train, n, levels),
+            "pixel_histogram": lambda: draw_independent(train, n, levels),
             "categorical_mixture": lambda: mixture.draw(n, tuple(train.shape[1:])),
         }
         for name, sampler in samplers.items():
-            table[name][Draws] = beside(session, tuple(_drawn(session, name.replace("_", " "), sampler)), {})
+            table[name][Draws] = beside(session, tuple(drawn(session, name.replace("_", " "), sampler)), {})
         return table | real_samples(session)
 
 
@@ -72,7 +80,7 @@ def histogram(train: Tensor, test: Tensor, levels: int) -> Tensor:
 
 def pixel_histogram(train: Tensor, test: Tensor, levels: int) -> Tensor:
     """Every pixel is an independent draw from a histogram of its own: `[N]` nats an example."""
-    log_p = _pixel_log_frequencies(train, levels)
+    log_p = independent_log_frequencies(train, levels)
     return log_p[torch.arange(len(log_p)), test.flatten(1).long()].sum(1)  # [N]
 
 
@@ -84,24 +92,3 @@ def compressed(test: Tensor) -> Tensor:
         stream, format=lzma.FORMAT_RAW, filters=[{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME}]
     )
     return torch.tensor([-len(code) * 8 * math.log(2) / len(test)], dtype=torch.float64)
-
-
-def draw_pixel_histogram(train: Tensor, n: int, levels: int) -> Tensor:
-    """`n` images `[n, C, H, W]` from the distribution that `pixel_histogram` scores, by torch's global generator."""
-    p = _pixel_log_frequencies(train, levels).exp()
-    return torch.multinomial(p, n, replacement=True).T.reshape(n, *train.shape[1:])
-
-
-def _drawn(session: Session, name: str, sampler: Callable[[], Tensor]) -> Iterator[Tensor]:
-    """What a sampler draws under the protocol."""
-    for draw in range(session.protocol.sample_draws):
-        with keyed_randomness(torch.device("cpu"), session.protocol.seed, name, draw):
-            yield sampler()
-
-
-def _pixel_log_frequencies(train: Tensor, levels: int) -> Tensor:
-    """Of each level of each pixel, `[D, L]`."""
-    dims = train[0].numel()
-    cell = torch.arange(dims) * levels  # [D]: where each pixel's histogram begins
-    counts = torch.bincount((train.flatten(1).long() + cell).flatten(), minlength=dims * levels)
-    return log_frequencies(counts.view(dims, levels))

@@ -18,13 +18,6 @@ from benchmark.facts import modalities
 from benchmark.modalities.base import Modality, Universe
 from benchmark.spec import BadInput, Batch, DataSpec, Structure
 
-#: Where no modality has this structure.
-_COORDINATES = Universe(
-    ordinary=DataSpec((6,), 17, "coordinates"),
-    enumerable=DataSpec((2,), 5, "coordinates"),
-    build_only=DataSpec((2,), 256, "coordinates"),
-)
-
 #: The conditions under which a conditional model is examined, by kind.
 CONDITIONS: dict[Structure, DataSpec] = {
     "label": DataSpec.label(10),
@@ -39,8 +32,6 @@ def universe_of(structure: Structure, trust: Sequence[str] = ()) -> Universe:
         if fact.structure == structure and trusted(fact.target, trust):
             modality: Modality = resolve(fact.target, Modality, trust)()
             return modality.universe
-    if structure == "coordinates":
-        return _COORDINATES
     raise BadInput(f"no modality has the structure {structure!r}, so that there is nothing to examine a model on")
 
 

@@ -30,6 +30,7 @@ from files import CONFIGS
 from benchmark.data.base import SPLITS, InMemory, fingerprint
 from benchmark.data.download import Remote, fetch
 from benchmark.data.images import BinaryMnist, Cifar10, Digits, FashionMnist, Images, Mnist, hold_out, read_idx
+from benchmark.data.points import GaussianGrid
 from benchmark.data.synthetic import SyntheticText
 from benchmark.data.text import Characters, PyDocs, Text, Text8, TinyShakespeare, WikiText2
 from benchmark.spec import BadInput
@@ -120,7 +121,8 @@ def test_configuration_lists_every_option(path):
     data = getattr(importlib.import_module(module), name)
     assert issubclass(data, InMemory)
     assert path.stem == data.card.name
-    assert config.pop("modality") == ("text" if issubclass(data, Text) else "image")
+    modality = "text" if issubclass(data, Text) else "points" if data is GaussianGrid else "image"
+    assert config.pop("modality") == modality
     assert list(config.pop("minutes")) == ["smoke", "quick", "standard", "full"]
     assert config.pop("before", {}).keys() <= config.keys()
     first, *options = inspect.signature(data).parameters.values()

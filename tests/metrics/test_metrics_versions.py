@@ -23,6 +23,7 @@ from benchmark.metrics.extractors.base import Features
 from benchmark.metrics.interpolation import Paths
 from benchmark.metrics.likelihood import Elbo, LogProb, LogProbs, TightBound
 from benchmark.metrics.memorisation import NearestImages, nearest_images
+from benchmark.metrics.modes import ReachedModes, SampleModes
 from benchmark.metrics.probe import Probe
 from benchmark.metrics.reconstruction import Pairs, Reconstructions
 from benchmark.metrics.samples import (
@@ -63,6 +64,9 @@ PINNED: dict[str, tuple[int, float, float | None]] = {
     "density": (1, 0.85, 0.05822559495),
     "coverage": (1, 0.9833333333, 0.009394270318),
     "class_histogram": (1, 0.23125, 0.01196783885),
+    "modes_covered": (1, 5, 0.5773502692),
+    "mode_kl": (1, 1.36067714, 0.1009382608),
+    "near_share": (1, 0.9444444444, 0.02777777778),
     "nearest_neighbour_ratio": (1, 1.140988896, 0.07081367006),
     "copies": (1, 0.06140350877, 0.005064476046),
     "near_copies": (2, 0.1535087719, 0.004385964912),
@@ -134,6 +138,9 @@ def evidence() -> dict[type[Probe[Any]], Any]:
             most: SampleFeatures((features(40, 1 + 2 / most),), features(40), features(120)) for most in EVALUATIONS
         },
         StepCosts: draw.normal(21).abs(),
+        ReachedModes: SampleModes(
+            tuple(draw.below(8, 12) - 1 for _ in range(3)), torch.arange(1, 11, dtype=torch.float64) / 55
+        ),
     }
 
 

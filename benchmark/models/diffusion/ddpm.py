@@ -12,8 +12,8 @@ Differences: a schedule starts where the noise is a share of the distance betwee
 losses are known, steps are drawn by what they would cost for Gaussian data. A sample is drawn from the last term of the
 bound, p(x | x_1), or, by DDIM, is the level nearest to the predicted image.
 
-Shapes: B images x [B, C, H, W] of L integer levels; x_0 [B, C, H, W] the same on [-1, 1]; x_t its noisy image after
-step t [B] of 1 to T; ᾱ [T + 1] with ᾱ_0 = 1. Unit: nats an image.
+Shapes: B images x [B, C, H, W] of L integer levels, a few coordinates [B, D] being a grid of one row; x_0 [B, C, H, W]
+the same on [-1, 1]; x_t its noisy image after step t [B] of 1 to T; ᾱ [T + 1] with ᾱ_0 = 1. Unit: nats an image.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from torch.optim import Optimizer
 from benchmark.models.base import GenerativeModel
 from benchmark.nn.denoisers import denoiser
 from benchmark.nn.distributions import log_normal_bin, normal_kl
-from benchmark.nn.levels import centred
+from benchmark.nn.levels import as_grid, centred
 from benchmark.nn.optim import adamw
 from benchmark.spec import (
     BadInput,
@@ -92,10 +92,11 @@ class DDPM(GenerativeModel, StepwiseBound, SamplesWithin, Diagnosable):
         self.register_buffer("square", torch.zeros(self.T))  # Σ L_t² of past draws, with weights that forget ...
         self.register_buffer("known", torch.zeros(self.T))  # ... and the sum of these weights
         self.outputs = 2 if variances == "learned" else 1
+        self.grid = as_grid(spec.shape)
         sizes = (width, blocks, scales, heads, patch, positions, dropout)
         try:
             self.network = denoiser(
-                network, spec.shape, self.outputs * spec.shape[0], *sizes, frequencies=torch.logspace(0, 3, width)
+                network, self.grid, self.outputs * self.grid[0], *sizes, frequencies=torch.logspace(0, 3, width)
             )
         except ValueError as error:
             raise BadInput(f"ddpm: {error}") from error
@@ -164,14 +165,14 @@ class DDPM(GenerativeModel, StepwiseBound, SamplesWithin, Diagnosable):
 
     def elbo(self, x: Tensor) -> Tensor:
         """-(L_T + L_{t-1} / p(t)) at one step t ~ p(t) for each image: all T steps in expectation."""
-        p = self.probabilities()
+        x, p = x.reshape(-1, *self.grid), self.probabilities()
         t = self.draw_steps(p, len(x))
         x_t, _ = self.diffuse(x, t)
         return -(self.prior_term(x) + self.terms(x, x_t, t, *self.predict(x_t, t)) / p[t - 1])
 
     def step_costs(self, x: Tensor) -> Tensor:
         """L_0, L_1, ..., L_T, `[T + 1]`, by one draw of each x_t."""
-        costs = []
+        x, costs = x.reshape(-1, *self.grid), []
         for t in torch.arange(1, self.T + 1, device=x.device).unsqueeze(1).expand(-1, len(x)):
             x_t, _ = self.diffuse(x, t)
             costs.append(self.terms(x, x_t, t, *self.predict(x_t, t)).mean())
@@ -179,7 +180,7 @@ class DDPM(GenerativeModel, StepwiseBound, SamplesWithin, Diagnosable):
 
     def diagnostics(self, x: Tensor) -> dict[str, float]:
         """Bits a dimension of the bound's two ends: L_T is near zero while the schedule ends in noise."""
-        t = torch.ones(len(x), dtype=torch.long, device=x.device)
+        x, t = x.reshape(-1, *self.grid), torch.ones(len(x), dtype=torch.long, device=x.device)
         x_1, _ = self.diffuse(x, t)
         first, nats = self.terms(x, x_1, t, *self.predict(x_1, t)), self.spec.dims * math.log(2)
         return {"first_term": float(first.mean()) / nats, "prior_term": float(self.prior_term(x).mean()) / nats}
@@ -193,7 +194,7 @@ class DDPM(GenerativeModel, StepwiseBound, SamplesWithin, Diagnosable):
 
     def sample_within(self, n: int, evaluations: int) -> Tensor:
         """From x_T ~ N(0, I) through so many of the T steps down to x."""
-        x_t = torch.randn(n, *self.spec.shape, device=self.device)
+        x_t = torch.randn(n, *self.grid, device=self.device)
         steps = torch.linspace(self.T, 0, min(evaluations, self.T) + 1, dtype=torch.float64, device=self.device)
         for t, s in pairwise(steps.round().long().unsqueeze(1).expand(-1, n)):
             output, share = self.predict(x_t, t)
@@ -204,7 +205,8 @@ class DDPM(GenerativeModel, StepwiseBound, SamplesWithin, Diagnosable):
             else:
                 mean, small, large = self.posterior(x_0, x_t, t, s)
                 x_t = mean + (0.5 * self.log_variance(share, small, large)).exp() * torch.randn_like(x_t)
-        return ((x_t + 1) * ((self.spec.levels - 1) / 2)).round().long().clamp(0, self.spec.levels - 1)
+        x = ((x_t + 1) * ((self.spec.levels - 1) / 2)).round().long().clamp(0, self.spec.levels - 1)
+        return x.reshape(n, *self.spec.shape)
 
     # How it learns ---------------------------------------------------------------------------------------------------
 
@@ -223,7 +225,7 @@ class DDPM(GenerativeModel, StepwiseBound, SamplesWithin, Diagnosable):
         return torch.searchsorted(p.cumsum(0), u).clamp(max=self.T - 1) + 1
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        x, p = batch.x, self.probabilities()
+        x, p = batch.x.reshape(-1, *self.grid), self.probabilities()
         if self.loss != "bound":  # all steps alike
             p = torch.full_like(p, 1 / self.T)
         t = self.draw_steps(p, len(x))

@@ -13,8 +13,8 @@ The flow is integrated up to a time T just before the data. There a normalised d
 so that noise of the path itself dequantises the data, and the likelihood is a bound; solving the flow makes it
 approximate.
 
-Shapes: B images x [B, C, H, W] of L integer levels; f [B, C, H, W] the same on [-1, 1]; y a point of the path at time t
-[B]; K probes; P features. Unit: nats an image.
+Shapes: B images x [B, C, H, W] of L integer levels, a few coordinates [B, D] being a grid of one row; f [B, C, H, W]
+the same on [-1, 1]; y a point of the path at time t [B]; K probes; P features. Unit: nats an image.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from benchmark.nn.denoisers import denoiser
 from benchmark.nn.diffusion import divergence, heun, random_directions, runge_kutta
 from benchmark.nn.distributions import log_normal
 from benchmark.nn.latents import interpolated
+from benchmark.nn.levels import as_grid
 from benchmark.nn.optim import adamw
 from benchmark.spec import (
     BadInput,
@@ -86,11 +87,12 @@ class FlowMatching(GenerativeModel, SolvesLikelihood, Interpolates, SamplesWithi
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
         self.register_buffer("values", torch.linspace(-1, 1, spec.levels), persistent=False)  # [L]
         self.last = 1 / (1 + noise * 2 / (spec.levels - 1))  # T, where the noise is (1 - T) / T in units of f
-        outputs = spec.shape[0] * (spec.levels if output == "levels" else 1)
+        self.grid = as_grid(spec.shape)
+        outputs = self.grid[0] * (spec.levels if output == "levels" else 1)
         frequencies = torch.logspace(0, 3, width)
         sizes = (width, blocks, scales, heads, patch, positions, dropout)
         try:
-            self.network = denoiser(network, spec.shape, outputs, *sizes, frequencies)
+            self.network = denoiser(network, self.grid, outputs, *sizes, frequencies)
         except ValueError as error:
             raise BadInput(f"flow_matching: {error}") from error
 
@@ -130,18 +132,18 @@ class FlowMatching(GenerativeModel, SolvesLikelihood, Interpolates, SamplesWithi
 
     def noise(self, n: int) -> Tensor:
         """y_0 ~ N(0, I), [n, C, H, W]."""
-        return torch.randn(n, *self.spec.shape, device=self.device)
+        return torch.randn(n, *self.grid, device=self.device)
 
     def interpolate(self, n: int, steps: int) -> Tensor:
         return interpolated(self.noise(n), self.noise(n), steps, partial(self.generate, steps=self.steps))
 
     @torch.no_grad()
     def generate(self, y: Tensor, steps: int) -> Tensor:
-        """x [B, C, H, W] from y_0 = ε by Heun's method, the noise falling by the same factor at each of so many
+        """x `[B, *shape]` from y_0 = ε by Heun's method, the noise falling by the same factor at each of so many
         steps."""
         times = -torch.expm1(torch.linspace(0, math.log(1 - self.last), steps + 1, device=self.device))
         sample: Tensor = self.read(heun(self.velocity, y, times)).sample()
-        return sample
+        return sample.reshape(-1, *self.spec.shape)
 
     def read(self, y: Tensor) -> Categorical:
         """p(x | y_T), over [B, C, H, W]."""
@@ -164,6 +166,7 @@ class FlowMatching(GenerativeModel, SolvesLikelihood, Interpolates, SamplesWithi
         is integrated exactly, the first by the rule of Gauss and Legendre, between whose nodes one step each of Runge
         and Kutta's method leads from T back to 0.
         """
+        x = x.reshape(-1, *self.grid)
         epsilon = torch.randn(x.shape, device=self.device)
         y = self.last * self.values[x] + (1 - self.last) * epsilon  # ~ q(y_T | x)
         length = -math.log(1 - self.last)  # of the path in s
@@ -193,7 +196,7 @@ class FlowMatching(GenerativeModel, SolvesLikelihood, Interpolates, SamplesWithi
     # How it learns ---------------------------------------------------------------------------------------------------
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        f = self.values[batch.x]
+        f = self.values[batch.x.reshape(-1, *self.grid)]
         epsilon = torch.randn_like(f)
         if self.times == "uniform":
             t = self.last * torch.rand(len(f), device=f.device)

@@ -8,8 +8,8 @@ images allow it. Training may use more importance samples (Burda and others, "Im
 the mean of the posteriors of learnt pseudo-inputs (Tomczak and Welling, "VAE with a VampPrior", AISTATS 2018,
 arXiv:1705.07120): then the KL term has no closed form and is estimated at the z that is drawn.
 
-Shapes: x [B, C, H, W] integer levels; z [B, Z] latents; k importance samples; P decoder outputs per pixel; u
-[N, C, H, W] pseudo-inputs in -1..1. Unit: nats.
+Shapes: x [B, C, H, W] integer levels, a few coordinates [B, D] being a grid of one row; z [B, Z] latents; k importance
+samples; P decoder outputs per pixel; u [N, C, H, W] pseudo-inputs in -1..1. Unit: nats.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from benchmark.nn.conv import decoder, encoder
 from benchmark.nn.distributions import importance_bound, independent_pixels, mean_level, pixel_numbers
 from benchmark.nn.latents import interpolated
 from benchmark.nn.layers import glorot, mlp
-from benchmark.nn.levels import centred
+from benchmark.nn.levels import as_grid, centred
 from benchmark.nn.optim import adamw
 from benchmark.spec import (
     Autoencodes,
@@ -48,6 +48,9 @@ from benchmark.spec import (
     Steps,
 )
 
+#: Logarithm of the scales with which logistics of coordinates begin, where levels lie on -1..1. From scales of 1, what
+#: lies at the ends of the range pulls them further open, and the few means never learn to follow z.
+NARROW = -3.0
 ACTIVATIONS: dict[str, type[nn.Module]] = {"silu": nn.SiLU, "tanh": nn.Tanh}
 
 
@@ -83,7 +86,7 @@ class VAE(GenerativeModel, ImportanceBound, Reconstructs, Autoencodes, Interpola
         adam_epsilon: Positive = 1e-8,
     ) -> None:
         super().__init__(spec)
-        channels, *sides = spec.shape
+        self.grid = channels, *sides = as_grid(spec.shape)
         if likelihood == "bernoulli" and spec.levels != 2:
             raise BadInput(f"likelihood 'bernoulli' needs 2 levels, the data has {spec.levels}: choose 'logistics'")
         if network == "conv" and (activation, initial_weights) != ("silu", "torch"):
@@ -104,8 +107,12 @@ class VAE(GenerativeModel, ImportanceBound, Reconstructs, Autoencodes, Interpola
             self.encoder, self.decoder = layers(spec.dims, 2 * latent), layers(latent, outputs * spec.dims)
             if initial_weights == "glorot":
                 glorot(self)
+            if spec.structure == "coordinates" and likelihood == "logistics":
+                last = self.decoder[-1]
+                assert isinstance(last, nn.Linear)
+                last.bias.detach().view(3, -1)[2] = NARROW
         else:
-            self.encoder = encoder(spec.shape, 2 * latent, width, depth, dropout)
+            self.encoder = encoder(self.grid, 2 * latent, width, depth, dropout)
             self.decoder = decoder(latent, (outputs * channels, *sides), width, depth, dropout)
         self.pseudo_inputs = None
         if prior == "vampprior":  # as one vector: weight decay, which is for matrices, would pull them to grey
@@ -140,12 +147,12 @@ class VAE(GenerativeModel, ImportanceBound, Reconstructs, Autoencodes, Interpola
     def decode(self, z: Tensor) -> Distribution:
         """p(x | z) over [..., C, H, W] for z [..., Z]."""
         outputs = self.decoder(z.flatten(0, -2)).float()
-        outputs = outputs.reshape(*z.shape[:-1], -1, *self.spec.shape)  # [..., P, C, H, W]
+        outputs = outputs.reshape(*z.shape[:-1], -1, *self.grid)  # [..., P, C, H, W]
         return independent_pixels(outputs, self.likelihood, self.spec.levels)
 
     def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
         """log p(x | z) `[..., B]` for x [B, C, H, W] and z [..., B, Z]."""
-        return self.decode(z).log_prob(x.float()).flatten(-3).sum(-1)
+        return self.decode(z).log_prob(x.float().reshape(-1, *self.grid)).flatten(-3).sum(-1)
 
     # Promises ------------------------------------------------------------------------------------------------------
 
@@ -176,11 +183,12 @@ class VAE(GenerativeModel, ImportanceBound, Reconstructs, Autoencodes, Interpola
 
     def generate(self, z: Tensor) -> Tensor:
         """x ~ p(x | z), [B, C, H, W]."""
-        return self.decode(z).sample().long()
+        return self.decode(z).sample().long().reshape(-1, *self.spec.shape)
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """The mean of p(x | z) at the posterior's mean, rounded to a level."""
-        return mean_level(self.decode(self.encode(x).mean), x, self.spec.levels)
+        pixels = self.decode(self.encode(x).mean)
+        return mean_level(pixels, x.reshape(-1, *self.grid), self.spec.levels).reshape(x.shape)
 
     def diagnostics(self, x: Tensor) -> dict[str, float]:
         """Share of latents whose posterior mean moves with x: Burda and others, section 5.2, with their threshold."""
