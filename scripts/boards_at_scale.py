@@ -273,10 +273,11 @@ def _renamed(study: Study, data: str, model: str, generator: np.random.Generator
 
 
 def _made_up(folder: Path, records: int) -> Names:
-    """The names of a folder, whose configurations count from now on."""
+    """The names of a folder, whose configurations, written where there are none, count from now on."""
     os.environ["BENCHMARK_CONFIGS"] = ""  # nobody's own
     names = Names.enough_for(records)
-    write_configs(folder / "configs", names)
+    if not (folder / "configs").is_dir():
+        write_configs(folder / "configs", names)
     os.environ["BENCHMARK_CONFIGS"] = str(folder / "configs")
     return names
 
