@@ -24,6 +24,8 @@ class _Named(BaseModel):
     target: Target
     #: What records that lack an option count as having: what the code did before the option existed.
     before: dict[str, Any] = Field(default={}, exclude=True)
+    #: What options said that are no more, in records of the same results: what the code has done ever since.
+    gone: dict[str, Any] = Field(default={}, exclude=True)
     _trust: tuple[str, ...] = PrivateAttr(())
 
     @model_validator(mode="after")
@@ -31,6 +33,9 @@ class _Named(BaseModel):
         for name in self.before:
             if name not in self.options:
                 raise ValueError(f"before says what {name!r} was, which is not an option here")
+        for name in self.gone:
+            if name in self.options:
+                raise ValueError(f"gone says what {name!r} was, which is an option still")
         return self
 
     @property

@@ -137,7 +137,7 @@ def test_the_truth_runs_models_of_the_user(ran: tuple[Path, Result], monkeypatch
     done = benchmark_("truth", "model=mine", "--trust", "half_sums")
     assert asked == [("mine", "synthetic_images", ("half_sums",))]  # a model of images, and no text
     assert done.exit_code == 1
-    assert "nothing is tuned for mine on synthetic_images: it trains on 120,000 examples" in done.output
+    assert "nothing is tuned for mine on synthetic_images: it trains on 88,000 examples" in done.output
     assert "beats the entropy" in done.output
 
 
