@@ -22,8 +22,12 @@ from benchmark.spec import BadInput, Score
 
 try:
     import wandb
+    from wandb.sdk.lib.service.service_token import WandbServiceConnectionError  # no kind of wandb.Error
 
-    _FAILURES: tuple[type[Exception], ...] = (wandb.Error, OSError, RuntimeError, ValueError, TypeError)
+    _FAILURES: tuple[type[Exception], ...] = (
+        *(wandb.Error, WandbServiceConnectionError),
+        *(OSError, RuntimeError, ValueError, TypeError),
+    )
     _MISSING = ""
 except ImportError as error:
     _FAILURES, _MISSING = (), str(error)

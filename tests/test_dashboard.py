@@ -103,13 +103,22 @@ def test_a_definition_with_a_typo_is_refused() -> None:
         Dashboard.model_validate({"views": [], "media": [], "costs": [], "sections": [{"name": "x", "pannels": []}]})
 
 
+def test_a_service_of_wandb_that_is_gone_fails_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wandb.teardown()
+    monkeypatch.setenv("WANDB_SERVICE", f"3-{os.getpid()}-unix-{tmp_path / 'socket'}")
+    with pytest.warns(UserWarning, match="Weights & Biases failed .*the run continues without it"):
+        tracker = tracking.Tracker(tmp_path, "1a2b3c4d", "vae", "digits", "run", [], {})
+    tracker.log({"val/nll": 1.0}, 64)
+    tracker.finish()
+
+
 @pytest.fixture
 def nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """In this process nobody is logged in to W&B, and what it has read of its settings is forgotten."""
-    for name in (name for name in os.environ if name.startswith("WANDB_")):
+    wandb.teardown()  # first: it forgets the address of the service that it ends, which must not come back afterwards
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
-    wandb.teardown()
     yield
     wandb.teardown()
 
