@@ -94,8 +94,9 @@ class Experiment(Strict):
         return content
 
     def to_record(self) -> dict[str, Any]:
-        """The container without the folders of stages, which are of one machine: their origins say what they were."""
+        """The container without paths, which are of one machine; of stages, their origins say what they were."""
         content = self.container()
+        content["runtime"] |= {"runs": "runs", "data_root": None, "inception": None}  # as where nobody names a place
         for name in self.origins:
             content[name] |= {"run": None}
         return content

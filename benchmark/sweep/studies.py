@@ -104,7 +104,7 @@ class Header(_Strict):
             pruner=pruner,
             options=space.options if searched else {},
             tuned={key: lookup(base, key) for key in space.options} if searched else {},
-            config=base.container(),
+            config=base.container() | {"runtime": base.to_record()["runtime"]},
             settings=tuple(setting for setting in settings if not setting.startswith("runtime.")),
             config_hash=base.config_hash,
             confirms=confirms,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections import defaultdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -116,6 +117,19 @@ def test_every_committed_record_and_study_has_the_hash_of_its_day(committed: dic
         assert path.name.startswith(f"{stored.seed['init']}-{stored.config_hash[:8]}-")
     for path, study in read_studies(REPOSITORY / "leaderboards" / "studies").items():
         assert study.header.hash_by_its_rule == study.header.config_hash, path
+
+
+def test_no_committed_record_or_study_says_where_it_lay_on_a_machine() -> None:
+    found = [*(REPOSITORY / "leaderboards").rglob("*.json"), *(REPOSITORY / "leaderboards").rglob("*.jsonl")]
+    assert len(found) >= 100
+    assert not [file for file in found if re.search(r'"(runs|data_root|inception)": ?"[/~]', file.read_text("utf-8"))]
+
+
+def test_what_is_recorded_names_no_place() -> None:
+    experiment = compose(["runtime.runs=/here/runs", "runtime.data_root=/here/data", "runtime.inception=/here/weights"])
+    assert "/here" in str(experiment.container())
+    assert "/here" not in str(experiment.to_record())
+    assert experiment.to_record() == compose([]).to_record()
 
 
 def test_every_committed_record_is_of_a_configuration_that_counts_today(committed: dict[Path, Record]) -> None:
