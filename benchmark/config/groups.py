@@ -29,7 +29,7 @@ class _Named(BaseModel):
     _trust: tuple[str, ...] = PrivateAttr(())
 
     @model_validator(mode="after")
-    def _before_is_of_options(self) -> Self:
+    def _options_then_and_now(self) -> Self:
         for name in self.before:
             if name not in self.options:
                 raise ValueError(f"before says what {name!r} was, which is not an option here")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from benchmark.metrics.keyed import keyed_randomness
+from benchmark.metrics.likelihood import LogProb, LogProbs
 from benchmark.metrics.probe import Found, Probe
 from benchmark.metrics.samples import Draws, Lessons, beside, held_out
 from benchmark.metrics.session import Session
@@ -77,7 +79,22 @@ def _resampled(session: Session, n: int) -> Iterator[Tensor]:
         yield index
 
 
-def drawn(session: Session, name: str, sampler: Callable[[], Tensor]) -> Iterator[Tensor]:
+def baselines(
+    session: Session, known: Mapping[str, Tensor], samplers: Mapping[str, Callable[[int], Tensor]]
+) -> dict[str, Given]:
+    """What baselines and the source of the data score, nats `[N]` by name, what `samplers` draw of those that can, and
+    real examples as samples."""
+    protocol, n = {"split": session.protocol.split}, len(held_out(session))
+    table: dict[str, Given] = {
+        name: {LogProb: Found(LogProbs(nats, session.spec.dims), protocol)}
+        for name, nats in {**known, **session.data.truth(session.protocol.split)}.items()
+    }
+    for name, sampler in samplers.items():
+        table[name][Draws] = beside(session, tuple(_drawn(session, name.replace("_", " "), partial(sampler, n))), {})
+    return table | real_samples(session)
+
+
+def _drawn(session: Session, name: str, sampler: Callable[[], Tensor]) -> Iterator[Tensor]:
     """What a sampler draws under the protocol."""
     for draw in range(session.protocol.sample_draws):
         with keyed_randomness(torch.device("cpu"), session.protocol.seed, name, draw):

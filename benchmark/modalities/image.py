@@ -11,19 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmark.metrics.likelihood import LogProb, LogProbs
-from benchmark.metrics.probe import Found
-from benchmark.metrics.samples import Draws, beside, held_out
 from benchmark.metrics.session import Session
 from benchmark.modalities.base import (
     Given,
     Modality,
     Universe,
+    baselines,
     draw_independent,
-    drawn,
     independent_log_frequencies,
     log_frequencies,
-    real_samples,
 )
 from benchmark.modalities.mixture import fit
 from benchmark.spec import DataSpec
@@ -52,19 +48,11 @@ class Images(Modality):
         known = {fn.__name__: fn(train, test, levels) for fn in (uniform, histogram, pixel_histogram)}
         mixture = fit(train, session.data.split("validation").x, levels, session.protocol.seed)
         known |= {"categorical_mixture": mixture.log_prob(test), "lzma": compressed(test)}
-        protocol = {"split": session.protocol.split}
-        table: dict[str, Given] = {
-            name: {LogProb: Found(LogProbs(nats, session.spec.dims), protocol)}
-            for name, nats in (known | session.data.truth(session.protocol.split)).items()
+        samplers: dict[str, Callable[[int], Tensor]] = {
+            "pixel_histogram": lambda n: draw_independent(train, n, levels),
+            "categorical_mixture": lambda n: mixture.draw(n, tuple(train.shape[1:])),
         }
-        n = len(held_out(session))
-        samplers: dict[str, Callable[[], Tensor]] = {
-            "pixel_histogram": lambda: draw_independent(train, n, levels),
-            "categorical_mixture": lambda: mixture.draw(n, tuple(train.shape[1:])),
-        }
-        for name, sampler in samplers.items():
-            table[name][Draws] = beside(session, tuple(drawn(session, name.replace("_", " "), sampler)), {})
-        return table | real_samples(session)
+        return baselines(session, known, samplers)
 
 
 def uniform(train: Tensor, test: Tensor, levels: int) -> Tensor:

@@ -10,18 +10,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmark.metrics.likelihood import LogProb, LogProbs
-from benchmark.metrics.probe import Found
-from benchmark.metrics.samples import Draws, beside, held_out
 from benchmark.metrics.session import Session
 from benchmark.modalities.base import (
     Given,
     Modality,
     Universe,
+    baselines,
     draw_independent,
-    drawn,
     independent_log_frequencies,
-    real_samples,
 )
 from benchmark.spec import DataSpec
 
@@ -51,19 +47,11 @@ class Points(Modality):
     def references(self, session: Session) -> Mapping[str, Given]:
         train, test, levels = session.train.x, session.split.x, session.spec.levels
         known = {fn.__name__: fn(train, test, levels) for fn in (uniform, histogram)}
-        protocol = {"split": session.protocol.split}
-        table: dict[str, Given] = {
-            name: {LogProb: Found(LogProbs(nats, session.spec.dims), protocol)}
-            for name, nats in (known | session.data.truth(session.protocol.split)).items()
+        samplers: dict[str, Callable[[int], Tensor]] = {
+            "uniform": lambda n: torch.randint(levels, (n, *session.spec.shape)),
+            "histogram": lambda n: draw_independent(train, n, levels),
         }
-        n = len(held_out(session))
-        samplers: dict[str, Callable[[], Tensor]] = {
-            "uniform": lambda: torch.randint(levels, (n, *session.spec.shape)),
-            "histogram": lambda: draw_independent(train, n, levels),
-        }
-        for name, sampler in samplers.items():
-            table[name][Draws] = beside(session, tuple(drawn(session, name, sampler)), {})
-        return table | real_samples(session)
+        return baselines(session, known, samplers)
 
 
 def scattered(x: Tensor, levels: int) -> Tensor:

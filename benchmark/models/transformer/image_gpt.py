@@ -2,7 +2,8 @@
 
 Paper: Chen and others, "Generative Pretraining from Pixels", ICML 2020
 
-Its blocks are those of `gpt`: rotary positions, RMSNorm without gains before every layer, normalised queries and keys,
+Differences: every level is a token, where the paper clusters colours into 512; no second training for classification.
+Blocks are those of `gpt`: rotary positions, RMSNorm without gains before every layer, normalised queries and keys,
 squared ReLU, projections back to the residual stream that start at zero, and Muon for the blocks' matrices beside AdamW
 for the rest. Every position also gets embeddings of its place and of the three nearest tokens in the row above the one
 that it predicts, and close levels start with similar embeddings. Samples are drawn with cached keys and values.
