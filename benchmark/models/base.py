@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 from pytorch_lightning import LightningModule
 from torch import Tensor
 
-from benchmark.spec import Batch, DataSpec, Sampler
+from benchmark.spec import BadInput, Batch, DataSpec, Sampler
+
+
+@contextmanager
+def refusing(model: str) -> Iterator[None]:
+    """What a part of `benchmark.nn` refuses inside, by a `ValueError`, as bad input to this model."""
+    try:
+        yield
+    except ValueError as error:
+        raise BadInput(f"{model}: {error}") from error
 
 
 class GenerativeModel(LightningModule, ABC):

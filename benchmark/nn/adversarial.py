@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
+from torch.optim import Adam, Optimizer
 
 # Networks ----------------------------------------------------------------------------------------------------------
 
@@ -106,6 +109,29 @@ class Referenced(nn.Module):
 # Differentiable augmentation (Zhao and others 2020, arXiv:2006.10738) ------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Augmentation:
+    """What D sees of real and of generated images `[B, C, H, W]` alike; -1 stands where nothing is left."""
+
+    translation: int  # shifts by up to this many pixels
+    cutout: int  # side of a square that is painted over, in pixels
+
+    def check(self, shape: Sequence[int]) -> None:
+        """Raises `ValueError` where examples of that shape are no images, or nothing of them would be left."""
+        given, sides = f"translation={self.translation} and cutout={self.cutout}", shape[1:]
+        if (self.translation or self.cutout) and not sides:
+            raise ValueError(f"{given} are for images: give 0 for points")
+        if sides and max(self.translation, self.cutout) >= min(sides):
+            raise ValueError(f"{given} leave nothing of {sides[0]}x{sides[1]} images: give less than {min(sides)}")
+
+    def __call__(self, y: Tensor) -> Tensor:
+        if self.translation:
+            y = translated(y, self.translation)
+        if self.cutout:
+            y = cut_out(y, self.cutout)
+        return y
+
+
 def translated(y: Tensor, most: int) -> Tensor:
     """Each image `[B, C, H, W]` shifted by up to `most` pixels down or up, right or left; -1 comes in from outside."""
     n, _, height, width = y.shape
@@ -150,3 +176,24 @@ def logistic_discriminator(on_real: Tensor, on_fake: Tensor) -> Tensor:
 def logistic_generator(on_fake: Tensor) -> Tensor:
     """-E log σ(D(G(z))), a scalar in nats: the loss that does not saturate (their section 3)."""
     return F.softplus(-on_fake.float()).mean()
+
+
+# Two players ---------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def fixed(network: nn.Module) -> Iterator[None]:
+    """Inside, gradients pass through the network and stay at none of its parameters."""
+    network.requires_grad_(False)
+    try:
+        yield
+    finally:
+        network.requires_grad_(True)
+
+
+def adam_each(
+    generator: nn.Module, discriminator: nn.Module, learning_rates: tuple[float, float], betas: tuple[float, float]
+) -> list[Optimizer]:
+    """Adam for either player, with its own learning rate."""
+    players = zip((generator, discriminator), learning_rates, strict=True)
+    return [Adam(network.parameters(), lr=rate, betas=betas, fused=True) for network, rate in players]

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from benchmark.models.base import GenerativeModel
+from benchmark.models.base import GenerativeModel, refusing
 from benchmark.nn.denoisers import denoiser
 from benchmark.nn.distributions import log_normal_bin, normal_kl
 from benchmark.nn.levels import as_grid, centred
@@ -94,12 +94,10 @@ class DDPM(GenerativeModel, StepwiseBound, SamplesWithin, Diagnosable):
         self.outputs = 2 if variances == "learned" else 1
         self.grid = as_grid(spec.shape)
         sizes = (width, blocks, scales, heads, patch, positions, dropout)
-        try:
+        with refusing("ddpm"):
             self.network = denoiser(
                 network, self.grid, self.outputs * self.grid[0], *sizes, frequencies=torch.logspace(0, 3, width)
             )
-        except ValueError as error:
-            raise BadInput(f"ddpm: {error}") from error
 
     # The model -------------------------------------------------------------------------------------------------------
 

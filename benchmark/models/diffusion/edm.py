@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.distributions import Categorical
 from torch.optim import Optimizer
 
-from benchmark.models.base import GenerativeModel
+from benchmark.models.base import GenerativeModel, refusing
 from benchmark.nn.denoisers import denoiser
 from benchmark.nn.diffusion import divergence, heun, random_directions, runge_kutta
 from benchmark.nn.distributions import log_normal
@@ -90,12 +90,10 @@ class EDM(GenerativeModel, SolvesLikelihood, Interpolates, SamplesWithin):
         self.register_buffer("sigma_data", torch.tensor(0.5))  # measured on the first batch
         self.register_buffer("measured", torch.tensor(False))
         sizes = (width, blocks, scales, heads, patch, positions, dropout)
-        try:
+        with refusing("edm"):
             self.network = denoiser(
                 network, spec.shape, spec.shape[0], *sizes, frequencies=torch.logspace(-1, 1.5, width)
             )
-        except ValueError as error:
-            raise BadInput(f"edm: {error}") from error
 
     # The model -------------------------------------------------------------------------------------------------------
 

@@ -29,7 +29,7 @@ from torch import Tensor
 from torch.distributions import Categorical
 from torch.optim import Optimizer
 
-from benchmark.models.base import GenerativeModel
+from benchmark.models.base import GenerativeModel, refusing
 from benchmark.nn.denoisers import denoiser
 from benchmark.nn.diffusion import divergence, heun, random_directions, runge_kutta
 from benchmark.nn.distributions import log_normal
@@ -37,7 +37,6 @@ from benchmark.nn.latents import interpolated
 from benchmark.nn.levels import as_grid
 from benchmark.nn.optim import adamw
 from benchmark.spec import (
-    BadInput,
     Batch,
     DataSpec,
     Interpolates,
@@ -91,10 +90,8 @@ class FlowMatching(GenerativeModel, SolvesLikelihood, Interpolates, SamplesWithi
         outputs = self.grid[0] * (spec.levels if output == "levels" else 1)
         frequencies = torch.logspace(0, 3, width)
         sizes = (width, blocks, scales, heads, patch, positions, dropout)
-        try:
+        with refusing("flow_matching"):
             self.network = denoiser(network, self.grid, outputs, *sizes, frequencies)
-        except ValueError as error:
-            raise BadInput(f"flow_matching: {error}") from error
 
     # The model -------------------------------------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from benchmark.models.base import GenerativeModel
+from benchmark.models.base import GenerativeModel, refusing
 from benchmark.nn.dit import OfPixels
 from benchmark.nn.isotropic import Isotropic
 from benchmark.nn.optim import adamw
@@ -77,14 +77,12 @@ class VDM(GenerativeModel, LikelihoodBound, SamplesWithin, Diagnosable):
         waves = math.pi * 2.0 ** (highest - torch.arange(fourier))  # appendix C
         times = torch.logspace(-4, 2, 16, base=2)  # frequencies of γ
         see = (patch, positions, waves, times, dropout)
-        try:
+        with refusing("vdm"):
             self.network = (
                 OfPixels(spec.shape, outputs, width, depth, heads, *see)
                 if network == "dit"
                 else Isotropic(spec.shape, outputs, width, depth, *see)
             )
-        except ValueError as error:
-            raise BadInput(f"vdm: {error}") from error
 
     # The model -------------------------------------------------------------------------------------------------------
 

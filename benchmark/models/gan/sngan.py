@@ -20,24 +20,24 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
-from torch.optim import Adam, Optimizer
+from torch.optim import Optimizer
 
-from benchmark.models.base import GenerativeModel
+from benchmark.models.base import GenerativeModel, refusing
 from benchmark.nn.adversarial import (
+    Augmentation,
     DownBlock,
     SumPool,
     UpBlock,
-    cut_out,
+    adam_each,
+    fixed,
     halvings,
     hinge_discriminator,
     hinge_generator,
-    translated,
 )
 from benchmark.nn.latents import interpolated
 from benchmark.nn.levels import binned, unbinned
 from benchmark.nn.remedies import Remedies, feature_matching, gradient_penalty, matched
 from benchmark.spec import (
-    BadInput,
     Batch,
     Count,
     DataSpec,
@@ -76,25 +76,18 @@ class SNGAN(GenerativeModel, Interpolates, Diagnosable):
         beta2: Share = 0.9,
     ) -> None:
         super().__init__(spec)
-        sides = spec.shape[1:]
-        if translation >= min(sides) or cutout >= min(sides):
-            raise BadInput(
-                f"sngan: translation={translation} and cutout={cutout} leave nothing of {sides[0]}x{sides[1]} images: "
-                f"give less than {min(sides)}"
-            )
         self.automatic_optimization = False  # two optimisers
         self.latent = latent
         self.discriminator_steps = discriminator_steps
         self.feature_matching, self.r1 = feature_matching, r1
-        self.translation, self.cutout = translation, cutout
         self.learning_rates = (generator_learning_rate, discriminator_learning_rate)
         self.betas = (beta1, beta2)
         self.generator = generator(spec.shape, latent, generator_width, NORMS[generator_norm])
         self.remedies = Remedies(kernels=minibatch_kernels, deviation=minibatch_deviation, packing=packing)
-        try:
+        self.augment = Augmentation(translation, cutout)
+        with refusing("sngan"):
+            self.augment.check(spec.shape)
             self.discriminator = matched(partial(discriminator, spec.shape), discriminator_width, self.remedies)
-        except ValueError as error:
-            raise BadInput(f"sngan: {error}") from error
         self.to(memory_format=torch.channels_last)
 
     # Promises ------------------------------------------------------------------------------------------------------
@@ -134,10 +127,8 @@ class SNGAN(GenerativeModel, Interpolates, Diagnosable):
     # How it learns -------------------------------------------------------------------------------------------------
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        try:
+        with refusing("sngan"):
             self.remedies.check(len(batch.x))
-        except ValueError as error:
-            raise BadInput(f"sngan: {error}") from error
         optimizer_g, optimizer_d = self.optimizers()  # type: ignore[attr-defined]
         real = self.to_unit(batch.x)
         fake = self.generator(self.noise(len(real)))
@@ -154,9 +145,8 @@ class SNGAN(GenerativeModel, Interpolates, Diagnosable):
         optimizer_d.step()
 
         if (batch_idx + 1) % self.discriminator_steps == 0:
-            self.discriminator.requires_grad_(False)
-            loss_g = self.loss_g(real, fake)
-            self.discriminator.requires_grad_(True)
+            with fixed(self.discriminator):
+                loss_g = self.loss_g(real, fake)
             optimizer_g.zero_grad()
             self.manual_backward(loss_g)
             optimizer_g.step()
@@ -179,18 +169,7 @@ class SNGAN(GenerativeModel, Interpolates, Diagnosable):
         return feature_matching(f(self.augment(real)), f(self.augment(fake)))
 
     def configure_optimizers(self) -> list[Optimizer]:
-        return [
-            Adam(network.parameters(), lr=learning_rate, betas=self.betas, fused=True)
-            for network, learning_rate in zip((self.generator, self.discriminator), self.learning_rates, strict=True)
-        ]
-
-    def augment(self, y: Tensor) -> Tensor:
-        """DiffAugment: a random shift and a painted square, both filled with the lowest level."""
-        if self.translation:
-            y = translated(y, self.translation)
-        if self.cutout:
-            y = cut_out(y, self.cutout)
-        return y
+        return adam_each(self.generator, self.discriminator, self.learning_rates, self.betas)
 
 
 # Private parts -----------------------------------------------------------------------------------------------------
