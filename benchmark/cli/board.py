@@ -78,7 +78,7 @@ def site(folders: tuple[Path, ...], target: Path) -> None:
     with _library(folders, target.parent) as library:
         examples = folders[0].parent / "examples"
         pages = Site(target, library.models, library.problems, library.store, examples)
-        content = pages.pages(_watched(library), library.datasets, library.studied, reports=library.datasets)
+        content = pages.pages(_watched(library), library.datasets, library.of_studies, reports=library.datasets)
         click.echo(write_site(chain(content, _reports(library)), target))
     sys.exit(skipped(library.problems))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -20,12 +20,14 @@ from benchmark.leaderboard.recounted import read_recounted, recount
 from benchmark.leaderboard.rows import Current
 from benchmark.leaderboard.store import Packed, Store, digest, stamp
 from benchmark.leaderboard.views.board import Board, board_of
+from benchmark.leaderboard.views.collapse import Collapse, collapse_of
 from benchmark.leaderboard.views.exports import record_lines, row_lines
 from benchmark.leaderboard.views.front import Summary, summary_of
 from benchmark.leaderboard.views.model import ModelOnData, models_of
 from benchmark.leaderboard.views.studies import Studies, studies_of
 from benchmark.record import Record, checked_record, record_files
 from benchmark.spec import BadInput
+from benchmark.sweep.space import DesignName
 from benchmark.sweep.studies import Study, read_study
 
 _Found = TypeVar("_Found")
@@ -42,6 +44,7 @@ class Views:
     summary: Summary
     models: Mapping[str, ModelOnData]
     studies: Packed[Studies] | None
+    collapse: Packed[Collapse] | None  # studies of remedies
     said: Sequence[Advice]
     records: Packed[Sequence[Mapping[str, Any]]]  # lines of records.csv
     rows: Packed[Sequence[Mapping[str, Any]]]  # of rows.json
@@ -51,6 +54,7 @@ class Views:
 
 def views_of(dataset: Dataset, models: Models, store: Store) -> Views:
     studies = store.remember("studies", _what_studies_show(dataset), lambda: studies_of(dataset))
+    collapse = collapse_of(dataset)
     studied = {model.model: model for model in studies.models} if studies else {}
     return Views(
         dataset.name,
@@ -58,6 +62,7 @@ def views_of(dataset: Dataset, models: Models, store: Store) -> Views:
         summary_of(dataset),
         models_of(dataset, studied),
         Packed.of(studies) if studies is not None else None,
+        Packed.of(collapse) if collapse is not None else None,
         said_of(dataset, models),
         Packed.of(list(record_lines(dataset))),
         Packed.of(list(row_lines(dataset))),
@@ -143,10 +148,12 @@ class Library:
         for files in _by_folder([*record_files(folders[0]), *sorted(self._own)]):
             self._about |= self._remembered("records", _about, files)
         self._studies: dict[str, list[Path]] = defaultdict(list)
+        self._designs: set[DesignName] = set()
         families = {about.family for about in self._about.values()}
         for files in _by_folder(sorted((home / "studies").rglob("*.jsonl"))):
-            for file, (data, family) in self._remembered("studies", _about_study, files).items():
+            for file, (data, family, design) in self._remembered("studies", _about_study, files).items():
                 self._studies[data].append(file)
+                self._designs.add(design)
                 families.add(family)
         self.colours = colours_of([*families, *(str(model["family"]) for model in models)])
         self._files: dict[str, list[Path]] = defaultdict(list)
@@ -165,9 +172,9 @@ class Library:
         return as_read({*self._files, *self._studies})
 
     @property
-    def studied(self) -> bool:
-        """Whether there are studies."""
-        return bool(self._studies)
+    def of_studies(self) -> list[str]:
+        """The pages that studies make."""
+        return pages_of_studies(self._designs)
 
     def records(self, data: str) -> dict[Path, Record]:
         """Those of one dataset; costs are counted as they are today."""
@@ -247,10 +254,16 @@ def _about(file: Path) -> _About:
     return _About(record.data, record.model, record.family, record.budget, record.identity)
 
 
-def _about_study(file: Path) -> tuple[str, str]:
-    """Its dataset and family."""
+def _about_study(file: Path) -> tuple[str, str, DesignName]:
+    """Its dataset, family and design."""
     header = read_study(file).header
-    return header.data, header.family
+    return header.data, header.family, header.design
+
+
+def pages_of_studies(designs: Collection[DesignName]) -> list[str]:
+    """The pages that studies of these designs make."""
+    others = [design for design in designs if design not in ("remedies", "confirm")]
+    return [*(["studies"] if others else []), *(["mode_collapse"] if "remedies" in designs else [])]
 
 
 def _by_folder(files: Sequence[Path]) -> list[list[Path]]:

@@ -22,12 +22,13 @@ from benchmark.leaderboard.choosing import advice
 from benchmark.leaderboard.columns import COST
 from benchmark.leaderboard.dataset import check_page_name, colours_of
 from benchmark.leaderboard.html import linked, spans
-from benchmark.leaderboard.library import Models, Views, all_views
+from benchmark.leaderboard.library import Models, Views, all_views, pages_of_studies
 from benchmark.leaderboard.plots import Curves, Plot, drawn, standalone, themed
 from benchmark.leaderboard.published import read_published
 from benchmark.leaderboard.rows import Current
 from benchmark.leaderboard.store import Packed, Store, digest, fingerprint
 from benchmark.leaderboard.views.board import Board
+from benchmark.leaderboard.views.collapse import Collapse, sentences
 from benchmark.leaderboard.views.exports import as_csv, as_json
 from benchmark.leaderboard.views.front import Sampled
 from benchmark.leaderboard.views.model import Section
@@ -114,19 +115,27 @@ class Boards:
             seen.append(one)
         if not seen:
             return
-        yield "README.md", self.render("index.md", summaries=[one.summary for one in seen])
+        collapses = _collapses(seen)
+        yield "README.md", self.render("index.md", summaries=[one.summary for one in seen], collapse=bool(collapses))
         yield "choosing.md", self.render("choosing.md", parts=advice([one.said for one in seen], models))
         studies = [one.studies.open() for one in seen if one.studies is not None]
         if studies:
             yield "sensitivity.md", self.render("sensitivity.md", studies=studies, picture=picture_name)
             yield "stability.md", self.render("stability.md", studies=studies, picture=picture_name)
+        if collapses:
+            yield (
+                "mode_collapse.md",
+                self.render("mode_collapse.md", said=sentences(collapses), collapses=collapses, picture=picture_name),
+            )
         yield "records.csv", as_csv(line for one in seen for line in one.records.open())
         yield "rows.json", as_json(line for one in seen for line in one.rows.open())
 
     def _of_dataset(self, views: Views) -> list[tuple[str, str]]:
         board = views.board.open()
         pages = [(f"{views.data}.md", self.render("dataset.md", board=board, picture=picture_name))]
-        for name, plot in _pictures(board, views.studies.open() if views.studies is not None else None):
+        studies = views.studies.open() if views.studies is not None else None
+        collapse = views.collapse.open() if views.collapse is not None else None
+        for name, plot in (*_pictures(board, studies), *_of_remedies(collapse)):
             svg = self.store.remember("plot", digest(plot), partial(drawn, plot))
             pages.append((f"pictures/{name}", standalone(svg)))
         return pages
@@ -158,6 +167,20 @@ def _pictures(board: Board, studies: Studies | None) -> Iterator[tuple[str, Plot
             yield picture_name("slices", board.data, model.model), model.slices
 
 
+def _of_remedies(collapse: Collapse | None) -> Iterator[tuple[str, Plot]]:
+    if collapse is None:
+        return
+    for study in collapse.studies:
+        if study.effects is not None:
+            yield picture_name("remedies", collapse.data, study.model), study.effects
+        for place, curves in enumerate(study.courses):
+            yield picture_name(("worst", "best")[place], collapse.data, study.model), curves
+
+
+def _collapses(views: Iterable[Views]) -> list[Collapse]:
+    return [one.collapse.open() for one in views if one.collapse is not None]
+
+
 # The site ------------------------------------------------------------------------------------------------------------
 
 
@@ -178,8 +201,8 @@ def site(
     figures = read_published(published) if published else ()
     views = all_views(records, models, current, figures, studies)
     found: list[str] = [problem for one in views for problem in one.problems]
-    studied = any(one.studies is not None for one in views)
-    pages = dict(Site(home, models, found).pages(views, [one.data for one in views], studied, tuple(beside)))
+    of_studies = pages_of_studies({study.header.design for study in studies})
+    pages = dict(Site(home, models, found).pages(views, [one.data for one in views], of_studies, tuple(beside)))
     _name(found, problems)
     return pages | {f"{name}.html": html for name, html in beside.items()}
 
@@ -221,17 +244,17 @@ class Site:
         self,
         views: Iterable[Views],
         datasets: Sequence[str],
-        studied: bool,
+        of_studies: Sequence[str],
         beside: Sequence[str] = (),
         reports: Collection[str] = (),
     ) -> Iterator[tuple[str, str]]:
-        """Path below `home` → text. `datasets` are those of `views`, `studied` whether one of them has studies.
+        """Path below `home` → text. `datasets` are those of `views`, `of_studies` the pages that their studies make.
 
         Every page links to those `beside`, that of a dataset to its report of reproducibility,
         `reproducibility/<data>.html`, if it is among `reports`: others make these.
         """
         in_full = {title: name for name, title in _IN_FULL.items() if (self.home.parent / name).is_file()}
-        others = ("choosing", *(["studies"] if studied else []), *beside)
+        others = ("choosing", *of_studies, *beside)
         render = partial(self._page, datasets=datasets, others=others, in_full=in_full, reports=reports)
 
         assets = files("benchmark.leaderboard") / "assets"
@@ -249,9 +272,14 @@ class Site:
         self.colours = colours_of(list(families))
         for name in names:
             yield render(f"model/{name}.html", "model.html", *self._model(name, seen))
-        if studied:
+        if "studies" in of_studies:
             studies = [one.studies for one in seen if one.studies is not None]
             yield render("studies.html", "studies.html", partial(_all_of, studies), fingerprint(studies))
+        if "mode_collapse" in of_studies:
+            remedied = [one.collapse for one in seen if one.collapse is not None]
+            yield render(
+                "mode_collapse.html", "mode_collapse.html", partial(_all_remedied, remedied), fingerprint(remedied)
+            )
         parts = advice([one.said for one in seen], list(self.catalogue.values()))
         links = {name: f"model/{name}.html" for name in names}
         parts = [replace(part, table=part.table and dressed(part.table, links, self.colours)) for part in parts]
@@ -383,6 +411,11 @@ def _board_of(views: Views) -> dict[str, Board]:
 
 def _all_of(studies: Sequence[Packed[Studies]]) -> dict[str, list[Studies]]:
     return {"all_studies": [one.open() for one in studies]}
+
+
+def _all_remedied(remedied: Sequence[Packed[Collapse]]) -> dict[str, Any]:
+    collapses = [one.open() for one in remedied]
+    return {"collapses": collapses, "said": sentences(collapses)}
 
 
 def _kept(section: Section) -> tuple[dict[str, Any], list[str]]:

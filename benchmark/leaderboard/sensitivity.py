@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -314,6 +315,9 @@ def command(study: Study) -> str:
     how = f"sampler={header.sampler} trials={len(study.proposed)}"
     if header.design != "space":
         how = f"design={header.design}"
+    if header.design == "remedies":
+        seeds, cases = ({trial.params[key]: None for trial in study.trials} for key in ("seed", "case"))
+        how += f" seeds={len(seeds)} " + shlex.quote(f"cases={','.join(map(str, cases))}")
     own = [setting for setting in header.settings if setting not in _usual(header)]
     own = own if header.settings else [f"budget.examples={study.examples}"]
     return " ".join([f"python -m benchmark sweep model={header.model} data={header.data} {how}", *own])

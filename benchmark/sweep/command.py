@@ -25,6 +25,7 @@ SWEEP: Mapping[str, str] = {
     "design": "space",
     "rates": "7",
     "seeds": "3",
+    "cases": "",
     "name": "",
     "storage": "",
     "continue": "",
@@ -63,12 +64,15 @@ def plan_of(overrides: Sequence[str], trust: Sequence[str] = ()) -> Command:
         "space": lambda: space.search(searched, base),
         "learning_rate": lambda: space.learning_rate(base, int(given["rates"]), int(given["seeds"])),
         "seeds": lambda: space.initialisation_and_data(int(given["seeds"])),
+        "remedies": lambda: space.remedies(searched, base, _cases(given["cases"]), int(given["seeds"])),
     }
     if given["design"] not in designs:
         raise unknown("design", given["design"], designs)
     design = designs[given["design"]]()
     for key in (keys[override] for override in others):
-        if key in design.distributions or key in ("seed", "seed.init", "seed.data"):
+        if key in {"seed", "seed.init", "seed.data", *design.distributions} or (
+            design.name == "remedies" and any(key in remedy.settings for remedy in searched.remedies.values())
+        ):
             raise BadInput(
                 f"{key} is what the study varies: drop it, or fix it in a configs/sweep/{names['model']}.yaml of yours"
             )
@@ -93,7 +97,7 @@ def _continuing(
     header = study.header
     for override in overrides:
         key = override.partition("=")[0]
-        if key in own - {"continue", "trials", "rates", "seeds", "workers", "storage"} or (
+        if key in own - {"continue", "trials", "rates", "seeds", "cases", "workers", "storage"} or (
             key not in own and not key.startswith("runtime.")
         ):
             raise BadInput(f"continue= takes all settings from {place}: drop {override}")
@@ -116,6 +120,10 @@ def _continuing(
         design = space.learning_rate(base, number("rates", "factor"), number("seeds", "seed"))
     elif header.design == "seeds":
         design = space.initialisation_and_data(number("seeds", "seed.init", "seed.data"))
+    elif header.design == "remedies":
+        searched = Space(trial={}, options={}, remedies=header.remedies)
+        cases = _cases(given["cases"]) if "cases" in own else list(dict.fromkeys(point["case"] for point in points))
+        design = space.remedies(searched, base, [str(case) for case in cases], number("seeds", "seed"))
     else:
         design = space.confirm(settings, base, header.confirms["params"], number("seeds", "seed"))
     plan = Plan(
@@ -158,6 +166,11 @@ def confirming(folder: Path, overrides: Sequence[str], trust: Sequence[str] = ()
         confirms={"study": header.name, "trial": best.number, "value": best.value, "params": best.params},
     )
     return plan, int(given["workers"]), given["storage"] or None
+
+
+def _cases(given: str) -> list[str]:
+    """`none,packing` as a list; empty: all that there are."""
+    return [case.strip() for case in given.split(",") if case.strip()]
 
 
 def _given(overrides: Sequence[str], allowed: Mapping[str, str]) -> dict[str, str]:

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from benchmark.config import Experiment, as_setting, compose, config_folders, find, read_group
-from benchmark.spec import BadInput, unknown
+from benchmark.facts import modality
+from benchmark.spec import BadInput, Structure, unknown
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 Role = Literal["studied", "nuisance", "fixed"]
 Value = bool | int | float | str
 Params = Mapping[str, Value]
-DesignName = Literal["space", "learning_rate", "seeds", "confirm"]
+DesignName = Literal["space", "learning_rate", "seeds", "remedies", "confirm"]
 
 #: Seeds of the trials of a search: each has its own, far from the board's 0, 1, 2, so that nothing is tuned to those.
 FIRST_SEED = 1000
@@ -93,12 +94,24 @@ class Trial(_Strict):
     minutes: Annotated[float, Field(gt=0)]  # nominal, of one thread of the reference machine
 
 
+class Remedy(_Strict):
+    """What the design `remedies` turns on and off."""
+
+    settings: dict[str, tuple[Value, Value]]  # off and on
+    structures: tuple[Structure, ...] = ()  # of the data that it is for; empty: all
+
+    def fits(self, base: Experiment) -> bool:
+        """Whether it applies to the data of this experiment."""
+        return not self.structures or modality(base.data.modality).structure in self.structures
+
+
 class Space(_Strict):
     """`configs/sweep/<model>.yaml`: what may be varied, and what a trial costs on each dataset."""
 
     trial: dict[str, Trial]
     settings: tuple[str, ...] = ()  # of every trial
     options: dict[str, Option]
+    remedies: dict[str, Remedy] = {}  # of the design `remedies`, by name
 
     @property
     def varied(self) -> dict[str, Option]:
@@ -224,6 +237,41 @@ def initialisation_and_data(seeds: int) -> Design:
         {key: IntDistribution(0, seeds - 1) for key in keys},
         tuple({keys[0]: init, keys[1]: data} for init in range(seeds) for data in range(seeds)),
         lambda params, number: settings_of(params),
+    )
+
+
+NONE, ALL, ALL_BUT = "none", "all", "all but "  # cases of the design `remedies`, beside each alone
+
+
+def remedies(space: Space, base: Experiment, cases: Sequence[str], seeds: int) -> Design:
+    """The tuned setting with none of the remedies, with each alone, with all, and with all but each, or those of these
+    cases that are named. All have the same seeds, so that effects are paired."""
+    from optuna.distributions import CategoricalDistribution, IntDistribution
+
+    if not space.remedies:
+        raise BadInput(
+            f"configs/sweep/{base.model.name}.yaml lists no remedies: add `remedies:`, or take another design"
+        )
+    fit = {name: remedy for name, remedy in space.remedies.items() if remedy.fits(base)}
+    turned_on = {NONE: (), **{name: (name,) for name in fit}, ALL: tuple(fit)}
+    turned_on |= {f"{ALL_BUT}{name}": tuple(other for other in fit if other != name) for name in fit}
+    for case in cases:
+        if case not in turned_on:
+            raise unknown(f"case on {base.data.name}", case, turned_on)
+    for key in {key for remedy in fit.values() for key in remedy.settings}:
+        lookup(base, key)
+
+    def settings(params: Params, number: int) -> list[str]:
+        on = turned_on[str(params["case"])]
+        own = {key: pair[name in on] for name, remedy in fit.items() for key, pair in remedy.settings.items()}
+        return [*settings_of(own), "training.weights=last", f"seed={params['seed']}"]  # none from before a collapse
+
+    chosen = tuple(cases) or tuple(turned_on)
+    return Design(
+        "remedies",
+        {"case": CategoricalDistribution(chosen), "seed": IntDistribution(0, seeds - 1)},
+        tuple({"case": case, "seed": seed} for seed in range(seeds) for case in chosen),
+        settings,
     )
 
 

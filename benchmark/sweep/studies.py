@@ -24,7 +24,7 @@ from benchmark.facts import measure
 from benchmark.identity import version_1
 from benchmark.record import Record, now, read_record, write_atomic
 from benchmark.spec import BadInput
-from benchmark.sweep.space import Design, DesignName, Option, Space, lookup
+from benchmark.sweep.space import Design, DesignName, Option, Remedy, Space, lookup
 
 SCHEMA: Literal[2] = 2
 CONTINUED = "continued.jsonl"  # in the folder of a study's runs: what it had when it was continued there
@@ -51,6 +51,7 @@ class Header(_Strict):
     sampler: str  # of the design `space`; others are grids
     pruner: str
     options: dict[str, Option]  # the search space, fixed ones too; empty for grids
+    remedies: dict[str, Remedy] = {}  # of the design `remedies`: also those that are not for its data
     tuned: dict[str, Any]  # what the options are at the tuned setting
     config: dict[str, Any]  # that every trial starts from,
     settings: tuple[str, ...] = ()  # and what composed it
@@ -75,7 +76,8 @@ class Header(_Strict):
     def asks_the_same(self, other: Header) -> bool:
         """Whether trials of both may stand in one study."""
         mine, theirs = (
-            (one.design, one.sampler, one.options, identity(one.config), one.confirms) for one in (self, other)
+            (one.design, one.sampler, one.options, one.remedies, identity(one.config), one.confirms)
+            for one in (self, other)
         )
         return mine == theirs
 
@@ -103,6 +105,7 @@ class Header(_Strict):
             sampler=sampler if searched else "grid",
             pruner=pruner,
             options=space.options if searched else {},
+            remedies=space.remedies if design.name == "remedies" else {},
             tuned={key: lookup(base, key) for key in space.options} if searched else {},
             config=base.container() | {"runtime": base.to_record()["runtime"]},
             settings=tuple(setting for setting in settings if not setting.startswith("runtime.")),
@@ -198,9 +201,12 @@ class Studied:
 
 
 def by_model(studies: Sequence[Study], starts: Starts = MappingProxyType({})) -> list[Studied]:
-    """What was studied of each model. Of equally large searches the longer trials count; then grids of that length."""
+    """What was studied of each model. Of equally large searches the longer trials count; then grids of that length.
+    Remedies against collapse are left out: `benchmark.sweep.remedies` speaks of them."""
     groups: dict[tuple[str, str, str], list[Study]] = defaultdict(list)
     for study in sorted(studies, key=lambda study: study.header.name):
+        if study.header.design == "remedies":
+            continue
         groups[study.header.data, study.header.family, study.header.model].append(study)
     return [_studied(key, of, starts) for key, of in sorted(groups.items())]
 

@@ -81,3 +81,22 @@ def study(n: int = 128, score: Any = truth, seed: int = 0, **changes: Any) -> St
         }
         trials.append(trial(number, params, score(params)))
     return Study(header=header(**changes), trials=tuple(trials))
+
+
+def remedied(effects: dict[str, float], seeds: int = 3, **changes: Any) -> Study:
+    """A study of remedies whose FID is 4, times what those that are on do, times 1.5 for each further seed."""
+    names = list(effects)
+    turned_on = {"none": [], **{name: [name] for name in names}, "all": names}
+    turned_on |= {f"all but {name}": [other for other in names if other != name] for name in names}
+    trials = []
+    for seed in range(seeds):
+        for case, on in turned_on.items():
+            fid = 4 * 1.5**seed * math.prod(effects[name] for name in on)
+            more = {"scores": {"recall": 0.5 + 0.1 * len(on) + 0.01 * seed, "wall_seconds": 3.0}}
+            curve = ((0, 100.0), (500, 2 * fid), (1000, fid))
+            trials.append(trial(len(trials), {"case": case, "seed": seed}, fid, validations=curve, **more))
+    config = header().config | {"data": {"name": "digits", "modality": "image"}}
+    remedies: dict[str, Any] = {name: {"settings": {f"model.{name}": (False, True)}} for name in names}
+    remedies["shift"] = {"settings": {"model.shift": (0, 1)}, "structures": ("coordinates",)}
+    about = {"model": "dcgan", "family": "gan", "metric": "fid", "unit": "1", "config": config, "remedies": remedies}
+    return Study(header=header("remedies", **(about | {"name": "remedies-of-dcgan"} | changes)), trials=tuple(trials))

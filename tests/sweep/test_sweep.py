@@ -122,6 +122,47 @@ def test_seeds_of_initialisation_and_data_are_crossed() -> None:
     }
 
 
+def remedies_on(data: str, *cases: str, seeds: int = 2) -> space.Design:
+    found = space.load_space("dcgan")
+    base = space.base_experiment(found, space.base_settings(data, "dcgan", found, ["budget=standard"]))
+    return space.remedies(found, base, cases, seeds)
+
+
+def test_remedies_come_alone_together_and_less_one_each_and_what_is_not_for_the_data_does_not_come() -> None:
+    images, points = remedies_on("digits"), remedies_on("gaussian_grid")
+    cases = [str(point["case"]) for point in points.points if point["seed"] == 0]
+    names = [name for name in cases if name not in ("none", "all") and not name.startswith("all but ")]
+    assert cases == ["none", *names, "all", *(f"all but {name}" for name in names)]
+    assert "augmentation" not in names
+    assert len(points.points) == 2 * len(cases)
+    assert len(images.points) == len(points.points) + 2 * 2
+
+
+def test_a_remedy_is_off_where_it_is_not_named_whatever_is_tuned() -> None:
+    design = remedies_on("digits")
+    settings = {case: design.settings({"case": case, "seed": 1}, 7) for case in ("none", "packing", "all but packing")}
+    off, on = "model.packing=1", "model.packing=2"
+    assert off in settings["none"]
+    assert on in settings["packing"]
+    assert [one for one in settings["packing"] if one != on] == [one for one in settings["none"] if one != off]
+    assert off in settings["all but packing"]
+    assert not {*settings["none"]} & {*settings["all but packing"]} - {off, "seed=1"}
+    assert load_tuned_translation() == 1
+    assert "model.translation=0" in settings["none"]
+    for given in settings.values():
+        compose(["data=digits", "model=dcgan", *given])
+
+
+def load_tuned_translation() -> Any:
+    return compose(["data=digits", "model=dcgan"]).model.options["translation"]
+
+
+def test_some_cases_of_remedies_can_be_asked_for() -> None:
+    design = remedies_on("digits", "none", "packing", "all", seeds=3)
+    assert [tuple(point.values()) for point in design.points[:3]] == [("none", 0), ("packing", 0), ("all", 0)]
+    assert len(design.points) == 9
+
+
 def plan(tmp_path: Path, trials: int = 4, **changes: Any) -> Plan:
     found = space.load_space("vae")
     settings = space.base_settings("digits", "vae", found, [*TINY, f"runtime.runs={tmp_path}"])
@@ -487,6 +528,9 @@ def test_a_best_setting_is_confirmed_on_fresh_seeds(tmp_path: Path, fake: type[F
         (["design=seeds", "seeds=1"], "crosses nothing"),
         (["design=learning_rate", "model.learning_rate=fast"], "is not a rate"),
         (["data=digit"], "did you mean 'digits'"),
+        (["design=remedies"], "lists no remedies"),
+        (["design=remedies", "model=dcgan", "cases=none,pakcing"], "did you mean 'packing'"),
+        (["design=remedies", "model=dcgan", "model.packing=4"], "model.packing is what the study varies"),
         (["trials"], "'trials' is not a setting"),
         (["model"], "'model' is not a setting"),
         (["trial=3"], "did you mean 'trials'"),

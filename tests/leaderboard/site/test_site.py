@@ -19,7 +19,7 @@ from builders import absent, cost, distance, likelihood, record
 from click.testing import CliRunner
 from files import REPOSITORY
 from PIL import Image
-from studies import header, study, trial
+from studies import header, remedied, study, trial
 
 from benchmark.__main__ import cli
 from benchmark.leaderboard.folder import write_site
@@ -142,6 +142,7 @@ def pages(home: Path) -> dict[str, str]:
         Study(header=header("learning_rate"), trials=tuple(grid)),
         Study(header=header("seeds"), trials=tuple(seeds)),
         study(32, model="flow_matching", family="diffusion", name="second"),
+        remedied({"pack": 0.5, "norm": 2.0, "nothing": 1.0}),
     ]
     records = read_records(home / "records")
     page = report("Reproducibility", records, {}, read_published(home / "published.yaml"))
@@ -155,7 +156,7 @@ def pages(home: Path) -> dict[str, str]:
 def test_there_is_a_page_for_each_dataset_and_model(home: Path) -> None:
     found = {str(file.relative_to(home / "site")) for file in (home / "site").rglob("*") if file.is_file()}
     pages = {f"model/{name}.html" for name in (*FAMILIES, "lstm", "stranger")} | {"data/digits.html", "data/words.html"}
-    pages |= {"index.html", "choosing.html", "studies.html", "reproducibility.html"}
+    pages |= {"index.html", "choosing.html", "studies.html", "mode_collapse.html", "reproducibility.html"}
     assert found == pages | {"assets/site.css", "assets/tables.js", "records.csv", "rows.json"}
 
 
@@ -214,9 +215,28 @@ def test_studies_say_at_one_look_who_is_robust_and_what_to_tune(home: Path) -> N
     assert "studies.html" in (home / "site" / "index.html").read_text()
 
 
+def test_what_helps_against_collapse_is_said_with_how_sure_it_is(home: Path) -> None:
+    page = (home / "site" / "mode_collapse.html").read_text()
+    for shown in (
+        "Alone against none of them, pack helps dcgan on digits (FID); norm hurts dcgan on digits (FID).",
+        "over 3 seeds, paired, leaves out zero; 1 of 3 cannot be told from none",
+        "× 0.50 [0.50, 0.50]",
+        "+0.100 [0.100, 0.100]",
+        "dcgan on digits: norm, the worst case, 3 seeds",
+        "dcgan on digits: pack, the best case, 3 seeds",
+        "shift does not apply: it is for coordinates alone",
+        "<code>model.pack=True</code>",
+        "design=remedies seeds=3 &#39;cases=none,pack,",
+    ):
+        assert shown in page, shown
+    assert "mode_collapse.html" in (home / "site" / "index.html").read_text()
+    assert "remedies" not in (home / "site" / "studies.html").read_text()
+
+
 def test_without_studies_there_is_no_page_of_them() -> None:
     found = site({Path("x.json"): record()}, MODELS)
     assert "studies.html" not in found
+    assert "mode_collapse.html" not in found
     assert "studies.html" not in found["index.html"] + found["choosing.html"] + found["model/vae.html"]
 
 
