@@ -7,7 +7,7 @@ Networks", ICLR 2016, arXiv:1511.06434, with the loss of Goodfellow and others, 
 Differences: both networks have a layer of stride 1 at full size, since small images halve but once or twice; latents
 are normal. In evaluation, G's batch normalisation has the statistics of fixed latents under the weights at hand, and
 D's those of the batch that it judges, as in training: there are no running ones. Of a few coordinates in place of an
-image, both networks are linear layers. Remedies against collapse (`benchmark/nn/remedies.py`) are options; with them, D
+image, both networks are linear layers, with torch's own initial weights: small ones learn no narrow modes. Remedies against collapse (`benchmark/nn/remedies.py`) are options; with them, D
 has as many parameters as without, to within 5 %.
 
 Shapes: x [B, C, H, W] or [B, D] integer levels; y the same in [-1, 1]; z [B, Z] latents. No likelihood.
@@ -221,9 +221,9 @@ def discriminator(shape: Sequence[int], norm: Norm, width: int, remedies: Remedi
 def point_generator(shape: Sequence[int], latent: int, width: int) -> nn.Sequential:
     """[B, Z] to [B, D] in [-1, 1] through two hidden layers."""
     return nn.Sequential(
-        *(drawn(nn.Linear(latent, width, bias=False)), ReferenceNorm(width), nn.ReLU()),
-        *(drawn(nn.Linear(width, width, bias=False)), ReferenceNorm(width), nn.ReLU()),
-        drawn(nn.Linear(width, shape[0])),
+        *(nn.Linear(latent, width, bias=False), ReferenceNorm(width), nn.ReLU()),
+        *(nn.Linear(width, width, bias=False), ReferenceNorm(width), nn.ReLU()),
+        nn.Linear(width, shape[0]),
         nn.Tanh(),
     )
 
@@ -233,12 +233,12 @@ def point_discriminator(shape: Sequence[int], norm: Norm, width: int, remedies: 
     last, features = remedies.last(width)
     return nn.Sequential(
         *remedies.first(),
-        *(remedies.layer(drawn(nn.Linear(shape[0] * remedies.packing, width))), nn.LeakyReLU(0.2)),
-        remedies.layer(drawn(nn.Linear(width, width, bias=norm == "none"))),
+        *(remedies.layer(nn.Linear(shape[0] * remedies.packing, width)), nn.LeakyReLU(0.2)),
+        remedies.layer(nn.Linear(width, width, bias=norm == "none")),
         nn.BatchNorm1d(width, track_running_stats=False) if norm == "batch" else nn.Identity(),
         nn.LeakyReLU(0.2),
         *last,
-        remedies.layer(drawn(nn.Linear(features, 1))),
+        remedies.layer(nn.Linear(features, 1)),
         nn.Flatten(0),
     )
 

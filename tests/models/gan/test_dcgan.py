@@ -49,10 +49,9 @@ def fit(model: DCGAN, steps: int, *callbacks: Callback, n: int = 16) -> None:
 # Networks ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("spec", [DIGITS, POINTS])
-def test_weights_are_drawn_as_published(spec: DataSpec) -> None:
+def test_weights_are_drawn_as_published() -> None:
     torch.manual_seed(0)
-    model = DCGAN(spec, generator_width=64, discriminator_width=64)
+    model = DCGAN(DIGITS, generator_width=64, discriminator_width=64)
     layers = [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)]
     assert len(layers) == 6
     drawn = torch.cat([layer.weight.detach().flatten() for layer in layers])
