@@ -33,6 +33,8 @@ class Split:
     labels: Tensor | None = None  # [N] int64
     characters: int | None = None  # of a stream of text: its length in characters
     bytes: int | None = None  # and in UTF-8 bytes
+    unseen: int | None = None  # the place from which a stream is of a work that training has nothing of
+    cuts: tuple[int, ...] = ()  # places in a stream where it does not go on with what stands before
 
     def examples(self, shape: tuple[int, ...]) -> Tensor:
         """The examples `[n, *shape]`; a stream is cut into whole windows."""
@@ -40,6 +42,10 @@ class Split:
             return self.x
         n = len(self.x) // math.prod(shape)
         return self.x[: n * math.prod(shape)].reshape(n, *shape)
+
+    def parts(self) -> list[Tensor]:
+        """The parts of a stream, of which each goes on from its beginning to its end."""
+        return list(self.x.tensor_split(self.cuts))
 
 
 @dataclass(frozen=True)
@@ -101,6 +107,11 @@ class DataModule(ABC):
     @property
     def modes(self) -> Modes | None:
         """The modes of the data; `None` where it is not known that there are any."""
+        return None
+
+    @property
+    def choice_of_tokens(self) -> str | None:
+        """What protocols call the tokens of a text; `None` where there is no choice."""
         return None
 
     @property

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from benchmark.data.base import SPLITS, Card, InMemory, Split, SplitName
 from benchmark.data.images import check_split, visits
-from benchmark.data.text import Characters, Order
+from benchmark.data.text import Order, Text
+from benchmark.data.tokens import Characters
 from benchmark.spec import Batch, DataSpec
 
 
@@ -172,7 +173,7 @@ class SyntheticImages(InMemory):
         return super().describe() | {"entropy": self.source.entropy()}  # nats an image
 
 
-class SyntheticText(Characters):
+class SyntheticText(Text):
     """A stream of eight letters from a fixed `MarkovChain` of order two; `root` goes unused."""
 
     card = Card(
@@ -184,16 +185,17 @@ class SyntheticText(Characters):
     )
     sizes: ClassVar[dict[SplitName, int]] = {"train": 500_000, "validation": 50_000, "test": 100_000}
     shortest = 50_000
+    kinds = ("characters",)
     split_sha256: ClassVar[str] = "1c8e99b49fc704a3b144ef076cb44e8732a91f87f13c55e6f5c337c1b182dd84"  # of the tokens
 
     def __init__(self, root: Path, context: int = 64, order: Order = "random") -> None:
         letters = "abcdefgh"
         self.source = MarkovChain(len(letters), order=2, seed=0)
         texts = {
-            name: "".join(letters[symbol] for symbol in self.source.sample(self.sizes[name], seed))
+            name: ["".join(letters[symbol] for symbol in self.source.sample(self.sizes[name], seed))]
             for seed, name in enumerate(SPLITS, start=1)
         }
-        super().__init__(texts, list(letters), context, order)
+        super().__init__(texts, Characters(tuple(letters), self.card.name), context, order)
         check_split(self.card.name, self.split_sha256, *(self.split(name).x for name in SPLITS))
 
     def truth(self, name: SplitName) -> dict[str, Tensor]:

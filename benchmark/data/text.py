@@ -5,18 +5,18 @@ from __future__ import annotations
 import copy
 import platform
 import zipfile
-from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from benchmark.data.base import SPLITS, Card, DataModule, InMemory, Split, SplitName, generator
 from benchmark.data.download import Remote, fetch
+from benchmark.data.tokens import KINDS, Kind, Tokens, Words, tokens_of, words
+from benchmark.data.tokens import check as check_tokens
 from benchmark.spec import BadInput, Batch, DataSpec, unknown
 
 Order = Literal["random", "contiguous"]
@@ -24,111 +24,135 @@ ORDERS: tuple[Order, ...] = get_args(Order)
 
 
 class Text(InMemory):
-    """Text under a fixed, sorted vocabulary. `context` is the length T of a training window.
+    """Text in `tokens`. `context` is the length T of a training window.
 
     Windows lie at random places, or in contiguous `order`: row b of each batch continues row b of the batch before
-    it ended, round and round the stream, and rows start at equal distances.
+    it ended, round and round the stream, and rows start at equal distances. A split may be of several parts, which do
+    not follow on each other: no window lies in two of them.
     """
 
-    shortest: ClassVar[int | None] = None  # tokens in its shortest split, where the text is always the same
+    shortest: ClassVar[int | None] = None  # characters in the shortest part of its splits, where the text never changes
+    kinds: ClassVar[tuple[str, ...]] = KINDS  # of tokens that it may be read in
 
-    def __init__(self, texts: Mapping[SplitName, str], vocabulary: list[str], context: int, order: Order) -> None:
+    def __init__(self, texts: Mapping[SplitName, Sequence[str]], tokens: Tokens, context: int, order: Order) -> None:
         self.order = order
-        self.vocabulary = vocabulary
+        self.tokens = tokens
         self._own = self
-        splits = {name: self._split(text) for name, text in texts.items()}
-        spec = DataSpec((context,), len(vocabulary), "sequence", contiguous=order == "contiguous")
+        splits = {name: self._split(parts) for name, parts in texts.items()}
+        spec = DataSpec((context,), tokens.size, "sequence", contiguous=order == "contiguous")
         super().__init__(spec, splits)
-        self._check(context, order, min(len(split.x) for split in splits.values()))
+        shortest = min(len(part) for split in splits.values() for part in split.parts())
+        self._check(context, order, shortest, "tokens")
 
     @classmethod
-    def check(cls, *, context: int = 1, order: str = "random", **others: Any) -> None:
-        cls._check(context, order, cls.shortest)
+    def check(
+        cls, *, context: int = 1, order: str = "random", tokens: str = "", vocabulary: int = 0, **others: Any
+    ) -> None:
+        check_tokens(tokens or cls.kinds[0], vocabulary, cls.card.name, cls.kinds)
+        cls._check(context, order, cls.shortest if tokens in ("", "characters") else None, "characters")
 
     @classmethod
-    def _check(cls, context: int, order: str, shortest: int | None) -> None:
+    def _check(cls, context: int, order: str, shortest: int | None, what: str) -> None:
         if order not in ORDERS:
             raise unknown("order", order, ORDERS)
         if context < 1 or (shortest is not None and context > shortest):
-            allowed = "1 or more" if shortest is None else f"1 to {shortest}, the tokens of its shortest split"
+            allowed = "1 or more" if shortest is None else f"1 to {shortest}, the {what} of its shortest split"
             raise BadInput(f"context={context} does not fit {cls.card.name}: give {allowed}")
 
     @property
     def own(self) -> Text:
         return self._own
 
+    @property
+    def choice_of_tokens(self) -> str | None:
+        return self.tokens.name if len(self.kinds) > 1 else None
+
     def in_words_of(self, other: DataModule) -> DataModule:
-        """The same text under the vocabulary of another. Fingerprints stay: they are of the text."""
+        """The same text in the tokens of another. Fingerprints stay: they are of the text in its own."""
         if not isinstance(other, Text):
             return super().in_words_of(other)
-        if self.vocabulary == other.vocabulary:
+        if self.tokens == other.tokens:
             return self
-        missing = sorted(set(self.vocabulary) - set(other.vocabulary))
-        if missing:
-            few = ", ".join(map(repr, missing[:5])) + (", …" if len(missing) > 5 else "")
-            raise BadInput(
-                f"{other.card.name} has no {few}, which {self.card.name} has: start from a model of a text with these"
-            )
-        place = {word: index for index, word in enumerate(other.vocabulary)}
-        table = torch.tensor([place[word] for word in self.vocabulary])  # [V]
-        table = table.to(torch.uint8) if len(place) <= 256 else table
-        splits = {name: replace(self.split(name), x=table[self.split(name).x.long()]) for name in SPLITS}
+        try:
+            splits = {name: self._said(self.split(name), other.tokens) for name in SPLITS}
+        except BadInput as error:
+            raise BadInput(f"{error}, which {self.card.name} has: start from a model of a text with these") from error
         fingerprints = self._fingerprints
         said = copy.copy(self)
-        said.vocabulary, said._splits, said._fingerprints = other.vocabulary, splits, fingerprints
+        said.tokens, said._splits, said._fingerprints = other.tokens, splits, fingerprints
         said.spec = replace(self.spec, levels=other.spec.levels)
         return said
 
-    def _split(self, text: str) -> Split:
-        tokens = self.encode(text)
-        fits = len(self.vocabulary) <= 256
-        return Split(tokens.to(torch.uint8) if fits else tokens, characters=len(text), bytes=len(text.encode()))
+    def _said(self, split: Split, tokens: Tokens) -> Split:
+        return _encoded([self.tokens.decode(part) for part in split.parts()], tokens)
 
-    @abstractmethod
+    def tokens_for(self, kind: str, vocabulary: int, texts: Mapping[SplitName, Sequence[str]]) -> Tokens:
+        """Tokens of that kind for these texts."""
+        check_tokens(kind, vocabulary, self.card.name, self.kinds)
+        return tokens_of(kind, vocabulary, self.card.name, texts["train"], [*texts["validation"], *texts["test"]])
+
     def encode(self, text: str) -> Tensor:
         """The tokens `[N]` int64 of a text. `decode` gives the text back."""
+        return self.tokens.encode(text)
 
-    @abstractmethod
     def decode(self, tokens: Tensor) -> str:
         """The text of tokens `[N]`, as `encode` made them."""
+        return self.tokens.decode(tokens)
+
+    def describe(self) -> dict[str, Any]:
+        return super().describe() | ({"tokens": self.tokens.describe()} if self.choice_of_tokens else {})
 
     def batch(self, seed: int, step: int, batch_size: int) -> Batch:
-        if self.order == "contiguous":
-            return Batch(x=self._contiguous(seed, step, batch_size))
-        (context,) = self.spec.shape
-        windows = self.split("train").x.unfold(0, context, 1)  # [N - T + 1, T], a view
-        start = torch.randint(len(windows), (batch_size,), generator=generator(seed, step))
-        return Batch(x=windows[start.to(windows.device)].long())
-
-    def _contiguous(self, seed: int, step: int, batch_size: int) -> Tensor:
-        """Windows `[B, T]` of the stream closed to a ring; the seed says where on it the rows start."""
         stream, (context,) = self.split("train").x, self.spec.shape
-        shift = int(torch.randint(len(stream), (), generator=generator(seed)))
-        start = torch.arange(batch_size) * len(stream) // batch_size + shift + step * context  # [B]
-        index = start[:, None].to(stream.device) + torch.arange(context, device=stream.device)
-        return stream[index % len(stream)].long()
+        starts = (
+            self._next(seed, step, batch_size) if self.order == "contiguous" else self._drawn(seed, step, batch_size)
+        )
+        windows = stream.unfold(0, context, 1)  # [N - T + 1, T], a view
+        return Batch(x=windows[starts.to(windows.device)].long())
+
+    def _drawn(self, seed: int, step: int, batch_size: int) -> Tensor:
+        """Where windows begin `[B]`, each place of a part that has room for one being as likely."""
+        (context,), train = self.spec.shape, self.split("train")
+        begins, lengths = _spans(train)
+        ends = (lengths - context + 1).cumsum(0)  # [P] places of all parts up to each
+        drawn = torch.randint(int(ends[-1]), (batch_size,), generator=generator(seed, step))
+        part = torch.searchsorted(ends, drawn, right=True)
+        return begins[part] + drawn - (ends - (lengths - context + 1))[part]
+
+    def _next(self, seed: int, step: int, batch_size: int) -> Tensor:
+        """Where windows begin `[B]`: the parts are cut into windows, one after another, and these closed to a ring, on
+        which rows go round; the seed says where they start."""
+        (context,), train = self.spec.shape, self.split("train")
+        begins, lengths = _spans(train)
+        room = min(context, int(lengths.min()) - context + 1)
+        shift, turn = torch.randint(2**31, (2,), generator=generator(seed)).tolist()
+        starts = [
+            torch.arange(begin + shift % room, begin + length - context + 1, context)
+            for begin, length in zip(begins.tolist(), lengths.tolist(), strict=True)
+        ]
+        ring = torch.cat(starts)  # [W]
+        return ring[(torch.arange(batch_size) * len(ring) // batch_size + turn + step) % len(ring)]
+
+    def _split(self, parts: Sequence[str]) -> Split:
+        return _encoded(parts, self.tokens)
 
 
-class Characters(Text):
-    """A token is a character."""
-
-    def encode(self, text: str) -> Tensor:
-        """Raises `BadInput` for a character that the vocabulary does not have."""
-        codes = np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)  # [N] code points
-        known = np.array([ord(character) for character in self.vocabulary])
-        table = np.full(known.max() + 2, -1, dtype=np.int16)  # its last entry stands for all that lies beyond
-        table[known] = np.arange(len(known))
-        tokens = table[codes.clip(max=len(table) - 1)]  # [N]
-        strange = tokens < 0
-        if strange.any():
-            raise BadInput(f"{chr(codes[strange.argmax()])!r} is not one of the characters of {self.card.name}")
-        return torch.from_numpy(tokens).long()
-
-    def decode(self, tokens: Tensor) -> str:
-        return "".join(self.vocabulary[token] for token in tokens.tolist())
+def _encoded(parts: Sequence[str], tokens: Tokens) -> Split:
+    """A split of texts that do not follow on each other."""
+    encoded = [tokens.encode(part) for part in parts]
+    x = torch.cat(encoded)
+    cuts = tuple(torch.tensor([len(part) for part in encoded]).cumsum(0)[:-1].tolist())
+    characters, size = sum(map(len, parts)), sum(len(part.encode()) for part in parts)
+    return Split(x.to(torch.uint8) if tokens.size <= 256 else x, characters=characters, bytes=size, cuts=cuts)
 
 
-class PyDocs(Characters):
+def _spans(split: Split) -> tuple[Tensor, Tensor]:
+    """Where each part of a stream begins, and how long it is, `[P]` each."""
+    lengths = torch.tensor([len(part) for part in split.parts()])
+    return lengths.cumsum(0) - lengths, lengths
+
+
+class PyDocs(Text):
     """The language reference that CPython ships: there on every machine, another one in every version of Python."""
 
     card = Card(
@@ -144,35 +168,76 @@ class PyDocs(Characters):
     def check(cls, **options: Any) -> None:
         cls(Path(), **options)  # it is made at once, and of no files
 
-    def __init__(self, root: Path, context: int = 128, order: Order = "random") -> None:
+    def __init__(
+        self,
+        root: Path,
+        context: int = 128,
+        order: Order = "random",
+        tokens: Kind = "characters",
+        vocabulary: int = 0,
+    ) -> None:
         from pydoc_data.topics import topics
 
         text = "\n".join(topics[name] for name in sorted(topics))
-        super().__init__(divide(text, 0.85, 0.9), sorted(set(text)), context, order)
+        texts = divide(text, 0.85, 0.9)
+        super().__init__(texts, self.tokens_for(tokens, vocabulary, texts), context, order)
 
 
-class TinyShakespeare(Characters):
-    """A million characters of Shakespeare's plays. The test split is what nanoGPT calls validation: the last 10 %."""
+class TinyShakespeare(Text):
+    """A million characters of Shakespeare's plays. The test split is what nanoGPT calls validation: the last 10 %.
+
+    Of the rest, in blocks of 28,000 characters, validation is the 10th and the 28th: so it holds plays that training
+    has parts of, as most of test does, while smaller blocks would let grams of one play stand on both sides. Where the
+    `split` is whole, training has these blocks too.
+    """
 
     card = Card(
         name="tinyshakespeare",
         source="https://github.com/karpathy/char-rnn, data/tinyshakespeare/input.txt",
         licence="public domain",
         citation="Karpathy 2015, The Unreasonable Effectiveness of Recurrent Neural Networks",
+        note="second edition: another split than in records before December 2026; the last 31 % of the test split are "
+        "a play that training has nothing of",
     )
     remote: ClassVar = Remote(
         path="tinyshakespeare/input.txt",
         urls=("https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt",),
         checksum="sha256:86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
     )
-    shortest = 55_770
+    block: ClassVar[int] = 28_000  # characters
+    held_out: ClassVar[tuple[int, ...]] = (9, 27)  # blocks of validation, from 0 on
+    shortest = 28_000
+    unseen: ClassVar[str] = "\nMaster:\nBoatswain!"  # how the play begins that training has nothing of
 
-    def __init__(self, root: Path, context: int = 128, order: Order = "random") -> None:
+    def __init__(
+        self,
+        root: Path,
+        context: int = 128,
+        order: Order = "random",
+        tokens: Kind = "characters",
+        vocabulary: int = 0,
+        split: Literal["blocks", "whole"] = "blocks",
+    ) -> None:
         text = fetch(root, self.remote).read_text(encoding="utf-8")
-        super().__init__(divide(text, 0.85, 0.9), sorted(set(text)), context, order)
+        if split not in ("blocks", "whole"):
+            raise unknown("split", split, ("blocks", "whole"))
+        rest, test = text[: int(0.9 * len(text))], text[int(0.9 * len(text)) :]
+        at = [number * self.block for number in self.held_out]
+        ends = [0, *(place + self.block for place in at)]
+        texts: dict[SplitName, Sequence[str]] = {
+            "train": [rest]
+            if split == "whole"
+            else [rest[end:place] for end, place in zip(ends, [*at, None], strict=True)],
+            "validation": [rest[place : place + self.block] for place in at],
+            "test": [test],
+        }
+        self.trains_on_validation = split == "whole"
+        super().__init__(texts, self.tokens_for(tokens, vocabulary, texts), context, order)
+        known = len(self.encode(test[: test.index(self.unseen)]))
+        self._splits["test"] = replace(self.split("test"), unseen=known)
 
 
-class Text8(Characters):
+class Text8(Text):
     """The first 10⁸ characters of a cleaned English Wikipedia: 26 letters and the space."""
 
     card = Card(
@@ -188,10 +253,18 @@ class Text8(Characters):
     )
     shortest = 5_000_000
 
-    def __init__(self, root: Path, context: int = 128, order: Order = "random") -> None:
+    def __init__(
+        self,
+        root: Path,
+        context: int = 128,
+        order: Order = "random",
+        tokens: Kind = "characters",
+        vocabulary: int = 0,
+    ) -> None:
         with zipfile.ZipFile(fetch(root, self.remote)) as archive:
             text = archive.read("text8").decode("ascii")
-        super().__init__(divide(text, 0.9, 0.95), list(" abcdefghijklmnopqrstuvwxyz"), context, order)
+        texts = divide(text, 0.9, 0.95)
+        super().__init__(texts, self.tokens_for(tokens, vocabulary, texts), context, order)
 
 
 class WikiText2(Text):
@@ -214,33 +287,31 @@ class WikiText2(Text):
         ),
         checksum="sha256:92675f1d63015c1c8b51f1656a52d5bdbc33aafa60cc47a218a66e7ee817488c",
     )
+    kinds = ("words", *KINDS)
     shortest = 217_646
 
-    def __init__(self, root: Path, context: int = 128, order: Order = "random") -> None:
+    def __init__(
+        self,
+        root: Path,
+        context: int = 128,
+        order: Order = "random",
+        tokens: Literal["words", "characters", "bytes", "bpe"] = "words",
+        vocabulary: int = 0,
+    ) -> None:
         with zipfile.ZipFile(fetch(root, self.remote)) as archive:
-            texts = {
-                name: archive.read(f"wikitext-2/wiki.{file}.tokens").decode("utf-8")
+            texts: dict[SplitName, Sequence[str]] = {
+                name: [archive.read(f"wikitext-2/wiki.{file}.tokens").decode("utf-8")]
                 for name, file in zip(SPLITS, ("train", "valid", "test"), strict=True)
             }
-        vocabulary = sorted(set(words(texts["train"])))
-        super().__init__(texts, vocabulary, context, order)
-
-    def encode(self, text: str) -> Tensor:
-        """A word that the training split does not have becomes `<unk>`; runs of spaces are one separator."""
-        index = {word: i for i, word in enumerate(self.vocabulary)}
-        return torch.tensor([index.get(word, index["<unk>"]) for word in words(text)])
-
-    def decode(self, tokens: Tensor) -> str:
-        """Laid out as the official files are: a space before every word and before every end of line."""
-        return "".join(" " + self.vocabulary[token] for token in tokens.tolist()).replace("<eos>", "\n")
+        known = self.tokens_for(tokens, vocabulary, texts) if tokens != "words" else _words_of(texts["train"])
+        super().__init__(texts, known, context, order)
 
 
-def words(text: str) -> list[str]:
-    """The words of a text, with `<eos>` for the end of a line."""
-    return text.replace("\n", " <eos> ").split()
+def _words_of(texts: Sequence[str]) -> Words:
+    return Words(tuple(sorted({word for text in texts for word in words(text)})))
 
 
-def divide(text: str, validation: float, test: float) -> dict[SplitName, str]:
+def divide(text: str, validation: float, test: float) -> dict[SplitName, Sequence[str]]:
     """A text cut in order at two shares of its length: training, validation, test."""
     a, b = int(validation * len(text)), int(test * len(text))
-    return {"train": text[:a], "validation": text[a:b], "test": text[b:]}
+    return {"train": [text[:a]], "validation": [text[a:b]], "test": [text[b:]]}

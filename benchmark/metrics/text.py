@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from benchmark.data.base import Split
 from benchmark.metrics.probe import Found, Probe, metric
 from benchmark.metrics.session import LIKELIHOOD_CHUNK, Session, chunk_size, named_subset
 from benchmark.metrics.units import bits_per, exponential, scaled
@@ -33,6 +35,8 @@ class TokenLogProbs:
     nats: Tensor  # [N]
     characters: int | None = None
     bytes: int | None = None
+    tokens: int | None = None  # that the stream has, where `nats` is of all together: [1]
+    new: Tensor | None = None  # [N] bool: of a work that training has nothing of; `None`: there is none
 
 
 class TokenLogProb(Probe[TokenLogProbs]):
@@ -47,22 +51,29 @@ class TokenLogProb(Probe[TokenLogProbs]):
         log_prob, places, conditions = walk(session)
         split = session.split
         scale = len(log_prob) / len(split.x)
-        evidence = TokenLogProbs(log_prob, _scaled(split.characters, scale), _scaled(split.bytes, scale))
+        new = None if split.unseen is None else places >= split.unseen
+        evidence = TokenLogProbs(log_prob, _scaled(split.characters, scale), _scaled(split.bytes, scale), new=new)
+        tokens = session.data.choice_of_tokens
+        conditions |= {} if tokens is None else {"tokens": tokens}
         protocol = {"split": session.protocol.split} | conditions | {"how": {"likelihood": "exact"}}
         return Found(evidence, protocol, (log_prob.float(), places))
 
 
 def _carried(session: Session) -> tuple[Tensor, Tensor, dict[str, Any]]:
     """Log-probabilities `[N]`, the places `[N]` of these tokens in the stream, and a part of the protocol."""
-    model, at_most = session.model, session.protocol.examples
+    model, at_most, stream = session.model, session.protocol.examples, session.split.x
     (context,) = session.spec.shape
-    lanes, places, of = _lanes(session.split.x, at_most and at_most * context)
-    state = model.initial_state(len(lanes))
-    at_once = _tokens_at_once(session, len(lanes))
-    pieces = [
-        model.token_log_prob(piece.long(), state).double() for piece in lanes.to(session.device).split(at_once, dim=1)
-    ]
-    return torch.cat(pieces, 1).cpu().flatten(), places.flatten(), {"context": "carried"} | of
+    groups, of = _lanes(session.split, at_most and at_most * context)
+    log_probs = []
+    for places in groups:
+        state = model.initial_state(len(places))
+        at_once = _tokens_at_once(session, len(places))
+        pieces = [
+            model.token_log_prob(piece.long(), state).double()
+            for piece in stream[places].to(session.device).split(at_once, dim=1)
+        ]
+        log_probs.append(torch.cat(pieces, 1).cpu().flatten())
+    return torch.cat(log_probs), torch.cat([places.flatten() for places in groups]), {"context": "carried"} | of
 
 
 def _tokens_at_once(session: Session, lanes: int) -> int:
@@ -79,17 +90,13 @@ def _sliding(session: Session) -> tuple[Tensor, Tensor, dict[str, Any]]:
     model, protocol, stream = session.model, session.protocol, session.split.x
     (context,) = session.spec.shape
     stride = min(protocol.stride or context, context)
-    starts = list(range(0, len(stream) - context + 1, stride))
+    start, gained = _windows(session.split, context, stride, whole=protocol.examples is None)
+    step = torch.arange(context)  # [T]
     of: dict[str, Any] = {}
     if protocol.examples is not None:
-        kept = session.subset(len(starts), protocol.examples, "windows").tolist()
-        of = named_subset(len(kept), len(starts))
-        starts = [starts[index] for index in kept]
-    elif starts and starts[-1] + context < len(stream):
-        starts.append(len(stream) - context)
-    start, step = torch.tensor(starts, dtype=torch.long), torch.arange(context)  # [W], [T]
-    whole = torch.full_like(start, context)
-    gained = whole if protocol.examples is not None else start.diff(prepend=start[:1] - context)  # new tokens of each
+        kept = session.subset(len(start), protocol.examples, "windows")
+        of = named_subset(len(kept), len(start))
+        start, gained = start[kept], torch.full((len(kept),), context)
     stream = stream.to(session.device)
 
     def scored(places: Tensor) -> Tensor:
@@ -107,16 +114,37 @@ def _sliding(session: Session) -> tuple[Tensor, Tensor, dict[str, Any]]:
     return torch.cat(log_probs).cpu(), torch.cat(places), {"context": context, "stride": stride} | of
 
 
-def _lanes(stream: Tensor, at_most: int | None) -> tuple[Tensor, Tensor, dict[str, Any]]:
-    """The whole stream `[1, N]`, or at most so many tokens of it as excerpts that lie evenly over it; the place of each
-    token; a part of the protocol."""
+def _windows(split: Split, context: int, stride: int, whole: bool) -> tuple[Tensor, Tensor]:
+    """Where windows begin `[W]`, none of which lies in two parts of the stream, and how many tokens are new in each
+    `[W]`; `whole`: one more for the rest of each part."""
+    starts, gained = [], []
+    for begin, end in _parts(split):
+        of = list(range(begin, end - context + 1, stride))
+        if whole and of and of[-1] + context < end:
+            of.append(end - context)
+        start = torch.tensor(of, dtype=torch.long)
+        starts.append(start)
+        gained.append(start.diff(prepend=start[:1] - context))
+    return torch.cat(starts), torch.cat(gained)
+
+
+def _lanes(split: Split, at_most: int | None) -> tuple[list[Tensor], dict[str, Any]]:
+    """Places `[lanes, tokens]` that are walked side by side, group after group: each part of the stream by itself, or
+    at most so many tokens as excerpts that lie evenly over all; and a part of the protocol."""
+    parts = _parts(split)
     if at_most is None:
-        return stream[None], torch.arange(len(stream))[None], {}
-    length = max(1, min(at_most, len(stream)) // LIKELIHOOD_CHUNK)
-    excerpts = stream.unfold(0, length, 1)  # [N - length + 1, length], a view
-    starts = torch.linspace(0, len(excerpts) - 1, LIKELIHOOD_CHUNK).long()
-    places = starts[:, None] + torch.arange(length)
-    return excerpts[starts], places, {"subset": f"{len(starts)} excerpts of {length} of {len(stream)} tokens"}
+        return [torch.arange(begin, end)[None] for begin, end in parts], {}
+    shortest = min(end - begin for begin, end in parts)
+    length = min(shortest, max(1, min(at_most, len(split.x)) // LIKELIHOOD_CHUNK))
+    possible = torch.cat([torch.arange(begin, end - length + 1) for begin, end in parts])
+    starts = possible[torch.linspace(0, len(possible) - 1, LIKELIHOOD_CHUNK).long()]
+    of = {"subset": f"{len(starts)} excerpts of {length} of {len(split.x)} tokens"}
+    return [starts[:, None] + torch.arange(length)], of
+
+
+def _parts(split: Split) -> list[tuple[int, int]]:
+    """Where each part of a stream begins and ends."""
+    return list(pairwise((0, *split.cuts, len(split.x))))
 
 
 def _scaled(count: int | None, scale: float) -> int | None:
@@ -133,12 +161,36 @@ def block_means(x: Tensor) -> Tensor | None:
 @metric(TokenLogProb, protocol=STREAM)
 def nats_per_token(evidence: TokenLogProbs) -> Estimate:
     """Mean negative log-likelihood of a token in nats."""
-    surprise = -evidence.nats.flatten().double()  # [N]
+    if evidence.tokens is not None:
+        return Estimate(-evidence.nats.sum().item() / evidence.tokens, None, evidence.tokens)
+    return _mean(evidence.nats)
+
+
+def _mean(nats: Tensor) -> Estimate:
+    surprise = -nats.flatten().double()  # [N]
     if not len(surprise):
         raise ValueError("there is no token to take a mean of")
     means = block_means(surprise)
     stderr = None if means is None else means.std().item() / math.sqrt(len(means))
     return Estimate(surprise.mean().item(), stderr, surprise.numel())
+
+
+@metric(TokenLogProb, protocol=STREAM)
+def nats_of_known_works(evidence: TokenLogProbs) -> Estimate:
+    """`nats_per_token` over the tokens of works that training has parts of."""
+    return _mean(evidence.nats[~_new(evidence)])
+
+
+@metric(TokenLogProb, protocol=STREAM)
+def nats_of_new_works(evidence: TokenLogProbs) -> Estimate:
+    """`nats_per_token` over the tokens of works that training has nothing of."""
+    return _mean(evidence.nats[_new(evidence)])
+
+
+def _new(evidence: TokenLogProbs) -> Tensor:
+    if evidence.new is None:
+        raise ValueError("it is not known of this text which of its works training has parts of")
+    return evidence.new
 
 
 @metric(TokenLogProb, protocol=STREAM)

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import lzma
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from benchmark.data.base import Split
 from benchmark.metrics.probe import Found
 from benchmark.metrics.session import Session
 from benchmark.metrics.text import TokenLogProb, TokenLogProbs
 from benchmark.modalities.base import Given, Modality, Universe, log_frequencies
+from benchmark.modalities.ngram import KneserNey, best_order
 from benchmark.spec import DataSpec
 
 
@@ -34,11 +40,34 @@ class Texts(Modality):
         name, data = session.protocol.split, session.data.own
         split, train, levels = data.split(name), data.split("train"), data.spec.levels
         known = {fn.__name__: fn(train.x, split.x, levels) for fn in (uniform, unigram, bigram)}
-        protocol = {"split": name, "context": "own"}
-        return {
-            name: {TokenLogProb: Found(TokenLogProbs(nats, split.characters, split.bytes), protocol)}
-            for name, nats in (known | data.truth(name)).items()
-        }
+        known |= {"n_gram": n_gram(train, data.split("validation"), split, levels)}
+        long = split.characters, split.bytes
+        new = None if split.unseen is None else torch.arange(len(split.x)) >= split.unseen
+        evidence = {name: TokenLogProbs(nats, *long, new=new) for name, nats in (known | data.truth(name)).items()}
+        for codec, nats in compressed(data.decode(train.x).encode(), data.decode(split.x).encode()).items():
+            evidence[codec] = TokenLogProbs(torch.tensor([nats], dtype=torch.float64), *long, tokens=len(split.x))
+        tokens = {} if data.choice_of_tokens is None else {"tokens": data.choice_of_tokens}
+        protocol = {"split": name, "context": "own"} | tokens
+        return {name: {TokenLogProb: Found(found, protocol)} for name, found in evidence.items()}
+
+
+def n_gram(train: Split, validation: Split, test: Split, levels: int) -> Tensor:
+    """An interpolated n-gram, whose order validation chooses: `[N]` nats a token."""
+    model = KneserNey(train.x, levels, train.cuts)
+    return model.log_prob(test.x, best_order(model, validation.x, validation.cuts), test.cuts)
+
+
+CODECS: Mapping[str, Callable[[bytes], bytes]] = {
+    "gzip": partial(gzip.compress, compresslevel=9, mtime=0),
+    "bzip2": partial(bz2.compress, compresslevel=9),
+    "lzma": partial(lzma.compress, preset=9 | lzma.PRESET_EXTREME),
+}
+
+
+def compressed(train: bytes, test: bytes) -> dict[str, float]:
+    """Log-probability in nats of a whole text by what each codec of the standard library adds for it to the training
+    text: size(train + test) - size(train). gzip looks back over 32 kB alone, bzip2 over 900 kB."""
+    return {name: -(len(codec(train + test)) - len(codec(train))) * 8 * math.log(2) for name, codec in CODECS.items()}
 
 
 def uniform(train: Tensor, test: Tensor, levels: int) -> Tensor:
