@@ -7,8 +7,9 @@ Networks", ICLR 2016, arXiv:1511.06434, with the loss of Goodfellow and others, 
 Differences: both networks have a layer of stride 1 at full size, since small images halve but once or twice; latents
 are normal. In evaluation, G's batch normalisation has the statistics of fixed latents under the weights at hand, and
 D's those of the batch that it judges, as in training: there are no running ones. Of a few coordinates in place of an
-image, both networks are linear layers, with torch's own initial weights: small ones learn no narrow modes. Remedies against collapse (`benchmark/nn/remedies.py`) are options; with them, D
-has as many parameters as without, to within 5 %.
+image, both networks are linear layers, with torch's own initial weights: small ones learn no narrow modes. Remedies
+against collapse (`benchmark/nn/remedies.py`) are options; with them, D has as many parameters as without, to within
+5 %.
 
 Shapes: x [B, C, H, W] or [B, D] integer levels; y the same in [-1, 1]; z [B, Z] latents. No likelihood.
 """
