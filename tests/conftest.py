@@ -71,7 +71,7 @@ class _NotHere(Exception):
 
 
 @pytest.fixture(scope="session")
-def stored(data_root: str) -> Callable[[Callable[[Path], DataModule]], DataModule]:
+def stored(data_root: str) -> Callable[..., DataModule]:
     """Reads a dataset whose verified files are in the data root, and skips the test where they are not: nothing is
     fetched. Files that are there and damaged fail the test."""
 
@@ -79,11 +79,11 @@ def stored(data_root: str) -> Callable[[Callable[[Path], DataModule]], DataModul
         raise _NotHere
 
     @cache
-    def read(cls: Callable[[Path], DataModule]) -> DataModule:
+    def read(cls: Callable[..., DataModule], **options: object) -> DataModule:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(download, "acquire", absent)
             try:
-                return cls(Path(data_root))
+                return cls(Path(data_root), **options)
             except _NotHere:
                 pytest.skip(f"the files of {cls.__name__} are not in {data_root}: set BENCHMARK_DATA")
 

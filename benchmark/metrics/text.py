@@ -19,7 +19,7 @@ from benchmark.data.base import Split
 from benchmark.metrics.probe import Found, Probe, metric
 from benchmark.metrics.session import LIKELIHOOD_CHUNK, Session, chunk_size, named_subset
 from benchmark.metrics.units import bits_per, exponential, scaled
-from benchmark.spec import Estimate, Stateful, TokenLikelihood
+from benchmark.spec import Absence, Estimate, Stateful, TokenLikelihood
 
 MIN_BLOCK = 1_000  # tokens
 #: In one call of a recurrent model on a GPU, at most; so many logits are a quarter of a gigabyte.
@@ -57,6 +57,26 @@ class TokenLogProb(Probe[TokenLogProbs]):
         conditions |= {} if tokens is None else {"tokens": tokens}
         protocol = {"split": session.protocol.split} | conditions | {"how": {"likelihood": "exact"}}
         return Found(evidence, protocol, (log_prob.float(), places))
+
+
+class WholeStream(Probe[TokenLogProbs]):
+    """The same log-probabilities, to be divided by what no choice of tokens changes: they compare whatever it was."""
+
+    key = "whole_stream"
+    says = ("split", "how")
+    promises = (TokenLikelihood,)
+
+    @classmethod
+    def asks(cls, model: object) -> bool:
+        return model is None or super().asks(model)  # of what needs no model, the same are known
+
+    def collect(self, session: Session) -> Found[TokenLogProbs] | Absence:
+        if isinstance(found := session[TokenLogProb], Absence):
+            return found
+        protocol = dict(found.protocol)
+        if "tokens" in protocol:
+            protocol["how"] = {**protocol.get("how", {}), "tokens": protocol.pop("tokens")}
+        return Found(found.evidence, protocol)
 
 
 def _carried(session: Session) -> tuple[Tensor, Tensor, dict[str, Any]]:
@@ -199,13 +219,13 @@ def perplexity(evidence: TokenLogProbs) -> Estimate:
     return exponential(nats_per_token(evidence))
 
 
-@metric(TokenLogProb, protocol=STREAM)
+@metric(WholeStream, protocol=STREAM)
 def bits_per_char(evidence: TokenLogProbs) -> Estimate:
     """Bits of the whole stream for each of its characters, whatever the tokens are."""
     return _bits_per_part(evidence, evidence.characters, "characters")
 
 
-@metric(TokenLogProb, protocol=STREAM)
+@metric(WholeStream, protocol=STREAM)
 def bits_per_byte(evidence: TokenLogProbs) -> Estimate:
     """Bits of the whole stream for each of its UTF-8 bytes, whatever the tokens are."""
     return _bits_per_part(evidence, evidence.bytes, "bytes")
