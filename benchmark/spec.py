@@ -27,6 +27,7 @@ Size = Annotated[int, Ge(1), Le(2**16)]  # of a network: width, depth, heads; or
 Count = Annotated[int, Ge(0), Le(2**16)]  # what may also be none
 Steps = Annotated[int, Ge(1), Le(10**6)]  # of a sampler or an estimator
 Share = Annotated[float, Ge(0), Lt(1)]  # dropout, momentum: a probability or weight below 1
+Probability = Annotated[float, Gt(0), Le(1)]
 Margin = Annotated[float, Ge(0), Lt(0.5)]  # what is cut off at either end of an interval of length 1
 NonNegative = Annotated[float, Ge(0)]  # learning rate, weight decay, weight of a term
 Positive = Annotated[float, Gt(0)]

@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 from benchmark.data.base import Split
+from benchmark.metrics.likelihood import LogProbs, how_bounded, mean_over_examples
 from benchmark.metrics.probe import Found, Probe, metric
 from benchmark.metrics.session import LIKELIHOOD_CHUNK, Session, chunk_size, named_subset
 from benchmark.metrics.units import bits_per, exponential, scaled
-from benchmark.spec import Absence, Estimate, Stateful, TokenLikelihood
+from benchmark.spec import Absence, Estimate, Likelihood, LikelihoodBound, Stateful, TokenLikelihood
 
 MIN_BLOCK = 1_000  # tokens
 #: In one call of a recurrent model on a GPU, at most; so many logits are a quarter of a gigabyte.
@@ -77,6 +78,31 @@ class WholeStream(Probe[TokenLogProbs]):
         if "tokens" in protocol:
             protocol["how"] = {**protocol.get("how", {}), "tokens": protocol.pop("tokens")}
         return Found(found.evidence, protocol)
+
+
+class Windows(Probe[LogProbs]):
+    """Window by window of the model's context, each by itself and from its beginning: what a model gives that knows of
+    no tokens before a window, such as a bound of one, and another under the same conditions."""
+
+    key = "window_log_prob"
+    says = ("split", "context", "how")
+    promises = (Likelihood, LikelihoodBound)
+
+    def collect(self, session: Session) -> Found[LogProbs]:
+        model, protocol, stream = session.model, session.protocol, session.split.x
+        (context,) = session.spec.shape
+        start, _ = _windows(session.split, context, context, whole=False)
+        kept = session.subset(len(start), protocol.examples, "windows")
+        x = stream[start[kept, None] + torch.arange(context)]
+        if isinstance(model, Likelihood):
+            nats = session.batched(model.log_prob, x, "window_log_prob", draws=False)
+            how: dict[str, Any] = {"likelihood": "exact"}
+        else:
+            draws = [session.batched(model.elbo, x, "window_log_prob", draw) for draw in range(protocol.elbo_draws)]
+            nats, how = torch.stack(draws).mean(0), how_bounded(model) | {"draws": protocol.elbo_draws}
+        tokens = session.data.choice_of_tokens
+        conditions = {"context": context} | named_subset(len(kept), len(start)) | ({"tokens": tokens} if tokens else {})
+        return Found(LogProbs(nats, context), {"split": protocol.split} | conditions | {"how": how})
 
 
 def _carried(session: Session) -> tuple[Tensor, Tensor, dict[str, Any]]:
@@ -211,6 +237,12 @@ def _new(evidence: TokenLogProbs) -> Tensor:
     if evidence.new is None:
         raise ValueError("it is not known of this text which of its works training has parts of")
     return evidence.new
+
+
+@metric(Windows)
+def window_nats(evidence: LogProbs) -> Estimate:
+    """Mean negative log-likelihood of a token in nats, or a bound on it, where windows know nothing of each other."""
+    return scaled(mean_over_examples(evidence.nats), -1 / evidence.dims)
 
 
 @metric(TokenLogProb, protocol=STREAM)

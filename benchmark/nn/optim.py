@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch.optim import AdamW, Optimizer
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -127,6 +127,18 @@ class JointOptimizer(Optimizer):
         for part in self.parts:
             part.step()
         return loss
+
+
+def muon_in_blocks(
+    model: nn.Module, muon_learning_rate: float, learning_rate: float, weight_decay: float
+) -> JointOptimizer:
+    """Muon for the matrices of `model.blocks`, where alone weights decay, and AdamW for all else."""
+    matrices = {name: p for name, p in model.named_parameters() if name.startswith("blocks.") and p.ndim >= 2}
+    rest = [p for name, p in model.named_parameters() if name not in matrices]
+    return JointOptimizer(
+        Muon(matrices.values(), lr=muon_learning_rate, weight_decay=weight_decay),
+        AdamW(rest, lr=learning_rate, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
+    )
 
 
 def _evaluated(closure: Callable[[], Any] | None) -> Any:

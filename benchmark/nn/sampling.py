@@ -2,8 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How a model's sampler draws from its logits: `draw`, where `top_k` of 0 and `top_p` of 1 leave all values in."""
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        top_p = self.top_p if self.top_p < 1 else None
+        return draw(logits, self.temperature, self.top_k or None, top_p)
+
+    def named(self, sampler: str) -> str:
+        """The sampler's name with what is not as the model says: such samples are of another distribution."""
+        parts = [f"temperature {self.temperature:g}"] if self.temperature != 1 else []
+        parts += [f"top-k {self.top_k}"] if self.top_k else []
+        parts += [f"top-p {self.top_p:g}"] if self.top_p < 1 else []
+        return ", ".join([sampler, *parts])
 
 
 def draw(logits: Tensor, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None) -> Tensor:

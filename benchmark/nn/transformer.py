@@ -45,6 +45,12 @@ NORMS: dict[str, Norm] = {"rms": RMSNorm, "layer": nn.LayerNorm}
 ACTIVATIONS: dict[str, Activation] = {"relu2": relu2, "gelu": F.gelu}
 
 
+def check_heads(width: int, heads: int) -> None:
+    """Raises `ValueError` where heads do not share the width evenly, with pairs of numbers for rotary positions."""
+    if width % (2 * heads):
+        raise ValueError(f"width={width} is not an even multiple of heads={heads}; choose a multiple of {2 * heads}")
+
+
 def rotary_table(positions: int, width: int) -> Tensor:
     """cos and sin of position times frequency, `[T, 1, K/2, 2]` (Su and others 2021, arXiv:2104.09864, eq. 15)."""
     frequency = 10_000.0 ** (-torch.arange(0, width, 2) / width)

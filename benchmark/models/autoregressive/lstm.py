@@ -21,8 +21,22 @@ from torch.optim import Optimizer
 
 from benchmark.models.base import GenerativeModel
 from benchmark.nn.optim import adamw
-from benchmark.nn.sampling import draw
-from benchmark.spec import Batch, DataSpec, Diagnosable, Likelihood, NonNegative, Sampler, Share, Size, State, Stateful
+from benchmark.nn.sampling import Drawing
+from benchmark.spec import (
+    Batch,
+    Count,
+    DataSpec,
+    Diagnosable,
+    Likelihood,
+    NonNegative,
+    Positive,
+    Probability,
+    Sampler,
+    Share,
+    Size,
+    State,
+    Stateful,
+)
 
 
 class LSTM(GenerativeModel, Likelihood, Stateful, Diagnosable):
@@ -37,9 +51,13 @@ class LSTM(GenerativeModel, Likelihood, Stateful, Diagnosable):
         forget: Share = 0.02,  # share of rows whose state is dropped at each step, where batches are contiguous
         learning_rate: NonNegative = 3e-3,
         weight_decay: NonNegative = 0.0,
+        temperature: Positive = 1.0,  # of the sampler
+        top_k: Count = 0,  # draw among the k likeliest alone; 0: all
+        top_p: Probability = 1.0,  # and of these among the fewest that have so much probability
     ) -> None:
         super().__init__(spec)
         self.forget, self.learning_rate, self.weight_decay = forget, learning_rate, weight_decay
+        self.draw = Drawing(temperature, top_k, top_p)
         self.begin = spec.levels  # the token before the first
         self.token = nn.Embedding(spec.levels + 1, width)
         self.lstm = nn.LSTM(width, width, layers, batch_first=True, dropout=dropout if layers > 1 else 0.0)
@@ -79,7 +97,7 @@ class LSTM(GenerativeModel, Likelihood, Stateful, Diagnosable):
 
     @property
     def sampler(self) -> Sampler:
-        return Sampler("ancestral", self.spec.dims)
+        return Sampler(self.draw.named("ancestral"), self.spec.dims)
 
     @torch.no_grad()
     def sample(self, n: int) -> Tensor:
@@ -87,7 +105,7 @@ class LSTM(GenerativeModel, Likelihood, Stateful, Diagnosable):
         tokens = [state["token"]]
         for _ in range(self.spec.dims):
             logits = self(tokens[-1][:, None], state)[:, 0].float()  # [n, V]
-            tokens.append(draw(logits))
+            tokens.append(self.draw(logits))
         return torch.stack(tokens[1:], 1)
 
     # Learning --------------------------------------------------------------------------------------------------------

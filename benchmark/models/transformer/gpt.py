@@ -22,20 +22,23 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim import AdamW, Optimizer
+from torch.optim import Optimizer
 
-from benchmark.models.base import GenerativeModel
+from benchmark.models.base import GenerativeModel, refusing
 from benchmark.nn.distributions import LogSoftmaxAt
-from benchmark.nn.optim import JointOptimizer, Muon, adamw
-from benchmark.nn.sampling import draw
-from benchmark.nn.transformer import ACTIVATIONS, NORMS, Block, Cache, RMSNorm, draw_normal, rotary_table
+from benchmark.nn.optim import adamw, muon_in_blocks
+from benchmark.nn.sampling import Drawing
+from benchmark.nn.transformer import ACTIVATIONS, NORMS, Block, Cache, RMSNorm, check_heads, draw_normal, rotary_table
 from benchmark.spec import (
     BadInput,
     Batch,
+    Count,
     DataSpec,
     Diagnosable,
     Likelihood,
     NonNegative,
+    Positive,
+    Probability,
     Sampler,
     Share,
     Size,
@@ -70,13 +73,15 @@ class GPT(GenerativeModel, Likelihood, TokenLikelihood, Diagnosable):
         muon_learning_rate: NonNegative = 0.02,
         learning_rate: NonNegative = 3e-3,  # of AdamW
         weight_decay: NonNegative = 0.0,  # of the blocks' matrices; of all matrices where AdamW has them
+        temperature: Positive = 1.0,  # of the sampler
+        top_k: Count = 0,  # draw among the k likeliest alone; 0: all
+        top_p: Probability = 1.0,  # and of these among the fewest that have so much probability
     ) -> None:
         super().__init__(spec)
-        if width % (2 * heads):
-            raise BadInput(
-                f"gpt: width={width} is not an even multiple of heads={heads}; choose a multiple of {2 * heads}"
-            )
+        with refusing("gpt"):
+            check_heads(width, heads)
         self.dropout, self.optimizer = dropout, optimizer
+        self.draw = Drawing(temperature, top_k, top_p)
         self.muon_learning_rate, self.learning_rate, self.weight_decay = muon_learning_rate, learning_rate, weight_decay
         self.begin = spec.levels  # the token before the first
         self.token = nn.Embedding(spec.levels + 1, width)
@@ -152,7 +157,7 @@ class GPT(GenerativeModel, Likelihood, TokenLikelihood, Diagnosable):
 
     @property
     def sampler(self) -> Sampler:
-        return Sampler("ancestral", self.spec.dims)
+        return Sampler(self.draw.named("ancestral"), self.spec.dims)
 
     @torch.no_grad()
     def sample(self, n: int) -> Tensor:
@@ -162,7 +167,7 @@ class GPT(GenerativeModel, Likelihood, TokenLikelihood, Diagnosable):
         caches = [block.attention.cache(n, T) for block in self.blocks]
         for t in range(T):
             logits = self(stream[:, t : t + 1], t, caches)[:, -1].float()
-            stream[:, t + 1] = draw(logits)
+            stream[:, t + 1] = self.draw(logits)
         return stream[:, 1:].contiguous()
 
     # Learning -------------------------------------------------------------------------------------------------------
@@ -174,9 +179,4 @@ class GPT(GenerativeModel, Likelihood, TokenLikelihood, Diagnosable):
         betas = (0.9, 0.95)
         if self.optimizer == "adamw":
             return adamw(self, self.learning_rate, self.weight_decay, betas)
-        matrices = {name: p for name, p in self.named_parameters() if name.startswith("blocks.") and p.ndim >= 2}
-        rest = [p for name, p in self.named_parameters() if name not in matrices]
-        return JointOptimizer(
-            Muon(matrices.values(), lr=self.muon_learning_rate, weight_decay=self.weight_decay),
-            AdamW(rest, lr=self.learning_rate, betas=betas, weight_decay=0.0, fused=True),
-        )
+        return muon_in_blocks(self, self.muon_learning_rate, self.learning_rate, self.weight_decay)

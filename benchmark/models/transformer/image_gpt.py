@@ -24,13 +24,13 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim import AdamW, Optimizer
+from torch.optim import Optimizer
 
-from benchmark.models.base import GenerativeModel
+from benchmark.models.base import GenerativeModel, refusing
 from benchmark.nn.distributions import LogSoftmaxAt
-from benchmark.nn.optim import JointOptimizer, Muon
+from benchmark.nn.optim import muon_in_blocks
 from benchmark.nn.sampling import draw
-from benchmark.nn.transformer import ACTIVATIONS, NORMS, Block, Cache, RMSNorm, rotary_table
+from benchmark.nn.transformer import ACTIVATIONS, NORMS, Block, Cache, RMSNorm, check_heads, rotary_table
 from benchmark.spec import BadInput, Batch, DataSpec, Diagnosable, Likelihood, NonNegative, Sampler, Share, Size
 
 MOST_VALUES = 4096  # of a token
@@ -58,9 +58,8 @@ class ImageGPT(GenerativeModel, Likelihood, Diagnosable):
         weight_decay: NonNegative = 0.0,  # of the blocks' matrices
     ) -> None:
         super().__init__(spec)
-        if width % (2 * heads):
-            allowed = f"choose a multiple of {2 * heads}"
-            raise BadInput(f"image_gpt: width={width} is not an even multiple of heads={heads}; {allowed}")
+        with refusing("image_gpt"):
+            check_heads(width, heads)
         colours, rows, columns = spec.shape
         if rows % patch or columns % patch:
             raise BadInput(f"image_gpt: patches of {patch} x {patch} do not tile {rows} x {columns} pixels")
@@ -166,12 +165,7 @@ class ImageGPT(GenerativeModel, Likelihood, Diagnosable):
         return {"loss": -self.log_prob(batch.x).mean() / self.length}  # nats a token
 
     def configure_optimizers(self) -> Optimizer:
-        matrices = {name: p for name, p in self.named_parameters() if name.startswith("blocks.") and p.ndim >= 2}
-        rest = [p for name, p in self.named_parameters() if name not in matrices]
-        return JointOptimizer(
-            Muon(matrices.values(), lr=self.muon_learning_rate, weight_decay=self.weight_decay),
-            AdamW(rest, lr=self.learning_rate, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
-        )
+        return muon_in_blocks(self, self.muon_learning_rate, self.learning_rate, self.weight_decay)
 
 
 def plain_embedding(values: int, width: int) -> nn.Embedding:
