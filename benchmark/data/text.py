@@ -186,9 +186,9 @@ class PyDocs(Text):
 class TinyShakespeare(Text):
     """A million characters of Shakespeare's plays. The test split is what nanoGPT calls validation: the last 10 %.
 
-    Of the rest, in blocks of 28,000 characters, validation is the 10th and the 28th: so it holds plays that training
-    has parts of, as most of test does, while smaller blocks would let grams of one play stand on both sides. Where the
-    `split` is whole, training has these blocks too.
+    Of the rest, a `split` of ends gives validation the end. In blocks of 28,000 characters, it is the 10th and the
+    28th: so it holds plays that training has parts of, as most of test does, while smaller blocks would let grams of
+    one play stand on both sides. Where the split is whole, training has these blocks too.
     """
 
     card = Card(
@@ -196,17 +196,17 @@ class TinyShakespeare(Text):
         source="https://github.com/karpathy/char-rnn, data/tinyshakespeare/input.txt",
         licence="public domain",
         citation="Karpathy 2015, The Unreasonable Effectiveness of Recurrent Neural Networks",
-        note="second edition: another split than in records before December 2026; the last 31 % of the test split are "
-        "a play that training has nothing of",
+        note="the last 31 % of the test split are a play that training has nothing of",
     )
     remote: ClassVar = Remote(
         path="tinyshakespeare/input.txt",
         urls=("https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt",),
         checksum="sha256:86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
     )
+    parts_of: ClassVar[tuple[str, ...]] = ("ends", "blocks", "whole")
     block: ClassVar[int] = 28_000  # characters
     held_out: ClassVar[tuple[int, ...]] = (9, 27)  # blocks of validation, from 0 on
-    shortest = 28_000
+    shortest = 55_770
     unseen: ClassVar[str] = "\nMaster:\nBoatswain!"  # how the play begins that training has nothing of
 
     def __init__(
@@ -216,25 +216,27 @@ class TinyShakespeare(Text):
         order: Order = "random",
         tokens: Kind = "characters",
         vocabulary: int = 0,
-        split: Literal["blocks", "whole"] = "blocks",
+        split: Literal["ends", "blocks", "whole"] = "ends",
     ) -> None:
         text = fetch(root, self.remote).read_text(encoding="utf-8")
-        if split not in ("blocks", "whole"):
-            raise unknown("split", split, ("blocks", "whole"))
+        if split not in self.parts_of:
+            raise unknown("split", split, self.parts_of)
+        texts = divide(text, 0.85, 0.9) if split == "ends" else self._blocks(text, whole=split == "whole")
+        self.trains_on_validation = split == "whole"
+        super().__init__(texts, self.tokens_for(tokens, vocabulary, texts), context, order)
+        (test,) = texts["test"]
+        known = len(self.encode(test[: test.index(self.unseen)]))
+        self._splits["test"] = replace(self.split("test"), unseen=known)
+
+    def _blocks(self, text: str, whole: bool) -> dict[SplitName, Sequence[str]]:
         rest, test = text[: int(0.9 * len(text))], text[int(0.9 * len(text)) :]
         at = [number * self.block for number in self.held_out]
-        ends = [0, *(place + self.block for place in at)]
-        texts: dict[SplitName, Sequence[str]] = {
-            "train": [rest]
-            if split == "whole"
-            else [rest[end:place] for end, place in zip(ends, [*at, None], strict=True)],
+        between = zip([0, *(place + self.block for place in at)], [*at, len(rest)], strict=True)
+        return {
+            "train": [rest] if whole else [rest[begin:end] for begin, end in between],
             "validation": [rest[place : place + self.block] for place in at],
             "test": [test],
         }
-        self.trains_on_validation = split == "whole"
-        super().__init__(texts, self.tokens_for(tokens, vocabulary, texts), context, order)
-        known = len(self.encode(test[: test.index(self.unseen)]))
-        self._splits["test"] = replace(self.split("test"), unseen=known)
 
 
 class Text8(Text):

@@ -17,6 +17,7 @@ from benchmark.data.base import Split
 from benchmark.metrics.probe import Found
 from benchmark.metrics.session import Session
 from benchmark.metrics.text import TokenLogProb, TokenLogProbs
+from benchmark.metrics.writing import Written, windows, written
 from benchmark.modalities.base import Given, Modality, Universe, log_frequencies
 from benchmark.modalities.ngram import KneserNey, best_order
 from benchmark.spec import DataSpec
@@ -48,7 +49,10 @@ class Texts(Modality):
             evidence[codec] = TokenLogProbs(torch.tensor([nats], dtype=torch.float64), *long, tokens=len(split.x))
         tokens = {} if data.choice_of_tokens is None else {"tokens": data.choice_of_tokens}
         protocol = {"split": name, "context": "own"} | tokens
-        return {name: {TokenLogProb: Found(found, protocol)} for name, found in evidence.items()}
+        table: dict[str, Given] = {name: {TokenLogProb: Found(found, protocol)} for name, found in evidence.items()}
+        for title, real in {"held-out data": session.split, "training data": session.train}.items():
+            table[title] = {Written: written(session, (windows(session, real),), {})}
+        return table
 
 
 def n_gram(train: Split, validation: Split, test: Split, levels: int) -> Tensor:

@@ -152,11 +152,11 @@ def test_rows_go_on_where_they_ended_and_round_the_text() -> None:
     assert second[0] == first[round_the_text // 2], "half of the way round"
 
 
-# The second edition of tinyshakespeare --------------------------------------------------------------------------------
+# Splits of tinyshakespeare in blocks ---------------------------------------------------------------------------------
 
 
 def test_validation_is_two_blocks_and_training_all_others(stored) -> None:  # type: ignore[no-untyped-def]
-    data, whole = stored(TinyShakespeare), stored(TinyShakespeare, split="whole")
+    data, whole = (stored(TinyShakespeare, split=split) for split in ("blocks", "whole"))
     text = whole.decode(whole.split("train").x)
     assert len(text) == 1_003_854
     blocks = [text[i : i + 28_000] for i in range(0, len(text), 28_000)]
@@ -171,7 +171,7 @@ def test_validation_is_two_blocks_and_training_all_others(stored) -> None:  # ty
 
 
 def test_the_end_of_the_test_split_is_a_play_that_training_has_nothing_of(stored) -> None:  # type: ignore[no-untyped-def]
-    data = stored(TinyShakespeare)
+    data = stored(TinyShakespeare, split="blocks")
     test, unseen = data.split("test"), data.split("test").unseen
     assert data.decode(test.x[unseen : unseen + 19]) == "\nMaster:\nBoatswain!"
     assert unseen / len(test.x) == pytest.approx(0.69, abs=0.005)
