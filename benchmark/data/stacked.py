@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from benchmark.data.base import SPLITS, Card, InMemory, Modes, Split, SplitName
-from benchmark.data.images import Images, Mnist, check_split, visits
+from benchmark.data.images import Mnist, check_split, visits
 from benchmark.spec import Batch, DataSpec
 
 CHANNELS, DIGITS = 3, 10
@@ -40,10 +40,10 @@ class StackedMnist(InMemory):
     sizes: ClassVar[dict[SplitName, int]] = {"train": 128_000, "validation": 26_000, "test": 26_000}
     #: Of the indices into the splits of MNIST, whose own content is pinned there.
     split_sha256: ClassVar[str] = "cee452e9fb57fd285135ace9b3b93250602505dc3e050851b032e8b03d6bef82"
-    digits: ClassVar[type[Images]] = Mnist
+    digits: ClassVar[type[Mnist]] = Mnist
 
     def __init__(self, root: Path) -> None:
-        digits = self.digits(root)  # type: ignore[call-arg]
+        digits = self.digits(root)
         chosen = {
             name: draw(len(digits.split(name).x), self.sizes[name], seed) for seed, name in enumerate(SPLITS, start=1)
         }

@@ -168,15 +168,16 @@ def test_stacked_mnist(stacked_mnist: StackedMnist) -> None:
     assert kl < stats.chi2.ppf(0.999, 999) / 52_000  # 0.022: that of 26,000 draws; their expectation is 0.019
 
 
-def test_the_judge_finds_real_stacks_in_all_their_digits_and_noise_in_few(stacked_mnist: StackedMnist) -> None:
+def test_the_judge_tells_real_stacks_apart_and_takes_all_noise_for_one_mode(stacked_mnist: StackedMnist) -> None:
     judge = load_judge("stacked_mnist", stacked_mnist.spec)
     protocol = Protocol("test", 0, sample_draws=1, sample_examples=300)
     table = references(stacked_mnist, protocol, build_examination("stack"), Experts(judge=judge))
     real, noise = table["held-out data"], table["uniform"]
     assert list(table) == ["uniform", "held-out data", "training data"]
-    assert (real["near_share"].value or 0) > 0.85 > (noise["near_share"].value or 0) + 0.1
+    assert (real["near_share"].value or 0) > 0.85
     assert (real["modes_covered"].value or 0) > 230  # of 300 stacks: 259 on average
-    assert (noise["modes_covered"].value or 0) < 100
+    assert noise["modes_covered"].value == 1, "white noise is 888,"
+    assert noise["near_share"].value == 1, "and the judge is sure of it, as docs/metrics.md says"
     assert real["modes_covered"].protocol["judge"] == noise["modes_covered"].protocol["judge"]
     test = stacked_mnist.split("test")
     assert test.labels is not None

@@ -27,7 +27,7 @@ def small_mnist(root: Path, packed: bool) -> tuple[type[Mnist], dict[str, np.nda
         arrays[f"{part}-labels-idx1-ubyte"] = random.integers(0, 10, n, dtype=np.uint8)
     folder = root / Mnist.folder
     folder.mkdir(parents=True)
-    checksums = {}
+    checksums: dict[str, tuple[str, str | None]] = {}
     for name, array in arrays.items():
         content = idx(array)
         plain = hashlib.sha256(content).hexdigest()

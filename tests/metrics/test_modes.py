@@ -157,7 +157,7 @@ def test_where_there_is_no_judge_or_no_mode_the_reason_is_said() -> None:
 def test_the_classes_of_digits_are_its_modes() -> None:
     data = data_of("digits")
     assert data.modes is not None
-    shares = torch.bincount(data.split("train").labels) / 1437  # type: ignore[arg-type]
+    shares = torch.bincount(data.split("train").labels) / 1437
     torch.testing.assert_close(data.modes.weights, shares.double(), atol=1e-7, rtol=0)
     experts = Experts(judge=load_judge("digits", data.spec))
     table = references(data, Protocol("test", 0, sample_draws=2), build_examination("image"), experts)
