@@ -236,7 +236,8 @@ def test_the_penalty_of_a_linear_critic(shape: tuple[int, ...]) -> None:
     """(‖w‖ - 1)² everywhere, whatever the number of examples. Norms pixel by pixel would give another number."""
     torch.manual_seed(0)
     w = torch.randn(math.prod(shape), dtype=torch.float64, requires_grad=True)
-    y = between(*torch.randn(2, 7, *shape, dtype=torch.float64))
+    real, fake = torch.randn(2, 7, *shape, dtype=torch.float64)
+    y = between(real, fake)
     score = y.flatten(1) @ w
     torch.testing.assert_close(gradient_norms(score, y), w.norm().expand(7))
     penalty = lipschitz_penalty(score, y)
@@ -248,7 +249,7 @@ def test_the_penalty_of_a_linear_critic(shape: tuple[int, ...]) -> None:
 
 
 def test_the_penalty_of_packs_is_that_of_the_gradient_of_a_pack() -> None:
-    y = between(*torch.randn(2, 6, 2), packing=3)
+    y = between(torch.randn(6, 2), torch.randn(6, 2), packing=3)
     score = Pack(3)(y) @ torch.arange(6.0)  # each pack has the gradient 0, 1, ..., 5
     torch.testing.assert_close(gradient_norms(score, y), torch.full((2,), 55**0.5))
     assert lipschitz_penalty(score, y).item() == pytest.approx((55**0.5 - 1) ** 2)

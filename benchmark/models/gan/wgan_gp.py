@@ -128,7 +128,7 @@ class WGANGP(GenerativeModel, Interpolates, Diagnosable):
         with torch.enable_grad():
             y = between(real, fake, self.remedies.packing)
             norm = gradient_norms(self.discriminator(y), y).mean()
-        return {"distance": float(distance), "gradient_norm": float(norm.detach())}
+        return {"distance": float(distance), "slope": float(norm.detach())}
 
     def noise(self, n: int) -> Tensor:
         """z ~ N(0, I), [n, Z]."""
@@ -177,7 +177,8 @@ class WGANGP(GenerativeModel, Interpolates, Diagnosable):
     def loss_g(self, real: Tensor, fake: Tensor) -> Tensor:
         """What G minimises, a scalar."""
         if not self.feature_matching:
-            return -self.discriminator(self.augment(fake)).float().mean()
+            score: Tensor = self.discriminator(self.augment(fake))
+            return -score.float().mean()
         f = self.discriminator[:-2]  # all but the last layer
         return feature_matching(f(self.augment(real)), f(self.augment(fake)))
 
