@@ -46,17 +46,25 @@ class UpBlock(nn.Module):
 
 
 class DownBlock(nn.Module):
-    """A discriminator's residual block, spectrally normalised, without other normalisation, shrinking by `scale`."""
+    """A discriminator's residual block, shrinking by `scale`; by itself spectrally normalised, and not otherwise."""
 
-    def __init__(self, channels: int, scale: int) -> None:
+    def __init__(
+        self,
+        channels: int,
+        scale: int,
+        layer: Callable[[nn.Module], nn.Module] = spectral_norm,
+        norm: Callable[[int], nn.Module] = nn.Identity,
+    ) -> None:
+        """`layer` is done to each convolution; `norm` makes the normalisation of so many channels."""
         super().__init__()
         self.scale = scale
-        self.conv1 = spectral_norm(nn.Conv2d(channels, channels, 3, padding=1))
-        self.conv2 = spectral_norm(nn.Conv2d(channels, channels, 3, padding=1))
+        self.norm1, self.norm2 = norm(channels), norm(channels)
+        self.conv1 = layer(nn.Conv2d(channels, channels, 3, padding=1))
+        self.conv2 = layer(nn.Conv2d(channels, channels, 3, padding=1))
 
     def forward(self, x: Tensor) -> Tensor:
         """`[B, P, H, W]` to `[B, P, H / scale, W / scale]`."""
-        h = self.conv2(F.relu(self.conv1(F.relu(x))))
+        h = self.conv2(F.relu(self.norm2(self.conv1(F.relu(self.norm1(x))))))
         return F.avg_pool2d(x + h, self.scale) if self.scale > 1 else x + h
 
 
@@ -176,6 +184,14 @@ def logistic_discriminator(on_real: Tensor, on_fake: Tensor) -> Tensor:
 def logistic_generator(on_fake: Tensor) -> Tensor:
     """-E log σ(D(G(z))), a scalar in nats: the loss that does not saturate (their section 3)."""
     return F.softplus(-on_fake.float()).mean()
+
+
+# The Wasserstein distance (Arjovsky and others 2017, arXiv:1701.07875, eq. 2) -----------------------------------------
+
+
+def wasserstein(on_real: Tensor, on_fake: Tensor) -> Tensor:
+    """E D(x) - E D(G(z)), a scalar: of all D with slopes of at most 1, the largest is the distance."""
+    return on_real.float().mean() - on_fake.float().mean()
 
 
 # Two players ---------------------------------------------------------------------------------------------------------

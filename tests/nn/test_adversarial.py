@@ -21,6 +21,7 @@ from benchmark.nn.adversarial import (
     logistic_discriminator,
     logistic_generator,
     translated,
+    wasserstein,
 )
 
 
@@ -61,6 +62,23 @@ def test_a_block_that_shrinks(scale: int) -> None:
     h = x + F.conv2d(h, normal_weight(block.conv2), block.conv2.bias, padding=1)
     expected = h.unflatten(2, (-1, scale)).unflatten(4, (-1, scale)).mean((3, 5))
     torch.testing.assert_close(block.eval()(x), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+def test_a_block_that_shrinks_with_other_layers_and_a_normalisation(scale: int) -> None:
+    torch.manual_seed(0)
+    block: Any = DownBlock(8, scale, lambda layer: layer, partial(nn.GroupNorm, 1)).double()
+    x = torch.randn(2, 8, 4, 6, dtype=torch.float64)
+    h = F.conv2d(F.group_norm(x, 1).relu(), block.conv1.weight, block.conv1.bias, padding=1)
+    h = x + F.conv2d(F.group_norm(h, 1).relu(), block.conv2.weight, block.conv2.bias, padding=1)
+    expected = h.unflatten(2, (-1, scale)).unflatten(4, (-1, scale)).mean((3, 5))
+    torch.testing.assert_close(block(x), expected)
+    assert not any("parametrizations" in name for name in block.state_dict())
+
+
+def test_a_block_by_itself_has_no_parameters_but_those_of_its_convolutions() -> None:
+    names = {name.rsplit(".", 1)[0] for name, _ in DownBlock(8, 2).named_parameters()}
+    assert names == {"conv1", "conv2", "conv1.parametrizations.weight", "conv2.parametrizations.weight"}
 
 
 def test_a_sum_over_positions() -> None:
@@ -129,3 +147,8 @@ def test_the_logistic_losses_are_cross_entropies_and_do_not_saturate() -> None:
     loss.backward()
     assert fake.grad is not None
     assert fake.grad[0].item() == pytest.approx(-1 / 3)  # where D is sure, G learns most
+
+
+def test_the_distance_is_what_real_examples_score_above_generated_ones() -> None:
+    real, fake = torch.tensor([2.0, 0.5]), torch.tensor([-3.0, 0.0, 1.5])
+    assert wasserstein(real, fake).item() == pytest.approx(1.25 + 0.5)
