@@ -107,16 +107,15 @@ def test_one_embedding_is_shared_by_all_blocks() -> None:
 @pytest.mark.parametrize("packing", [1, 2])
 def test_the_score_is_a_linear_function_of_features_and_their_projection_on_the_label(packing: int) -> None:
     torch.manual_seed(0)
-    network = Discriminator((1, 8, 8), 3, True, 8, Remedies(spectral=True, packing=packing)).eval()
+    network: Any = Discriminator((1, 8, 8), 3, True, 8, Remedies(spectral=True, packing=packing)).eval()
     y, labels = torch.randn(4, 1, 8, 8), torch.tensor([2, 0, 1, 1])
     h, psi, v = network.features(y), network.get_parameter("psi.parametrizations.weight.original"), network.v.weight
-    psi = psi / psi.norm()  # the spectral norm of one row
-    expected = [
-        sum((psi[0] * h[i]).sum() * (place == 0) + (v[labels[i * packing + place] + 3 * place] * h[i]).sum()
-            for place in range(packing))
-        for i in range(4 // packing)
-    ]  # fmt: skip
-    torch.testing.assert_close(network(y, labels), torch.stack(expected), rtol=1e-4, atol=1e-4)  # type: ignore[arg-type]
+    psi = psi[0] / psi.norm()  # the spectral norm of one row
+    expected = []
+    for i, pack in enumerate(labels.split(packing)):
+        rows = [v[label + 3 * place] for place, label in enumerate(pack)]  # a table for each place
+        expected.append(psi @ h[i] + torch.stack(rows).sum(0) @ h[i])
+    torch.testing.assert_close(network(y, labels), torch.stack(expected), rtol=1e-4, atol=1e-4)
     every = torch.stack([network(y, torch.tensor(c)) for c in itertools.product(range(3), repeat=4)])
     torch.testing.assert_close(network.at_best(y), every.amax(0))
 
@@ -145,7 +144,7 @@ def test_every_layer_of_d_has_spectral_norm_one_and_g_as_an_option() -> None:
         assert len(in_d) == 1 + 4 + 4 + 2  # first, two blocks, attention, ψ and v
         assert len(in_g) == (1 + 4 + 4 + 1 if spectral else 0)  # neither gains and biases nor the embedding
         for layer in (*in_d, *in_g):
-            norm = torch.linalg.matrix_norm(layer.eval().weight.flatten(1), ord=2)  # type: ignore[operator]
+            norm = torch.linalg.matrix_norm(layer.eval().weight.flatten(1), ord=2)
             torch.testing.assert_close(norm, torch.ones(()), rtol=0.02, atol=0.0)
 
 
@@ -353,9 +352,8 @@ def test_generator_steps_once_in_so_many_discriminator_steps() -> None:
 @pytest.mark.parametrize("options", [*REMEDIES, EVERY])
 def test_every_remedy_trains_a_discriminator_of_the_same_size(options: dict[str, Any]) -> None:
     torch.manual_seed(0)
-    wide = {"discriminator_width": 32}
-    goal = parameters(small(**wide).discriminator)
-    model = small(**wide, **options)
+    goal = parameters(small(discriminator_width=32).discriminator)
+    model = small(discriminator_width=32, **options)
     assert abs(parameters(model.discriminator) - goal) <= 0.05 * goal
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     fit(model, 4)
