@@ -12,6 +12,8 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 from torch.optim import Adam, Optimizer
 
+WrapsConv = Callable[[nn.Conv2d], nn.Module]
+
 # Networks ----------------------------------------------------------------------------------------------------------
 
 
@@ -26,22 +28,24 @@ def halvings(height: int, width: int) -> tuple[int, int, int]:
 class UpBlock(nn.Module):
     """A generator's residual block (Miyato and others 2018, appendix B.4, figure 8), enlarging by `scale`."""
 
-    def __init__(self, channels: int, scale: int, norm: Callable[[int], nn.Module]) -> None:
-        """`norm` makes the normalisation of so many channels."""
+    def __init__(
+        self, channels: int, scale: int, norm: Callable[[int], nn.Module], layer: WrapsConv = lambda conv: conv
+    ) -> None:
+        """`norm` makes the normalisation of so many channels; `layer` makes of a convolution what stands here."""
         super().__init__()
         self.scale = scale
         self.norm1, self.norm2 = norm(channels), norm(channels)
         self.conv1, self.conv2 = (
-            nn.Conv2d(channels, channels, 3, padding=1),
-            nn.Conv2d(channels, channels, 3, padding=1),
+            layer(nn.Conv2d(channels, channels, 3, padding=1)),
+            layer(nn.Conv2d(channels, channels, 3, padding=1)),
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        """`[B, P, H, W]` to `[B, P, scale H, scale W]`."""
-        h = F.relu(self.norm1(x))
+    def forward(self, x: Tensor, *given: Tensor) -> Tensor:
+        """`[B, P, H, W]` to `[B, P, scale H, scale W]`; the normalisation sees what is `given`."""
+        h = F.relu(self.norm1(x, *given))
         if self.scale > 1:
             x, h = (F.interpolate(t, scale_factor=float(self.scale), mode="nearest") for t in (x, h))
-        y: Tensor = x + self.conv2(F.relu(self.norm2(self.conv1(h))))
+        y: Tensor = x + self.conv2(F.relu(self.norm2(self.conv1(h), *given)))
         return y
 
 
@@ -52,10 +56,10 @@ class DownBlock(nn.Module):
         self,
         channels: int,
         scale: int,
-        layer: Callable[[nn.Module], nn.Module] = spectral_norm,
+        layer: WrapsConv = spectral_norm,
         norm: Callable[[int], nn.Module] = nn.Identity,
     ) -> None:
-        """`layer` is done to each convolution; `norm` makes the normalisation of so many channels."""
+        """`layer` makes of a convolution what stands here; `norm` makes the normalisation of so many channels."""
         super().__init__()
         self.scale = scale
         self.norm1, self.norm2 = norm(channels), norm(channels)
@@ -84,9 +88,17 @@ class ReferenceNorm(nn.Module):
     """Batch normalisation of [B, P, ...] (Ioffe and Szegedy 2015); in evaluation by the statistics of the first
     `REFERENCE` examples alone, so that those after them do not depend on each other."""
 
-    def __init__(self, channels: int) -> None:
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, channels: int, affine: bool = True) -> None:
+        """`affine`: gain and bias are learnt; otherwise they are 1 and 0."""
         super().__init__()
-        self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
+        for name, value in (("weight", torch.ones(channels)), ("bias", torch.zeros(channels))):
+            if affine:
+                self.register_parameter(name, nn.Parameter(value))
+            else:
+                self.register_buffer(name, value, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.training:
@@ -100,18 +112,26 @@ class ReferenceNorm(nn.Module):
 
 class Referenced(nn.Module):
     """A generator [B, Z] to [B, ...] with `ReferenceNorm`, which in evaluation takes its statistics from latents that
-    never change. They are those of the weights at hand, a moving average as well; running ones would be of others."""
+    never change. They are those of the weights at hand, a moving average as well; running ones would be of others.
 
-    reference: Tensor
+    Of a network that sees labels too, all `classes` take turns beside these latents, evenly spread where they are more.
+    """
 
-    def __init__(self, network: nn.Module, latent: int) -> None:
+    def __init__(self, network: nn.Module, latent: int, classes: int | None = None) -> None:
         super().__init__()
         self.network = network
         self.register_buffer("reference", torch.randn(REFERENCE, latent))
+        if classes is not None:
+            in_turn = torch.arange(REFERENCE) * max(REFERENCE, classes) // REFERENCE % classes
+            self.register_buffer("labels", in_turn, persistent=False)
 
-    def forward(self, z: Tensor) -> Tensor:
-        y: Tensor = self.network(z) if self.training else self.network(torch.cat([self.reference, z]))[REFERENCE:]
-        return y
+    def forward(self, *given: Tensor) -> Tensor:
+        """`[B, ...]` for latents [B, Z], and labels [B] if the network sees them."""
+        if self.training:
+            y: Tensor = self.network(*given)
+            return y
+        y = self.network(*(torch.cat(both) for both in zip(self.buffers(recurse=False), given, strict=True)))
+        return y[REFERENCE:]
 
 
 # Differentiable augmentation (Zhao and others 2020, arXiv:2006.10738) ------------------------------------------------

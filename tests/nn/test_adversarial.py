@@ -11,7 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmark.nn.adversarial import (
+    REFERENCE,
     DownBlock,
+    Referenced,
+    ReferenceNorm,
     SumPool,
     UpBlock,
     cut_out,
@@ -81,9 +84,68 @@ def test_a_block_by_itself_has_no_parameters_but_those_of_its_convolutions() -> 
     assert names == {"conv1", "conv2", "conv1.parametrizations.weight", "conv2.parametrizations.weight"}
 
 
+def test_a_block_wraps_its_convolutions_and_hands_on_what_is_given_to_its_normalisation() -> None:
+    class Scaled(nn.Module):
+        def forward(self, x: Tensor, c: Tensor) -> Tensor:
+            return x * c
+
+    torch.manual_seed(0)
+    wrapped: list[nn.Module] = []
+
+    def layer(conv: nn.Conv2d) -> nn.Module:
+        wrapped.append(conv)
+        return conv
+
+    block: Any = UpBlock(3, 1, lambda channels: Scaled(), layer)
+    x, c = torch.randn(2, 3, 4, 4), torch.tensor(2.0)
+    torch.testing.assert_close(block(x, c), x + block.conv2((2 * block.conv1((2 * x).relu())).relu()))
+    assert wrapped == [block.conv1, block.conv2]
+    down = DownBlock(3, 1, layer)
+    assert wrapped[2:] == [down.conv1, down.conv2]
+    assert "parametrizations" not in dict(down.conv1.named_children())
+
+
 def test_a_sum_over_positions() -> None:
     x = torch.arange(12.0).view(1, 2, 2, 3)
     assert SumPool()(x).tolist() == [[15.0, 51.0]]
+
+
+class Labelled(nn.Module):
+    """Normalises latents plus 10 times their label, without gain and bias."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = ReferenceNorm(3, affine=False)
+
+    def forward(self, z: Tensor, labels: Tensor) -> Tensor:
+        y: Tensor = self.norm(z + 10 * labels[:, None])
+        return y
+
+
+def test_in_evaluation_statistics_are_of_fixed_latents_under_all_labels_in_turn() -> None:
+    torch.manual_seed(0)
+    generator = Referenced(Labelled(), 3, classes=4)
+    assert not list(generator.parameters())
+    assert list(generator.state_dict()) == ["reference"]
+    z, labels = torch.randn(5, 3), torch.tensor([0, 1, 2, 3, 3])
+    given = z + 10 * labels[:, None]
+    torch.testing.assert_close(generator(z, labels), F.batch_norm(given, None, None, training=True))
+    latents = generator.state_dict()["reference"] + 10 * (torch.arange(REFERENCE) % 4)[:, None]
+    mean, deviation = latents.mean(0), (latents.var(0, correction=0) + 1e-5).sqrt()
+    torch.testing.assert_close(generator.eval()(z, labels), (given - mean) / deviation)
+
+
+@pytest.mark.parametrize("classes", [1, 10, REFERENCE, 1000])
+def test_labels_of_the_reference_are_spread_over_all_classes(classes: int) -> None:
+    labels = Referenced(Labelled(), 3, classes).get_buffer("labels")
+    counts = torch.bincount(labels, minlength=classes)
+    assert len(counts) == classes
+    if classes <= REFERENCE:
+        assert counts.max() - counts.min() <= 1
+    else:
+        steps = labels.diff()
+        assert set(steps.tolist()) == {classes // REFERENCE, classes // REFERENCE + 1}
+        assert labels[-1] >= classes - classes // REFERENCE - 1
 
 
 def test_translation_is_a_shift_of_the_padded_image_by_one_pixel_at_most() -> None:
