@@ -57,7 +57,7 @@ def test_convolutions_keep_the_variance_inside(side: int, stride: int, size: int
     y = layer(torch.randn(100, 40, 9, 9))
     assert y.shape == (100, 30, size, size)
     inside = slice(1, -1) if side == 3 else slice(None)
-    assert float(y[..., inside, inside].detach().var()) == pytest.approx(1, rel=0.05)
+    assert float(y[..., inside, inside].detach().var()) == pytest.approx(1, rel=0.1)
     assert float(layer.weight.detach().std()) == pytest.approx(1, rel=0.05)
 
 

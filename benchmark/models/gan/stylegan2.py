@@ -3,12 +3,14 @@
 Paper: Karras and others, "Analyzing and Improving the Image Quality of StyleGAN", CVPR 2020, arXiv:1912.04958
 
 Differences: half the layers of the mapping network, and few channels, for small images, which halve until their side is
-odd or 4. Translation and cutout of a fixed strength are what both networks see (the authors' adaptive augmentation is
-of a later paper). Both networks' steps take one batch of generated images. The crossover of mixed styles is drawn for
-each example. D's minibatch standard deviation is over groups of 2 (4 there; must divide the batch), and one feature
-beside those of its last convolution, not a channel before it. Path lengths are of the whole batch. Further remedies
-against collapse (`benchmark/nn/remedies.py`) are options; with them, D has as many parameters as without, to within
-5 %. Spectral normalisation is not among them: it would undo the scale that equalises learning rates.
+odd or 4. Both networks see images shifted by a pixel, always (adaptive augmentation is of the authors' next paper).
+Both networks' steps take one batch of generated images. The crossover of mixed styles is drawn for each example. D's
+minibatch standard deviation is over groups of 2 (4 there; the size must divide the batch), and one feature beside those
+of its last convolution, not a channel before it. Path lengths are of the whole batch. Their running mean begins as a
+plain one: from zero, where the authors' starts, it pulls all lengths down for as long as a short training takes, and
+then images hardly depend on z. Further remedies against collapse (`benchmark/nn/remedies.py`) are options; with them, D
+has as many parameters as without, to within 5 %. Spectral normalisation is not among them: it would undo the scale that
+equalises learning rates.
 
 In evaluation noise is drawn as in training: it is part of the sampler. The moving average of weights is the harness's.
 It leaves buffers as they are, so that `w_average`, like the authors', is of recent weights, not of averaged ones.
@@ -180,7 +182,8 @@ class StyleGAN2(GenerativeModel, Interpolates, Diagnosable):
             logs["generator"] = self.loss_g(real, fake)
         self.step(optimizer_g, logs["generator"])
         if self.path_length and batch_idx % self.path_interval == 0:
-            logs["path_length"] = self.path_term(self.mixed(len(real)))
+            share = max(PATH_DECAY, 1 / (1 + batch_idx // self.path_interval))
+            logs["path_length"] = self.path_term(self.mixed(len(real)), share)
             self.step(optimizer_g, logs["path_length"])
         return {name: value.detach() for name, value in (logs | {"path_mean": self.path_mean}).items()}
 
@@ -215,16 +218,16 @@ class StyleGAN2(GenerativeModel, Interpolates, Diagnosable):
             penalty = gradient_penalty(self.discriminator(seen), seen)
         return self.r1_interval * self.r1 / 2 * penalty
 
-    def path_term(self, w: Tensor) -> Tensor:
-        """E (‖Jᵀy‖ - a)², J the Jacobian of images by w [B, L, Z], y normal noise, a a running mean (eq. 4), times its
-        weight and its interval.
+    def path_term(self, w: Tensor, share: float) -> Tensor:
+        """E (‖Jᵀy‖ - a)², J the Jacobian of images by w [B, L, Z], y normal noise (eq. 4), times its weight and its
+        interval; a is a running mean, which a batch moves by this share of its own.
 
         y is divided by √(H W), and a length is the root of a mean over layers. So the weight 2 is appendix B's
         ln 2 / (r² (ln r - ln 2)) for images of side r, which have 2 log₂ r - 2 layers.
         """
         with torch.compiler.set_stance("force_eager"):
             lengths = path_lengths(self.synthesis(w.requires_grad_()), w)
-        self.path_mean.lerp_(lengths.detach().mean(), PATH_DECAY)
+        self.path_mean.lerp_(lengths.detach().mean(), share)
         return self.path_interval * self.path_length * (lengths - self.path_mean).square().mean()
 
     def configure_optimizers(self) -> list[Optimizer]:
