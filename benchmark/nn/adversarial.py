@@ -85,11 +85,12 @@ REFERENCE = 256  # latents whose statistics a generator has in evaluation
 
 
 class ReferenceNorm(nn.Module):
-    """Batch normalisation of [B, P, ...] (Ioffe and Szegedy 2015); in evaluation by the statistics of the first
-    `REFERENCE` examples alone, so that those after them do not depend on each other."""
+    """Batch normalisation of [B, P, ...] (Ioffe and Szegedy 2015); in evaluation by the statistics of the batch that it
+    sees first, so that examples do not depend on each other. `Referenced` says when they are forgotten."""
 
     weight: Tensor
     bias: Tensor
+    statistics: tuple[Tensor, Tensor] | None = None  # variance and mean of that batch, [P] each
 
     def __init__(self, channels: int, affine: bool = True) -> None:
         """`affine`: gain and bias are learnt; otherwise they are 1 and 0."""
@@ -104,7 +105,9 @@ class ReferenceNorm(nn.Module):
         if self.training:
             return F.batch_norm(x, None, None, self.weight, self.bias, training=True)
         places = range(2, x.ndim)
-        variance, mean = torch.var_mean(x[:REFERENCE], (0, *places), correction=0)  # [P] each
+        if self.statistics is None:
+            self.statistics = torch.var_mean(x.detach(), (0, *places), correction=0)
+        variance, mean = self.statistics
         scale = self.weight * torch.rsqrt(variance + 1e-5)
         scale, shift = (t.view(-1, *(1 for _ in places)) for t in (scale, self.bias - mean * scale))  # [P, 1, ...]
         return x * scale + shift
@@ -124,14 +127,26 @@ class Referenced(nn.Module):
         if classes is not None:
             in_turn = torch.arange(REFERENCE) * max(REFERENCE, classes) // REFERENCE % classes
             self.register_buffer("labels", in_turn, persistent=False)
+        self.known: list[tuple[int, int]] = []  # of which weights statistics are known
 
     def forward(self, *given: Tensor) -> Tensor:
         """`[B, ...]` for latents [B, Z], and labels [B] if the network sees them."""
-        if self.training:
-            y: Tensor = self.network(*given)
-            return y
-        y = self.network(*(torch.cat(both) for both in zip(self.buffers(recurse=False), given, strict=True)))
-        return y[REFERENCE:]
+        if not self.training:
+            self._refer()
+        y: Tensor = self.network(*given)
+        return y
+
+    def _refer(self) -> None:
+        """Take the statistics of the reference, unless they are of these very weights already."""
+        weights = [(p.data_ptr(), p._version) for p in (*self.network.parameters(), *self.network.buffers())]
+        if weights == self.known:
+            return
+        for module in self.network.modules():
+            if isinstance(module, ReferenceNorm):
+                module.statistics = None
+        with torch.no_grad():
+            self.network(*self.buffers(recurse=False))
+        self.known = weights
 
 
 # Differentiable augmentation (Zhao and others 2020, arXiv:2006.10738) ------------------------------------------------

@@ -61,13 +61,14 @@ from benchmark.spec import (
     Sampler,
     Share,
     Size,
+    Truncates,
 )
 
 Layer = TypeVar("Layer", nn.Linear, nn.Conv2d, nn.Embedding)
 Wrap = Callable[[nn.Conv2d], nn.Module]
 
 
-class BigGAN(GenerativeModel, Conditional, Interpolates, Diagnosable):
+class BigGAN(GenerativeModel, Conditional, Interpolates, Truncates, Diagnosable):
     """x = round(G(z, c)), z ~ N(0, I), c a label. Images halve until their side is odd or 4."""
 
     def __init__(

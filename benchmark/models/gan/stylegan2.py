@@ -56,12 +56,13 @@ from benchmark.spec import (
     Sampler,
     Share,
     Size,
+    Truncates,
 )
 
 PATH_DECAY = 0.01  # share of a batch in the running mean of path lengths (appendix B)
 
 
-class StyleGAN2(GenerativeModel, Interpolates, Diagnosable):
+class StyleGAN2(GenerativeModel, Interpolates, Truncates, Diagnosable):
     """x = round(g(w, noise)), w = f(z), z ~ N(0, I)."""
 
     w_average: Tensor
