@@ -1,6 +1,6 @@
 """Wasserstein generative adversarial network with a gradient penalty.
 
-Papers: Arjovsky, Chintala and Bottou, "Wasserstein Generative Adversarial Networks", ICML 2017, arXiv:1701.07875 (the
+Paper: Arjovsky, Chintala and Bottou, "Wasserstein Generative Adversarial Networks", ICML 2017, arXiv:1701.07875 (the
 distance), and Gulrajani, Ahmed, Arjovsky, Dumoulin and Courville, "Improved Training of Wasserstein GANs", NeurIPS
 2017, arXiv:1704.00028 (the penalty; sections and equations are theirs).
 
