@@ -57,6 +57,13 @@ class Fact(_Strict):
         object.__setattr__(self, "about", self.about or self.title)
 
 
+class Truncation(_Strict):
+    """Which metric of samples it is, from latents drawn towards their middle by this factor."""
+
+    of: str
+    factor: float = Field(gt=0, le=1)
+
+
 class MetricFact(Fact):
     """A metric: a number computed from evidence by the function at `target`.
 
@@ -64,7 +71,8 @@ class MetricFact(Fact):
     likelihood or samples, and with that its table; `order` its place in tables and in docs/metrics.md, in whose
     `section` stand `formula`, `protocol`, `source` and `weaknesses`. `terms`: arrays of single examples beside a record
     whose mean it is, up to sign and unit, the best first. `shown`: boards have a column for it. `evaluations`: samples
-    took at most so many of the network, and boards have a table of its own for such numbers.
+    took at most so many of the network, and boards have a table of its own for such numbers; another one for those of
+    samples under `truncation`.
     """
 
     target: str
@@ -73,6 +81,7 @@ class MetricFact(Fact):
     terms: tuple[str, ...] = ()
     shown: bool = True
     evaluations: int | None = None
+    truncation: Truncation | None = None
     order: int = 10_000
     section: str = "Further metrics"
     protocol: str

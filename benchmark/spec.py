@@ -269,6 +269,16 @@ class SamplesWithin(Protocol):
 
 
 @runtime_checkable
+class Truncates(Protocol):
+    """A model that trades the variety of its samples for how typical they are, after training."""
+
+    @abstractmethod
+    def sample_truncated(self, n: int, truncation: float) -> Tensor:
+        """`n` samples `[n, *shape]` from latents drawn towards the middle of their distribution by this factor in
+        (0, 1]; 1 is `sample`, and much less of it means less variety."""
+
+
+@runtime_checkable
 class Diagnosable(Protocol):
     """A model that knows the signs of its own collapse. The harness asks at each validation and keeps the curves."""
 
@@ -294,6 +304,7 @@ CAPABILITIES: tuple[type, ...] = (
     Conditional,
     Interpolates,
     SamplesWithin,
+    Truncates,
     Diagnosable,
 )
 

@@ -276,6 +276,9 @@ def _file_of(place: str, content: Mapping[str, Any]) -> Path | None:
     tuned = find(f"tuned/{content['data']['name']}/{content['model']['name']}.yaml")
     if tuned is not None and option in (read_yaml(tuned).get(group) or {}):
         return tuned
+    data = choices("data").get(content["data"]["name"])
+    if group == "evaluation" and data is not None and option in (read_yaml(data).get(group) or {}):
+        return data
     return choices(group).get(content[group]["name"]) if group in GROUPS else find("experiment.yaml")
 
 
@@ -324,14 +327,20 @@ def default_names() -> dict[str, str]:
 
 @cache
 def _chosen(folders: tuple[Path, ...], names: tuple[tuple[str, str], ...]) -> dict[str, Any]:
-    """What the files say: experiment.yaml, over it the groups, over these what is tuned. Interpolations stand as they
-    are."""
+    """What the files say: experiment.yaml, over it the groups and how the data are evaluated, over these what is tuned.
+    Interpolations stand as they are."""
     content = _experiment() | {group: read_group(group, name) for group, name in names}
     del content["defaults"]
     content["model"].setdefault("conditions", [])
     for section in (*Experiment.model_fields, "examples"):
         if not isinstance(content.get(section), dict):
             raise BadInput(f"{find('experiment.yaml')}: {section} must be a mapping of options")
+    own = content["data"].pop("evaluation", {})
+    for option in own if isinstance(own, dict) else [str(own)]:
+        if option not in content["evaluation"]:
+            file = choices("data")[dict(names)["data"]]
+            raise BadInput(f"{file}: {unknown('option of evaluation', option, content['evaluation'])}")
+    content["evaluation"] |= own
     for section, options in _tuned(folders, dict(names), content).items():
         content[section] |= options
     for group, name in names:

@@ -64,6 +64,7 @@ class DataConfig(_Named):
 
     modality: Annotated[str, AfterValidator(_modality)]
     minutes: dict[str, float] = Field(exclude=True)  # what each budget means on this dataset
+    evaluation: dict[str, Any] = Field(default={}, exclude=True)  # settings of an experiment's that are its own
 
 
 #: What records of models said before they said structures.
@@ -141,7 +142,7 @@ class Evaluation(Strict):
     importance_examples: Positive
     solved_examples: Positive = 1000
     outliers: str = "corrupted"
-    sample_draws: Draws
+    sample_draws: Positive  # one alone has no standard error
     sample_examples: Positive
     stride: Positive
     validation_draws: Draws

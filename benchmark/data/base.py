@@ -52,13 +52,13 @@ class Split:
 class Modes:
     """Where the examples of a dataset are known to gather: K modes, and how one tells which mode an example is of.
 
-    `assign` gives the mode `[n]` of examples `[n, *shape]`, 0 to K - 1, or -1 where it is of none; `None`: modes are
-    the classes that the judge of the dataset tells apart. `near` says, in a protocol, what makes an example one of a
-    mode.
+    `assign` gives the mode `[n]` of examples `[n, *shape]`, 0 to K - 1, or -1 where it is of none, and `near` says, in
+    a protocol, what makes an example one of a mode. Without them modes are the classes that the judge of the dataset
+    tells apart.
     """
 
     weights: Tensor  # [K] float64: each mode's share of the data
-    near: str
+    near: str = ""
     assign: Callable[[Tensor], Tensor] | None = None
 
 

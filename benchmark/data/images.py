@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmark.data.base import SPLITS, Card, InMemory, Split, SplitName, fingerprint, generator
+from benchmark.data.base import SPLITS, Card, InMemory, Modes, Split, SplitName, fingerprint, generator
 from benchmark.data.download import Remote, fetch, verify
 from benchmark.spec import BadInput, Batch, DataSpec
 
@@ -29,6 +29,15 @@ class Images(InMemory):
     def batch(self, seed: int, step: int, batch_size: int) -> Batch:
         index, labels = self._visit(seed, step, batch_size)
         return Batch(x=self.split("train").x[index].long(), condition=labels)
+
+    @property
+    def modes(self) -> Modes:
+        """The classes, with their shares of the training split."""
+        labels = self.split("train").labels
+        assert labels is not None
+        assert self.spec.classes is not None
+        counts = torch.bincount(labels.cpu(), minlength=self.spec.classes).double()
+        return Modes(counts / counts.sum())
 
     def _visit(self, seed: int, step: int, batch_size: int) -> tuple[Tensor, Tensor]:
         """Indices and labels `[B]` of the training examples that this step sees, where those are."""

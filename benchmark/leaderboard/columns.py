@@ -115,7 +115,8 @@ class Columns:
     more_on_likelihood: tuple[Column, ...]
     samples: tuple[Column, ...]
     more_on_samples: tuple[Column, ...]
-    within: Mapping[int, Column]  # of samples by at most so many evaluations of the network, fewest first
+    within: Mapping[float, Column]  # of samples by at most so many evaluations of the network, fewest first
+    truncated: Mapping[str, Mapping[float, Column]]  # of truncated samples, by metric and factor
 
     @property
     def leading(self) -> tuple[Column, ...]:
@@ -126,7 +127,8 @@ class Columns:
     def everything(self) -> tuple[Column, ...]:
         """All of them, those that rank first within their kind."""
         first = (self.likelihood, *self.beside, *self.more_on_likelihood)
-        return (*first, *self.samples, *self.more_on_samples, *self.within.values())
+        truncated = (column for over in self.truncated.values() for column in over.values())
+        return (*first, *self.samples, *self.more_on_samples, *self.within.values(), *truncated)
 
 
 def columns_of(kind: ModalityFact) -> Columns:
@@ -135,9 +137,13 @@ def columns_of(kind: ModalityFact) -> Columns:
     samples = tuple(map(column, kind.samples))
     shown = {one.metric for one in (likelihood, *beside, *samples)}
     others = [fact for name, fact in facts.metrics_of(kind).items() if fact.shown and name not in shown]
-    further = [fact for fact in others if fact.evaluations is None]
+    further = [fact for fact in others if fact.evaluations is None and fact.truncation is None]
     within = sorted((fact.evaluations, fact.name) for fact in others if fact.evaluations is not None)
-    at_most = {evaluations: column(name) for evaluations, name in within}
+    at_most = {float(evaluations): column(name) for evaluations, name in within}
+    truncated: dict[str, dict[float, Column]] = {}
+    for fact in others:  # in their order, which is that of factors
+        if fact.truncation is not None:
+            truncated.setdefault(fact.truncation.of, {})[fact.truncation.factor] = column(fact.name)
     more = {of: tuple(column(fact.name) for fact in further if fact.of == of) for of in ("likelihood", "samples")}
     return Columns(
         kind,
@@ -147,6 +153,7 @@ def columns_of(kind: ModalityFact) -> Columns:
         samples,
         more["samples"],
         at_most,
+        truncated,
     )
 
 

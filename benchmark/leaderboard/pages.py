@@ -154,8 +154,8 @@ def picture_name(kind: str, data: str, model: str = "") -> str:
 def _pictures(board: Board, studies: Studies | None) -> Iterator[tuple[str, Plot]]:
     """What the Markdown pages show of a dataset: file name below `pictures/` and figure."""
     for budget in board.budgets:
-        if budget.within is not None:
-            yield picture_name("evaluations", board.data, budget.anchor), budget.within.plot
+        for one in budget.varied:
+            yield picture_name(one.kind, board.data, budget.anchor), one.plot
     if studies is None:
         return
     if studies.wrong_rates is not None:

@@ -269,10 +269,13 @@ class Losses(Plot):
 
 
 @dataclass(frozen=True)
-class Within(Plot):
-    """Quality (lower is better) against how often the network may be asked for one sample; floors as dotted lines."""
+class Tradeoffs(Plot):
+    """A score against what samplers vary after one training, on scales that may be logarithmic; what real data score
+    as dotted lines."""
 
-    quality: str
+    score: str
+    varied: str
+    log: tuple[bool, bool]  # of what is varied, and of the score
     lines: Sequence[Line]
     floors: Mapping[str, float]
 
@@ -289,11 +292,11 @@ class Within(Plot):
         for name, value in self.floors.items():
             axes.axhline(value, color=_MUTED, linewidth=1, linestyle=(0, (3, 3)), zorder=0)
             axes.annotate(name, (ticks[0], value), (0, 3), textcoords="offset points").set_color(_MUTED)
-        axes.set_xlabel("network evaluations for one sample, at most")
-        axes.set_ylabel(self.quality)
-        _scale(axes, "x", log=True)
+        axes.set_xlabel(self.varied)
+        axes.set_ylabel(self.score)
+        _scale(axes, "x", log=self.log[0])
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-        _scale(axes, "y", log=True)
+        _scale(axes, "y", log=self.log[1])
         figure.legend(loc="outside upper left", ncols=3, frameon=False, fontsize=9.5, handlelength=1.6)
 
 

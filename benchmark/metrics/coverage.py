@@ -96,6 +96,7 @@ def class_histogram(classes: SampleClasses) -> Estimate:
 
     One judge names the class of both, so that its mistakes on real images cancel. The standard error is over draws.
     """
-    size = int(torch.cat([*classes.generated, classes.held_out]).max()) + 1
-    q, *shares = (torch.bincount(x, minlength=size).double() / len(x) for x in (classes.held_out, *classes.generated))
-    return over_draws([0.5 * (p - q).abs().sum().item() for p in shares], len(classes.generated[0]))
+    told = [verdicts.classes for verdicts in (classes.held_out, *classes.generated)]
+    size = int(torch.cat(told).max()) + 1
+    q, *shares = (torch.bincount(x, minlength=size).double() / len(x) for x in told)
+    return over_draws([0.5 * (p - q).abs().sum().item() for p in shares], len(told[1]))

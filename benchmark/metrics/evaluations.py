@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 
 from benchmark.metrics.fidelity import fid
 from benchmark.metrics.probe import Found, Metric, Probe, metric
@@ -28,7 +29,10 @@ class FeaturesWithin(Probe[Mapping[int, SampleFeatures]]):
         if isinstance(seen := session[SeenFeatures], Absence):
             return seen
         n, seed = len(held_out(session)), session.protocol.seed
-        within = {most: draw_samples(model, n, seed, evaluations=most) for most in EVALUATIONS}
+        within = {
+            most: draw_samples(model, n, seed, how=partial(model.sample_within, evaluations=most))
+            for most in EVALUATIONS
+        }
         features = {most: replace(seen.evidence, generated=(extractor(x),)) for most, x in within.items()}
         return Found(features, {**seen.protocol, "how": {"sampler": model.sampler.name, "draws": 1}})
 

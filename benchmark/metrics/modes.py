@@ -7,47 +7,62 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor
 
 from benchmark.metrics.fidelity import over_draws
 from benchmark.metrics.probe import Found, Probe, metric
-from benchmark.metrics.samples import DRAWN, Draws, judged
+from benchmark.metrics.samples import DRAWN, Draws, JudgedSamples
 from benchmark.metrics.session import Session
 from benchmark.spec import Absence, Estimate
+
+SURE = 0.9  # probability above which a judge's class is more than a label that noise must be given too
 
 
 @dataclass(frozen=True)
 class SampleModes:
-    """Which mode each sample is of."""
+    """Which mode each sample is of, and whether it is near that mode."""
 
     generated: tuple[Tensor, ...]  # [n] each: 0 to K - 1, or -1 where a sample is of none
+    near: tuple[Tensor, ...]  # [n] bool each
     weights: Tensor  # [K] float64: each mode's share of the data
 
 
 class ReachedModes(Probe[SampleModes]):
-    """The mode of each sample, as the dataset or its judge tells."""
+    """The mode of each sample, as the dataset tells: one that is near none is of none. Or as its judge tells, who gives
+    every sample some mode; near it is what the judge is sure of."""
 
     key = "modes"
     says = (*DRAWN, "modes", "near")
 
     def collect(self, session: Session) -> Found[SampleModes] | Absence:
-        modes, judge = session.data.modes, session.experts.judge
+        modes = session.data.modes
         if modes is None:
             return Absence("does not apply", f"no modes of {session.data.describe()['name']} are known")
-        assign: Callable[[Tensor], Tensor]
-        if modes.assign is not None:
-            assign, near = modes.assign, modes.near
-        elif isinstance(judge, Absence):
-            return judge
-        else:
-            assign, near = partial(judged, judge), f"{modes.near}, by {judge.name}"
-        if isinstance(draws := session[Draws], Absence):
-            return draws
-        reached = SampleModes(tuple(assign(draw) for draw in draws.evidence.generated), modes.weights)
-        return Found(reached, {**draws.protocol, "modes": len(modes.weights), "near": near})
+        found = _judged(session) if modes.assign is None else _assigned(session, modes.assign)
+        if isinstance(found, Absence):
+            return found
+        (generated, near), protocol = found.evidence, found.protocol
+        shown = {"modes": len(modes.weights), "near": modes.near or f"called with probability above {SURE}"}
+        return Found(SampleModes(generated, near, modes.weights), {**protocol, **shown})
+
+
+Reached = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]  # of each draw, modes [n] and what is near them [n]
+
+
+def _judged(session: Session) -> Found[Reached] | Absence:
+    if isinstance(judged := session[JudgedSamples], Absence):
+        return judged
+    verdicts = judged.evidence
+    return Found((tuple(x.classes for x in verdicts), tuple(x.probability > SURE for x in verdicts)), judged.protocol)
+
+
+def _assigned(session: Session, assign: Callable[[Tensor], Tensor]) -> Found[Reached] | Absence:
+    if isinstance(draws := session[Draws], Absence):
+        return draws
+    modes = tuple(map(assign, draws.evidence.generated))
+    return Found((modes, tuple(draw >= 0 for draw in modes)), draws.protocol)
 
 
 @metric(ReachedModes)
@@ -74,9 +89,8 @@ def mode_kl(found: SampleModes) -> Estimate:
 
 @metric(ReachedModes)
 def near_share(found: SampleModes) -> Estimate:
-    """Share of samples that are of a mode at all: "high quality" in Srivastava and others 2017. The error is over
-    draws."""
-    return over_draws([float((draw >= 0).double().mean()) for draw in found.generated], len(found.generated[0]))
+    """Share of samples that are near a mode: "high quality" in Srivastava and others 2017. The error is over draws."""
+    return over_draws([float(near.double().mean()) for near in found.near], len(found.generated[0]))
 
 
 def _counts(found: SampleModes) -> list[Tensor]:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from benchmark.data.base import DataModule
 from benchmark.metrics.cost import clock
-from benchmark.metrics.extractors.base import CPU, Extractor, Features
+from benchmark.metrics.extractors.base import CPU, Extractor, Features, Verdicts
 from benchmark.metrics.probe import Found, Probe
 from benchmark.metrics.session import Session, draw_samples, sample_chunk
 from benchmark.spec import Absence, Conditional
@@ -47,8 +47,8 @@ class SampleFeatures:
 class SampleClasses:
     """What a judge, another network than the extractor, takes each image for."""
 
-    generated: tuple[Tensor, ...]  # [n] class of each sample, draw by draw
-    held_out: Tensor  # [n]
+    generated: tuple[Verdicts, ...]  # draw by draw
+    held_out: Verdicts
 
 
 @dataclass(frozen=True)
@@ -120,26 +120,64 @@ class SeenFeatures(Probe[SampleFeatures]):
             return draws
         sets = draws.evidence
         generated = tuple(extractor(draw) for draw in sets.generated)
-        held_out, reference = extractor(sets.held_out), _train_features(extractor, session.data)
+        held_out, reference = extractor(sets.held_out), train_features(extractor, session.data)
         seen = SampleFeatures(generated, held_out, reference, sets.device)
         return Found(seen, {**draws.protocol, "extractor": extractor.name})
+
+
+class JudgedSamples(Probe[tuple[Verdicts, ...]]):
+    """What the judge takes the samples of each draw for."""
+
+    key = "judged"
+    says = (*DRAWN, "judge")
+
+    def collect(self, session: Session) -> Found[tuple[Verdicts, ...]] | Absence:
+        judge = session.experts.judge
+        if isinstance(judge, Absence):
+            return judge
+        if isinstance(draws := session[Draws], Absence):
+            return draws
+        verdicts = tuple(map(judge.classify, draws.evidence.generated))
+        return Found(verdicts, {**draws.protocol, "judge": judge.name})
 
 
 class JudgedClasses(Probe[SampleClasses]):
     """What the judge takes samples and held-out images for."""
 
     key = "classes"
-    says = (*DRAWN, "judge")
+    says = JudgedSamples.says
 
     def collect(self, session: Session) -> Found[SampleClasses] | Absence:
-        judge = session.experts.judge
+        judge, draws = session.experts.judge, session[Draws]
         if isinstance(judge, Absence):
             return judge
+        if isinstance(draws, Absence):
+            return draws
+        if isinstance(judged := session[JudgedSamples], Absence):
+            return judged
+        return Found(SampleClasses(judged.evidence, judge.classify(draws.evidence.held_out)), judged.protocol)
+
+
+class Conditioned(Probe[LabelledSamples]):
+    """Samples under the labels of held-out images, as many draws as there are of others."""
+
+    key = "conditioned"
+    says = DRAWN
+    promises = (Conditional,)
+
+    def collect(self, session: Session) -> Found[LabelledSamples] | Absence:
+        real = real_labels(session)
+        if isinstance(real, Absence):
+            return real
         if isinstance(draws := session[Draws], Absence):
             return draws
-        generated = tuple(judged(judge, draw) for draw in draws.evidence.generated)
-        classes = SampleClasses(generated, judged(judge, draws.evidence.held_out))
-        return Found(classes, {**draws.protocol, "judge": judge.name})
+        exam, reference = real
+        generated = tuple(
+            Labelled(_conditioned(session, exam.labels, draw), exam.labels)
+            for draw in range(len(draws.evidence.generated))
+        )
+        protocol = {**draws.protocol, "how": {**draws.protocol.get("how", {}), "labels": "condition"}}
+        return Found(LabelledSamples(generated, exam, reference, session.spec.levels), protocol)
 
 
 class Lessons(Probe[LabelledSamples]):
@@ -149,32 +187,38 @@ class Lessons(Probe[LabelledSamples]):
     says = (*DRAWN, "judge")
 
     def collect(self, session: Session) -> Found[LabelledSamples] | Absence:
-        judge, split, train = session.experts.judge, session.split, session.train
+        judge, real = session.experts.judge, real_labels(session)
         if isinstance(judge, Absence):
             return judge
-        if split.labels is None or train.labels is None:
-            return Absence("does not apply", f"{session.data.describe()['name']} has no labels")
-        draws = session[Draws]
+        if isinstance(real, Absence):
+            return real
+        if Conditioned.asks(session.model):
+            if isinstance(conditioned := session[Conditioned], Absence):
+                return conditioned
+            return Found(conditioned.evidence, {**conditioned.protocol, "judge": judge.name})
+        draws, judged = session[Draws], session[JudgedSamples]
         if isinstance(draws, Absence):
             return draws
-        sets, protocol = draws.evidence, {**draws.protocol, "judge": judge.name}
-        exam, reference = Labelled(sets.held_out, split.labels[held_out(session)]), Labelled(train.x, train.labels)
-        labels = "judge"
-        if isinstance(session.model, Conditional) and session.spec.classes is not None:
-            labels = "condition"
-            generated = tuple(
-                Labelled(_conditioned(session, exam.labels, draw), exam.labels) for draw in range(len(sets.generated))
-            )
-        else:
-            generated = tuple(Labelled(draw, judged(judge, draw)) for draw in sets.generated)
+        if isinstance(judged, Absence):
+            return judged
+        generated = tuple(
+            Labelled(draw, verdicts.classes)
+            for draw, verdicts in zip(draws.evidence.generated, judged.evidence, strict=True)
+        )
+        protocol = dict(judged.protocol)
         if "how" in protocol:
-            protocol["how"] = {**protocol["how"], "labels": labels}
-        return Found(LabelledSamples(generated, exam, reference, session.spec.levels), protocol)
+            protocol["how"] = {**protocol["how"], "labels": "judge"}
+        return Found(LabelledSamples(generated, *real, session.spec.levels), protocol)
 
 
-def judged(judge: Extractor, x: Tensor) -> Tensor:
-    """The class `[n]` that the judge takes each image for."""
-    return judge(x).logits.argmax(1)
+def real_labels(session: Session) -> tuple[Labelled, Labelled] | Absence:
+    """The held-out images that samples are compared with, and the training split, with the labels that are a model's
+    condition; or why there are none."""
+    split, train = session.split, session.train
+    if split.labels is None or train.labels is None or session.spec.classes is None:
+        return Absence("does not apply", f"{session.data.describe()['name']} has no labels")
+    chosen = held_out(session)
+    return Labelled(split.x[chosen], split.labels[chosen]), Labelled(train.x, train.labels)
 
 
 def _conditioned(session: Session, condition: Tensor, draw: int) -> Tensor:
@@ -189,7 +233,7 @@ def _conditioned(session: Session, condition: Tensor, draw: int) -> Tensor:
 _TRAIN_FEATURES: dict[tuple[str, str, str], Features] = {}
 
 
-def _train_features(extractor: Extractor, data: DataModule) -> Features:
+def train_features(extractor: Extractor, data: DataModule) -> Features:
     """Features of the training split, extracted once a process."""
     key = (extractor.name, str(extractor.device), str(data.describe()["splits"]["train"]["sha256"]))
     if key not in _TRAIN_FEATURES:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, TypeVar, cast
 
 import torch
@@ -142,12 +141,12 @@ def named_subset(n: int, total: int) -> dict[str, Any]:
     return {} if n == total else {"subset": f"{n} of {total}, random"}
 
 
-def draw_samples(model: Any, n: int, seed: int, draw: int = 0, evaluations: int | None = None) -> Tensor:
+def draw_samples(model: Any, n: int, seed: int, draw: int = 0, how: Callable[[int], Tensor] | None = None) -> Tensor:
     """`n` samples `[n, *shape]` on the CPU: the same for a seed and draw, whatever was drawn before.
 
-    By at most so many `evaluations` of the network each; `None`: as the model's own sampler has it.
+    `how` draws so many in another way than the model's own sampler, from the same noise.
     """
-    sample = model.sample if evaluations is None else partial(model.sample_within, evaluations=evaluations)
+    sample = how or model.sample
     chunks, size = [], sample_chunk(model.spec)
     for index, start in enumerate(range(0, n, size)):
         with keyed_randomness(model.device, seed, "samples", draw, index), torch.no_grad():

@@ -12,10 +12,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmark.metrics.conditions import FeaturesOfClasses
 from benchmark.metrics.keyed import keyed_randomness
 from benchmark.metrics.likelihood import LogProb, LogProbs
 from benchmark.metrics.probe import Found, Probe
-from benchmark.metrics.samples import Draws, Lessons, beside, held_out
+from benchmark.metrics.samples import (
+    Conditioned,
+    Draws,
+    Labelled,
+    LabelledSamples,
+    Lessons,
+    beside,
+    held_out,
+    real_labels,
+)
 from benchmark.metrics.session import Session
 from benchmark.spec import Absence, DataSpec
 
@@ -62,13 +72,24 @@ def real_samples(session: Session) -> dict[str, Given]:
     sampling error alone costs. No classifier may learn from what it is examined on."""
     x, chosen = session.split.x, held_out(session)
     train = session.train.x
-    return {
-        "held-out data": {
-            Draws: beside(session, (x[chosen],), {}),  # one draw: without a standard error
-            Lessons: Absence("does not apply", "the exam itself teaches nothing"),
-        },
-        "training data": {Draws: beside(session, tuple(train[i] for i in _resampled(session, len(chosen))), {})},
+    resampled = tuple(_resampled(session, len(chosen)))
+    once = beside(session, (x[chosen],), {})  # one draw: without a standard error
+    often = beside(session, tuple(train[i] for i in resampled), {})
+    table: dict[str, Given] = {
+        "held-out data": {Draws: once, Lessons: Absence("does not apply", "the exam itself teaches nothing")},
+        "training data": {Draws: often},
     }
+    if not isinstance(real := real_labels(session), Absence):  # as if under their own labels
+        exam, known = real
+        table["held-out data"] |= {
+            Conditioned: Found(LabelledSamples((exam,), exam, known, session.spec.levels), once.protocol),
+            FeaturesOfClasses: Absence("does not apply", "one draw has fewer images of each class than several"),
+        }
+        labelled = tuple(Labelled(known.x[i], known.labels[i]) for i in resampled)
+        table["training data"][Conditioned] = Found(
+            LabelledSamples(labelled, exam, known, session.spec.levels), often.protocol
+        )
+    return table
 
 
 def _resampled(session: Session, n: int) -> Iterator[Tensor]:

@@ -55,6 +55,17 @@ class Images(Modality):
         return baselines(session, known, samplers)
 
 
+class Stacks(Images):
+    """Images whose modes are counted on many samples, beside which histograms of pixels are no baseline worth their
+    time: noise is."""
+
+    def references(self, session: Session) -> Mapping[str, Given]:
+        shape, levels = session.spec.shape, session.spec.levels
+        test = session.split.x
+        known = {"uniform": uniform(session.train.x, test, levels)}
+        return baselines(session, known, {"uniform": lambda n: torch.randint(levels, (n, *shape), dtype=test.dtype)})
+
+
 def uniform(train: Tensor, test: Tensor, levels: int) -> Tensor:
     """Every level of every pixel is equally likely: `[N]` nats an example. `train` is not looked at."""
     return torch.full((len(test),), -math.log(levels) * test[0].numel(), dtype=torch.float64)

@@ -12,6 +12,8 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 from torch.optim import Adam, Optimizer
 
+WrapsConv = Callable[[nn.Conv2d], nn.Module]
+
 # Networks ----------------------------------------------------------------------------------------------------------
 
 
@@ -26,37 +28,47 @@ def halvings(height: int, width: int) -> tuple[int, int, int]:
 class UpBlock(nn.Module):
     """A generator's residual block (Miyato and others 2018, appendix B.4, figure 8), enlarging by `scale`."""
 
-    def __init__(self, channels: int, scale: int, norm: Callable[[int], nn.Module]) -> None:
-        """`norm` makes the normalisation of so many channels."""
+    def __init__(
+        self, channels: int, scale: int, norm: Callable[[int], nn.Module], layer: WrapsConv = lambda conv: conv
+    ) -> None:
+        """`norm` makes the normalisation of so many channels; `layer` makes of a convolution what stands here."""
         super().__init__()
         self.scale = scale
         self.norm1, self.norm2 = norm(channels), norm(channels)
         self.conv1, self.conv2 = (
-            nn.Conv2d(channels, channels, 3, padding=1),
-            nn.Conv2d(channels, channels, 3, padding=1),
+            layer(nn.Conv2d(channels, channels, 3, padding=1)),
+            layer(nn.Conv2d(channels, channels, 3, padding=1)),
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        """`[B, P, H, W]` to `[B, P, scale H, scale W]`."""
-        h = F.relu(self.norm1(x))
+    def forward(self, x: Tensor, *given: Tensor) -> Tensor:
+        """`[B, P, H, W]` to `[B, P, scale H, scale W]`; the normalisation sees what is `given`."""
+        h = F.relu(self.norm1(x, *given))
         if self.scale > 1:
             x, h = (F.interpolate(t, scale_factor=float(self.scale), mode="nearest") for t in (x, h))
-        y: Tensor = x + self.conv2(F.relu(self.norm2(self.conv1(h))))
+        y: Tensor = x + self.conv2(F.relu(self.norm2(self.conv1(h), *given)))
         return y
 
 
 class DownBlock(nn.Module):
-    """A discriminator's residual block, spectrally normalised, without other normalisation, shrinking by `scale`."""
+    """A discriminator's residual block, shrinking by `scale`; by itself spectrally normalised, and not otherwise."""
 
-    def __init__(self, channels: int, scale: int) -> None:
+    def __init__(
+        self,
+        channels: int,
+        scale: int,
+        layer: WrapsConv = spectral_norm,
+        norm: Callable[[int], nn.Module] = nn.Identity,
+    ) -> None:
+        """`layer` makes of a convolution what stands here; `norm` makes the normalisation of so many channels."""
         super().__init__()
         self.scale = scale
-        self.conv1 = spectral_norm(nn.Conv2d(channels, channels, 3, padding=1))
-        self.conv2 = spectral_norm(nn.Conv2d(channels, channels, 3, padding=1))
+        self.norm1, self.norm2 = norm(channels), norm(channels)
+        self.conv1 = layer(nn.Conv2d(channels, channels, 3, padding=1))
+        self.conv2 = layer(nn.Conv2d(channels, channels, 3, padding=1))
 
     def forward(self, x: Tensor) -> Tensor:
         """`[B, P, H, W]` to `[B, P, H / scale, W / scale]`."""
-        h = self.conv2(F.relu(self.conv1(F.relu(x))))
+        h = self.conv2(F.relu(self.norm2(self.conv1(F.relu(self.norm1(x))))))
         return F.avg_pool2d(x + h, self.scale) if self.scale > 1 else x + h
 
 
@@ -73,18 +85,29 @@ REFERENCE = 256  # latents whose statistics a generator has in evaluation
 
 
 class ReferenceNorm(nn.Module):
-    """Batch normalisation of [B, P, ...] (Ioffe and Szegedy 2015); in evaluation by the statistics of the first
-    `REFERENCE` examples alone, so that those after them do not depend on each other."""
+    """Batch normalisation of [B, P, ...] (Ioffe and Szegedy 2015); in evaluation by the statistics of the batch that it
+    sees first, so that examples do not depend on each other. `Referenced` says when they are forgotten."""
 
-    def __init__(self, channels: int) -> None:
+    weight: Tensor
+    bias: Tensor
+    statistics: tuple[Tensor, Tensor] | None = None  # variance and mean of that batch, [P] each
+
+    def __init__(self, channels: int, affine: bool = True) -> None:
+        """`affine`: gain and bias are learnt; otherwise they are 1 and 0."""
         super().__init__()
-        self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
+        for name, value in (("weight", torch.ones(channels)), ("bias", torch.zeros(channels))):
+            if affine:
+                self.register_parameter(name, nn.Parameter(value))
+            else:
+                self.register_buffer(name, value, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.training:
             return F.batch_norm(x, None, None, self.weight, self.bias, training=True)
         places = range(2, x.ndim)
-        variance, mean = torch.var_mean(x[:REFERENCE], (0, *places), correction=0)  # [P] each
+        if self.statistics is None:
+            self.statistics = torch.var_mean(x.detach(), (0, *places), correction=0)
+        variance, mean = self.statistics
         scale = self.weight * torch.rsqrt(variance + 1e-5)
         scale, shift = (t.view(-1, *(1 for _ in places)) for t in (scale, self.bias - mean * scale))  # [P, 1, ...]
         return x * scale + shift
@@ -92,18 +115,38 @@ class ReferenceNorm(nn.Module):
 
 class Referenced(nn.Module):
     """A generator [B, Z] to [B, ...] with `ReferenceNorm`, which in evaluation takes its statistics from latents that
-    never change. They are those of the weights at hand, a moving average as well; running ones would be of others."""
+    never change. They are those of the weights at hand, a moving average as well; running ones would be of others.
 
-    reference: Tensor
+    Of a network that sees labels too, all `classes` take turns beside these latents, evenly spread where they are more.
+    """
 
-    def __init__(self, network: nn.Module, latent: int) -> None:
+    def __init__(self, network: nn.Module, latent: int, classes: int | None = None) -> None:
         super().__init__()
         self.network = network
         self.register_buffer("reference", torch.randn(REFERENCE, latent))
+        if classes is not None:
+            in_turn = torch.arange(REFERENCE) * max(REFERENCE, classes) // REFERENCE % classes
+            self.register_buffer("labels", in_turn, persistent=False)
+        self.known: list[tuple[int, int]] = []  # of which weights statistics are known
 
-    def forward(self, z: Tensor) -> Tensor:
-        y: Tensor = self.network(z) if self.training else self.network(torch.cat([self.reference, z]))[REFERENCE:]
+    def forward(self, *given: Tensor) -> Tensor:
+        """`[B, ...]` for latents [B, Z], and labels [B] if the network sees them."""
+        if not self.training:
+            self._refer()
+        y: Tensor = self.network(*given)
         return y
+
+    def _refer(self) -> None:
+        """Take the statistics of the reference, unless they are of these very weights already."""
+        weights = [(p.data_ptr(), p._version) for p in (*self.network.parameters(), *self.network.buffers())]
+        if weights == self.known:
+            return
+        for module in self.network.modules():
+            if isinstance(module, ReferenceNorm):
+                module.statistics = None
+        with torch.no_grad():
+            self.network(*self.buffers(recurse=False))
+        self.known = weights
 
 
 # Differentiable augmentation (Zhao and others 2020, arXiv:2006.10738) ------------------------------------------------
@@ -176,6 +219,14 @@ def logistic_discriminator(on_real: Tensor, on_fake: Tensor) -> Tensor:
 def logistic_generator(on_fake: Tensor) -> Tensor:
     """-E log σ(D(G(z))), a scalar in nats: the loss that does not saturate (their section 3)."""
     return F.softplus(-on_fake.float()).mean()
+
+
+# The Wasserstein distance (Arjovsky and others 2017, arXiv:1701.07875, eq. 2) -----------------------------------------
+
+
+def wasserstein(on_real: Tensor, on_fake: Tensor) -> Tensor:
+    """E D(x) - E D(G(z)), a scalar: of all D with slopes of at most 1, the largest is the distance."""
+    return on_real.float().mean() - on_fake.float().mean()
 
 
 # Two players ---------------------------------------------------------------------------------------------------------

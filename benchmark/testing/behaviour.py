@@ -185,6 +185,26 @@ def drawn_within(model: Any, evaluations: int) -> tuple[Tensor, int]:
     return x, max(calls.values(), default=0)
 
 
+def assert_truncates(subject: Subject) -> None:
+    """Not truncated at all, samples are those of `sample`; drawn far towards the middle, they vary clearly less."""
+    model, _ = subject.exercised
+    whole = drawn_truncated(model, 1.0)
+    assert torch.equal(draw(model, len(whole)), whole), "truncation 1 gives other samples than the model's own sampler"
+    half, least = drawn_truncated(model, 0.5), drawn_truncated(model, 0.05)
+    for x in (whole, half, least):
+        assert_in_data_units(x, 64, model.spec)
+    assert torch.equal(half, drawn_truncated(model, 0.5)), "the same seed gives other truncated samples"
+    variety, less = (float(x.double().var(0).sum()) for x in (whole, least))
+    assert less < 0.9 * variety, f"samples vary by {variety:.3g} squared levels, and truncated to 0.05 by {less:.3g}"
+
+
+def drawn_truncated(model: Any, truncation: float) -> Tensor:
+    """64 samples under a seed."""
+    with seeded(0), torch.no_grad():
+        x: Tensor = model.sample_truncated(64, truncation)
+    return x
+
+
 def assert_diagnostics(subject: Subject) -> None:
     """The same finite numbers under a seed, before training and after; asking changes neither weights nor buffers."""
     model, _ = subject.exercised

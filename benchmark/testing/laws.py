@@ -26,6 +26,7 @@ from benchmark.spec import (
     StepwiseBound,
     Structure,
     TokenLikelihood,
+    Truncates,
 )
 from benchmark.testing import behaviour, likelihoods
 from benchmark.testing.subject import Subject
@@ -97,5 +98,6 @@ LAWS: tuple[Law, ...] = (
     *(Law(behaviour.assert_obeys_condition, (Conditional,), condition=kind) for kind in CONDITIONS),
     Law(behaviour.assert_interpolates, (Interpolates,)),
     Law(behaviour.assert_samples_within, (SamplesWithin,)),
+    Law(behaviour.assert_truncates, (Truncates,)),
     Law(behaviour.assert_diagnostics, (Diagnosable,)),
 )

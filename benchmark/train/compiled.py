@@ -15,12 +15,12 @@ from benchmark.config import Experiment
 
 @contextmanager
 def blocks_compiled(model: GenerativeModel, **options: Any) -> Iterator[None]:
-    """Inside, each block of `model`, and what it calls fused, is compiled at its first call, with these `options` of
-    `torch.compile`.
+    """Inside, each block of `model` outside what it calls eager, and what it calls fused, is compiled at its first
+    call, with these `options` of `torch.compile`.
 
     Block by block: blocks of one kind are compiled once, and what lies between them may be anything.
     """
-    compiled = list(dict.fromkeys([*blocks(model), *map(model.get_submodule, model.fused)]))
+    compiled = list(dict.fromkeys([*compilable(model), *map(model.get_submodule, model.fused)]))
     for block in compiled:
         block.compile(**options)
     try:
@@ -40,9 +40,15 @@ def blocks(module: nn.Module) -> Iterator[nn.Module]:
             yield from blocks(child)
 
 
-def is_compiled(experiment: Experiment, model: nn.Module) -> bool:
-    """Whether training is: if the experiment asks for it, and the model has blocks."""
-    return experiment.runtime.compile and any(True for _ in blocks(model))
+def compilable(model: GenerativeModel) -> list[nn.Module]:
+    """The blocks of `model` outside what it calls eager."""
+    eager = {part for name in model.eager for part in model.get_submodule(name).modules()}
+    return [block for block in blocks(model) if block not in eager]
+
+
+def is_compiled(experiment: Experiment, model: GenerativeModel) -> bool:
+    """Whether training is: if the experiment asks for it, and the model has blocks to compile."""
+    return experiment.runtime.compile and bool(compilable(model))
 
 
 def training_mode(experiment: Experiment, model: GenerativeModel) -> Any:

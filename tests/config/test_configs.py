@@ -12,14 +12,14 @@ import yaml
 from files import CONFIGS
 from signatures import MODEL_KEYS, assert_options_are_the_signature, class_of
 
-from benchmark.config import load_suite
+from benchmark.config import compose, load_suite
 from benchmark.data.base import DataModule
 from benchmark.facts import modality
 from benchmark.models.base import GenerativeModel
 from benchmark.spec import BadInput, Structure
 
 BUDGETS = ("smoke", "quick", "standard", "full")
-DATA_KEYS = ("target", "modality", "minutes", "before")
+DATA_KEYS = ("target", "modality", "minutes", "before", "evaluation")
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -141,3 +141,28 @@ def test_settings_of_a_suite_and_of_an_entry_reach_its_runs_and_the_command_line
     assert (vae.training.validations, vae.evaluation.sample_draws) == (3, 2)
     assert (vdm.training.validations, vdm.evaluation.sample_draws, vdm.budget.examples) == (4, 2, 77)
     assert {one.training.validations for one in load_suite("mine", ["training.validations=5"])} == {5}
+
+
+def test_data_may_say_how_they_are_evaluated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over what holds for all data, and under what is tuned or given."""
+    mine = (CONFIGS / "data" / "digits.yaml").read_text()
+    (tmp_path / "data").mkdir()
+    file = tmp_path / "data" / "mine.yaml"
+    names = ["data=mine", "model=vae", "budget=smoke", "budget.examples=100"]
+    monkeypatch.setenv("BENCHMARK_CONFIGS", str(tmp_path))
+    file.write_text(mine + "evaluation: {sample_draws: 1, sample_examples: 70}\n")
+    experiment = compose(names)
+    assert (experiment.evaluation.sample_draws, experiment.evaluation.sample_examples) == (1, 70)
+    assert experiment.evaluation.elbo_draws == compose(["data=digits", *names[1:]]).evaluation.elbo_draws
+    assert "evaluation" not in experiment.container()["data"]
+    assert compose([*names, "evaluation.sample_examples=50"]).evaluation.sample_examples == 50
+    (tmp_path / "data" / "tuned.yaml").write_text(file.read_text())
+    (tmp_path / "tuned" / "tuned").mkdir(parents=True)
+    (tmp_path / "tuned" / "tuned" / "vae.yaml").write_text("evaluation: {sample_examples: 60}\n")
+    assert compose(["data=tuned", *names[1:]]).evaluation.sample_examples == 60
+    (tmp_path / "data" / "other.yaml").write_text(mine + "evaluation: {smaple_draws: 1}\n")
+    with pytest.raises(BadInput, match=r"other.yaml: unknown option of evaluation 'smaple_draws'; did you mean"):
+        compose(["data=other", *names[1:]])
+    (tmp_path / "data" / "wrong.yaml").write_text(mine + "evaluation: {sample_draws: some}\n")
+    with pytest.raises(BadInput, match=r"wrong.yaml: evaluation.sample_draws="):
+        compose(["data=wrong", *names[1:]])

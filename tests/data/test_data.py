@@ -9,7 +9,6 @@ import inspect
 import io
 import json
 import pickle
-import struct
 import tarfile
 import threading
 import zipfile
@@ -26,11 +25,13 @@ import pytest
 import torch
 import yaml
 from files import CONFIGS
+from mnist_files import idx, small_mnist
 
 from benchmark.data.base import SPLITS, InMemory, fingerprint
 from benchmark.data.download import Remote, fetch
 from benchmark.data.images import BinaryMnist, Cifar10, Digits, FashionMnist, Images, Mnist, hold_out, read_idx
 from benchmark.data.points import GaussianGrid
+from benchmark.data.stacked import StackedMnist
 from benchmark.data.synthetic import SyntheticText
 from benchmark.data.text import PyDocs, Text, Text8, TinyShakespeare, WikiText2
 from benchmark.data.tokens import Characters, Words
@@ -121,8 +122,9 @@ def test_configuration_lists_every_option(path):
     data = getattr(importlib.import_module(module), name)
     assert issubclass(data, InMemory)
     assert path.stem == data.card.name
-    modality = "text" if issubclass(data, Text) else "points" if data is GaussianGrid else "image"
-    assert config.pop("modality") == modality
+    kinds = {GaussianGrid: "points", StackedMnist: "stack"}
+    assert config.pop("modality") == ("text" if issubclass(data, Text) else kinds.get(data, "image"))
+    config.pop("evaluation", None)
     assert list(config.pop("minutes")) == ["smoke", "quick", "standard", "full"]
     assert config.pop("before", {}).keys() <= config.keys()
     first, *options = inspect.signature(data).parameters.values()
@@ -260,36 +262,6 @@ def test_random_hold_out_of_the_fetched_sets_is_pinned():
 
 
 # Formats on disk, on files made here ------------------------------------------------------------------------------
-
-
-def idx(array: np.ndarray) -> bytes:
-    return bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
-
-
-def small_mnist(root: Path, packed: bool) -> tuple[type[Mnist], dict[str, np.ndarray]]:
-    """MNIST over 30 + 10 random images, written under `root`."""
-    random = np.random.default_rng(0)
-    arrays = {}
-    for part, n in (("train", 30), ("t10k", 10)):
-        arrays[f"{part}-images-idx3-ubyte"] = random.integers(0, 256, (n, 28, 28), dtype=np.uint8)
-        arrays[f"{part}-labels-idx1-ubyte"] = random.integers(0, 10, n, dtype=np.uint8)
-    folder = root / Mnist.folder
-    folder.mkdir(parents=True)
-    checksums = {}
-    for name, array in arrays.items():
-        content = idx(array)
-        plain = hashlib.sha256(content).hexdigest()
-        content = gzip.compress(content, mtime=0) if packed else content
-        (folder / (f"{name}.gz" if packed else name)).write_bytes(content)
-        checksums[name] = (hashlib.sha256(content).hexdigest(), plain)
-
-    class Small(Mnist):
-        mirrors = ()
-        files = checksums
-        validation = 6
-        split_sha256 = fingerprint(*hold_out(torch.arange(30), 6, seed=0))
-
-    return Small, arrays
 
 
 @pytest.mark.parametrize("packed", [True, False])

@@ -35,6 +35,7 @@ from benchmark.spec import (
     State,
     Stateful,
     StepwiseBound,
+    Truncates,
 )
 
 
@@ -670,12 +671,15 @@ class Adversarial(Toy):
         self.generator = nn.Linear(8, spec.dims)
         self.critic = nn.Sequential(nn.Linear(spec.dims, 16), nn.ReLU(), nn.Linear(16, 1))
 
-    def generate(self, n: int) -> Tensor:
-        logits: Tensor = self.generator(torch.randn(n, 8))
+    def generate(self, n: int, truncation: float = 1.0) -> Tensor:
+        logits: Tensor = self.generator(truncation * torch.randn(n, 8))
         return logits.sigmoid()  # [n, D] in (0, 1)
 
     def sample(self, n: int) -> Tensor:
-        return (self.generate(n) * (self.spec.levels - 1)).round().long().reshape(n, *self.spec.shape)
+        return self.quantise(self.generate(n))
+
+    def quantise(self, x: Tensor) -> Tensor:
+        return (x * (self.spec.levels - 1)).round().long().reshape(len(x), *self.spec.shape)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         optimizers = self.optimizers()
@@ -704,6 +708,27 @@ class ForgetsLayer(Adversarial):
         return [torch.optim.Adam(part.parameters(), lr=0.01) for part in (self.generator, self.critic[0])]
 
 
+class Truncated(Adversarial, Truncates):
+    """... whose latents can be drawn towards zero."""
+
+    def sample_truncated(self, n: int, truncation: float) -> Tensor:
+        return self.quantise(self.generate(n, truncation))
+
+
+class TruncatesNever(Truncated):
+    """Whatever it is told."""
+
+    def sample_truncated(self, n: int, truncation: float) -> Tensor:
+        return self.sample(n)
+
+
+class TruncatesAlways(Truncated):
+    """Its own sampler is the truncated one."""
+
+    def sample(self, n: int) -> Tensor:
+        return self.sample_truncated(n, 0.5)
+
+
 class DeclaresFrozen(ForgetsLayer):
     """... and says so, which makes it honest."""
 
@@ -722,5 +747,6 @@ HONEST: tuple[type[Toy], ...] = (
     Masked,
     Conditioned,
     Adversarial,
+    Truncated,
     DeclaresFrozen,
 )

@@ -152,7 +152,7 @@ def test_the_front_page_shows_the_best_of_every_family_beside_real_examples(tmp_
         records[path] = one.model_copy(update={"config": one.config | {"model": {"name": model, "target": target}}})
         strip(path.with_suffix(".png"), 3, 10 + index)
     strip(tmp_path / "examples" / "digits.png", 1, 99)
-    made = Site(home / "site", [], [], examples=tmp_path / "examples").pages(all_views(records), ["digits"], False)
+    made = Site(home / "site", [], [], examples=tmp_path / "examples").pages(all_views(records), ["digits"], [])
     pages = dict(made)
     page = pages["index.html"]
     pictures = re.findall(r'<img src="data:image/png;base64,([^"]+)" alt="([^"]+)"', page)

@@ -8,7 +8,7 @@ from evidence import features, normal, samples, value
 from torch import Tensor
 
 from benchmark.metrics import coverage
-from benchmark.metrics.extractors.base import Features
+from benchmark.metrics.extractors.base import Features, Verdicts
 from benchmark.metrics.samples import SampleClasses, SampleFeatures
 
 
@@ -58,8 +58,10 @@ def test_density_and_coverage_of_a_perfect_sampler_are_what_the_paper_expects():
 
 
 def test_class_histogram_is_the_total_variation():
-    held_out = torch.tensor([0, 0, 1, 1, 2, 2, 3, 3])
-    one, two = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 2, 3])
+    one, two, held_out = (
+        Verdicts(torch.tensor(classes), torch.ones(len(classes)))
+        for classes in ([0, 0, 1, 1], [0, 1, 2, 3], [0, 0, 1, 1, 2, 2, 3, 3])
+    )
     estimate = coverage.class_histogram(SampleClasses((one, two), held_out))
     assert estimate.value == pytest.approx((0.5 + 0) / 2)
     assert estimate.stderr == pytest.approx(0.25)

@@ -51,11 +51,13 @@ def test_the_list_has_every_metric_once_in_the_order_of_the_board():
             "nearest_neighbour_ratio",
             "copies",
             "near_copies",
-            "downstream_accuracy",
-            "augmented_accuracy",
             "distinct_words",
             "overlap",
             "copied_text",
+            "downstream_accuracy",
+            "augmented_accuracy",
+            "agreement",
+            "fid_within_classes",
             "anomaly_auroc",
             "anomaly_auroc_corrected",
             "psnr",
@@ -63,6 +65,11 @@ def test_the_list_has_every_metric_once_in_the_order_of_the_board():
             "interpolation_ratio",
             *(f"fid_within_{most}" for most in (5, 10, 20, 50, 100)),
             "bits_of_steps",
+            *(
+                f"{name}_truncated_{percent}"
+                for percent in (30, 50, 70, 100)
+                for name in ("fid", "precision", "recall")
+            ),
         ]
     )
     for name, metric in METRICS.items():

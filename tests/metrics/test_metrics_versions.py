@@ -18,8 +18,9 @@ from torch import Tensor
 from benchmark.build import load_metrics
 from benchmark.facts import facts, metrics
 from benchmark.metrics.anomaly import AnomalyScores, Outside
+from benchmark.metrics.conditions import ClassFeatures, FeaturesOfClasses, Obeyed
 from benchmark.metrics.evaluations import EVALUATIONS, FeaturesWithin
-from benchmark.metrics.extractors.base import Features
+from benchmark.metrics.extractors.base import Features, Verdicts
 from benchmark.metrics.interpolation import Paths
 from benchmark.metrics.likelihood import Elbo, LogProb, LogProbs, TightBound
 from benchmark.metrics.memorisation import NearestImages, nearest_images
@@ -38,6 +39,7 @@ from benchmark.metrics.samples import (
 )
 from benchmark.metrics.steps import StepCosts
 from benchmark.metrics.text import TokenLogProb, TokenLogProbs
+from benchmark.metrics.truncation import TRUNCATIONS, TruncatedFeatures
 from benchmark.spec import Score
 
 DOCUMENT = REPOSITORY / "docs" / "metrics.md"
@@ -72,6 +74,8 @@ PINNED: dict[str, tuple[int, float, float | None]] = {
     "near_copies": (2, 0.1535087719, 0.004385964912),
     "downstream_accuracy": (1, 0.4666666667, 0.07167797068),
     "augmented_accuracy": (1, 0.5, 0.06574889099),
+    "agreement": (1, 0.83125, 0.01572882174),
+    "fid_within_classes": (1, 0.4355086859, 0.06883052535),
     "anomaly_auroc": (1, 0.6055555556, 0.08244868884),
     "anomaly_auroc_corrected": (1, 0.8688888889, 0.04578625819),
     "psnr": (1, 21.82002568, 0.09042344538),
@@ -83,6 +87,18 @@ PINNED: dict[str, tuple[int, float, float | None]] = {
     "fid_within_50": (1, 0.2703873262, None),
     "fid_within_100": (1, 0.2551472314, None),
     "bits_of_steps": (1, 13.16352327, None),
+    "fid_truncated_30": (1, 1.636494487, None),
+    "precision_truncated_30": (1, 1.0, None),
+    "recall_truncated_30": (1, 0.2166666667, None),
+    "fid_truncated_50": (1, 0.7252154384, None),
+    "precision_truncated_50": (1, 0.975, None),
+    "recall_truncated_50": (1, 0.5, None),
+    "fid_truncated_70": (1, 0.3869074567, None),
+    "precision_truncated_70": (1, 0.975, None),
+    "recall_truncated_70": (1, 0.8083333333, None),
+    "fid_truncated_100": (1, 0.4539140677, None),
+    "precision_truncated_100": (1, 0.775, None),
+    "recall_truncated_100": (1, 0.9916666667, None),
 }
 
 
@@ -115,6 +131,16 @@ def evidence() -> dict[type[Probe[Any]], Any]:
         """Four labels in ten are drawn anew."""
         return Labelled(images(n), torch.where(draw.below(10, n) < 4, draw.below(10, n), torch.arange(n) % 10))
 
+    def verdicts(n: int) -> Verdicts:
+        return Verdicts(draw.below(10, n), torch.ones(n))
+
+    def of_classes(n: int, scale: float = 1.0) -> tuple[Features, Tensor]:
+        return features(n, scale), torch.arange(n) % 3
+
+    def reached(modes: list[Tensor]) -> SampleModes:
+        weights = torch.arange(1, 11, dtype=torch.float64) / 55
+        return SampleModes(tuple(modes), tuple(one >= 0 for one in modes), weights)
+
     prototypes = draw.below(13, 10, 1, 8, 8)
     reference, held_out = images(120), images(40)
     share = torch.linspace(0, 0.5, len(reference)).view(-1, 1, 1, 1)  # of pixels that are changed, image by image
@@ -127,7 +153,7 @@ def evidence() -> dict[type[Probe[Any]], Any]:
         TokenLogProb: TokenLogProbs(-1.5 + draw.normal(5_000, scale=0.1), characters=6_000, bytes=7_000),
         SeenFeatures: SampleFeatures(tuple(features(40, 1.2) for _ in range(4)), features(40), features(120)),
         NearestImages: nearest_images(SampleSets(generated, held_out, reference)),
-        JudgedClasses: SampleClasses(tuple(draw.below(10, 40) for _ in range(4)), draw.below(10, 40)),
+        JudgedClasses: SampleClasses(tuple(verdicts(40) for _ in range(4)), verdicts(40)),
         Lessons: LabelledSamples(tuple(labelled(20) for _ in range(4)), labelled(60), labelled(70), levels=17),
         Outside: AnomalyScores(
             -80 + draw.normal(30), -82 + draw.normal(30, scale=3.0), 90 + draw.normal(30), 88 + draw.normal(30), True
@@ -138,9 +164,13 @@ def evidence() -> dict[type[Probe[Any]], Any]:
             most: SampleFeatures((features(40, 1 + 2 / most),), features(40), features(120)) for most in EVALUATIONS
         },
         StepCosts: draw.normal(21).abs(),
-        ReachedModes: SampleModes(
-            tuple(draw.below(8, 12) - 1 for _ in range(3)), torch.arange(1, 11, dtype=torch.float64) / 55
-        ),
+        ReachedModes: reached([draw.below(8, 12) - 1 for _ in range(3)]),
+        Obeyed: tuple(draw.below(10, 40) < 8 for _ in range(4)),
+        FeaturesOfClasses: ClassFeatures(tuple(of_classes(60, 1.2) for _ in range(4)), of_classes(150)),
+        TruncatedFeatures: {
+            truncation: SampleFeatures((features(40, 1.2 * truncation),), features(40), features(120))
+            for truncation in TRUNCATIONS
+        },
     }
 
 

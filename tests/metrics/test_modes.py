@@ -15,7 +15,7 @@ from torch import Tensor
 from benchmark.build import build_examination
 from benchmark.data.base import Modes
 from benchmark.data.points import GaussianGrid
-from benchmark.evaluate import Experts, Protocol, references
+from benchmark.evaluate import Experts, Protocol, load_judge, references
 from benchmark.metrics.extractors.base import Extractor, Features
 from benchmark.metrics.modes import ReachedModes, SampleModes
 from benchmark.metrics.probe import Found
@@ -106,7 +106,7 @@ def test_real_points_stand_beside_every_score_and_noise_does_worse() -> None:
 
 
 class Parity(Extractor):
-    """Takes what is odd for class 1."""
+    """Takes what is odd for class 1; of numbers above 4 it is not sure."""
 
     name, sha256 = "parity", "0"
 
@@ -114,8 +114,9 @@ class Parity(Extractor):
         pass
 
     def __call__(self, x: Tensor) -> Features:
-        odd = (x[:, 0] % 2).double()
-        return Features(odd[:, None], torch.stack([1 - odd, odd], 1))
+        odd, large = (x[:, 0] % 2).double(), x[:, 0] > 4
+        logits = torch.stack([1 - odd, odd], 1) * torch.where(large, 1.0, 9.0)[:, None]
+        return Features(odd[:, None], logits)
 
 
 class Told(Stream):
@@ -137,14 +138,33 @@ def asked(modes: Modes | None, experts: Experts) -> Any:
 
 
 def test_modes_may_be_the_classes_of_the_judge() -> None:
-    modes = Modes(torch.tensor([0.5, 0.5], dtype=torch.float64), "the likeliest class")
+    modes = Modes(torch.tensor([0.5, 0.5], dtype=torch.float64))
     found = asked(modes, Experts(judge=Parity()))
-    assert found.protocol == {"modes": 2, "near": "the likeliest class, by parity"}
+    assert found.protocol == {"judge": "parity", "modes": 2, "near": "called with probability above 0.9"}
     assert found.evidence.generated[0].tolist() == [1, 1, 0, 1]
+    assert found.evidence.near[0].tolist() == [True, True, True, False]  # of 5 it is less sure
+    assert value("modes_covered", found.evidence) == 2
+    assert value("near_share", found.evidence) == 0.75
     assert value("mode_kl", found.evidence) == pytest.approx(0.25 * math.log(0.5) + 0.75 * math.log(1.5))
 
 
 def test_where_there_is_no_judge_or_no_mode_the_reason_is_said() -> None:
-    modes = Modes(torch.ones(1, dtype=torch.float64), "the likeliest class")
+    modes = Modes(torch.ones(1, dtype=torch.float64))
     assert asked(modes, Experts()) == Absence("not run", "no judge of classes was given")
     assert asked(None, Experts()) == Absence("does not apply", "no modes of stream are known")
+
+
+def test_the_classes_of_digits_are_its_modes() -> None:
+    data = data_of("digits")
+    assert data.modes is not None
+    shares = torch.bincount(data.split("train").labels) / 1437
+    torch.testing.assert_close(data.modes.weights, shares.double(), atol=1e-7, rtol=0)
+    experts = Experts(judge=load_judge("digits", data.spec))
+    table = references(data, Protocol("test", 0, sample_draws=2), build_examination("image"), experts)
+    for name in ("held-out data", "training data"):
+        assert table[name]["modes_covered"].value == 10
+        assert (table[name]["near_share"].value or 0) > 0.9
+        assert (table[name]["mode_kl"].value or 1) < 0.1  # 9 / 360 on average
+    noise = table["pixel_histogram"]
+    assert (noise["near_share"].value or 0) < (table["held-out data"]["near_share"].value or 0) - 0.1
+    assert (noise["mode_kl"].value or 0) > 0.1

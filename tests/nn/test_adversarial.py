@@ -11,7 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmark.nn.adversarial import (
+    REFERENCE,
     DownBlock,
+    Referenced,
+    ReferenceNorm,
     SumPool,
     UpBlock,
     cut_out,
@@ -21,6 +24,7 @@ from benchmark.nn.adversarial import (
     logistic_discriminator,
     logistic_generator,
     translated,
+    wasserstein,
 )
 
 
@@ -63,9 +67,85 @@ def test_a_block_that_shrinks(scale: int) -> None:
     torch.testing.assert_close(block.eval()(x), expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("scale", [1, 2])
+def test_a_block_that_shrinks_with_other_layers_and_a_normalisation(scale: int) -> None:
+    torch.manual_seed(0)
+    block: Any = DownBlock(8, scale, lambda layer: layer, partial(nn.GroupNorm, 1)).double()
+    x = torch.randn(2, 8, 4, 6, dtype=torch.float64)
+    h = F.conv2d(F.group_norm(x, 1).relu(), block.conv1.weight, block.conv1.bias, padding=1)
+    h = x + F.conv2d(F.group_norm(h, 1).relu(), block.conv2.weight, block.conv2.bias, padding=1)
+    expected = h.unflatten(2, (-1, scale)).unflatten(4, (-1, scale)).mean((3, 5))
+    torch.testing.assert_close(block(x), expected)
+    assert not any("parametrizations" in name for name in block.state_dict())
+
+
+def test_a_block_by_itself_has_no_parameters_but_those_of_its_convolutions() -> None:
+    names = {name.rsplit(".", 1)[0] for name, _ in DownBlock(8, 2).named_parameters()}
+    assert names == {"conv1", "conv2", "conv1.parametrizations.weight", "conv2.parametrizations.weight"}
+
+
+def test_a_block_wraps_its_convolutions_and_hands_on_what_is_given_to_its_normalisation() -> None:
+    class Scaled(nn.Module):
+        def forward(self, x: Tensor, c: Tensor) -> Tensor:
+            return x * c
+
+    torch.manual_seed(0)
+    wrapped: list[nn.Module] = []
+
+    def layer(conv: nn.Conv2d) -> nn.Module:
+        wrapped.append(conv)
+        return conv
+
+    block: Any = UpBlock(3, 1, lambda channels: Scaled(), layer)
+    x, c = torch.randn(2, 3, 4, 4), torch.tensor(2.0)
+    torch.testing.assert_close(block(x, c), x + block.conv2((2 * block.conv1((2 * x).relu())).relu()))
+    assert wrapped == [block.conv1, block.conv2]
+    down = DownBlock(3, 1, layer)
+    assert wrapped[2:] == [down.conv1, down.conv2]
+    assert "parametrizations" not in dict(down.conv1.named_children())
+
+
 def test_a_sum_over_positions() -> None:
     x = torch.arange(12.0).view(1, 2, 2, 3)
     assert SumPool()(x).tolist() == [[15.0, 51.0]]
+
+
+class Labelled(nn.Module):
+    """Normalises latents plus 10 times their label, without gain and bias."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = ReferenceNorm(3, affine=False)
+
+    def forward(self, z: Tensor, labels: Tensor) -> Tensor:
+        y: Tensor = self.norm(z + 10 * labels[:, None])
+        return y
+
+
+def test_in_evaluation_statistics_are_of_fixed_latents_under_all_labels_in_turn() -> None:
+    torch.manual_seed(0)
+    generator = Referenced(Labelled(), 3, classes=4)
+    assert not list(generator.parameters())
+    assert list(generator.state_dict()) == ["reference"]
+    z, labels = torch.randn(5, 3), torch.tensor([0, 1, 2, 3, 3])
+    given = z + 10 * labels[:, None]
+    torch.testing.assert_close(generator(z, labels), F.batch_norm(given, None, None, training=True))
+    latents = generator.state_dict()["reference"] + 10 * (torch.arange(REFERENCE) % 4)[:, None]
+    mean, deviation = latents.mean(0), (latents.var(0, correction=0) + 1e-5).sqrt()
+    torch.testing.assert_close(generator.eval()(z, labels), (given - mean) / deviation)
+
+
+@pytest.mark.parametrize("classes", [1, 10, REFERENCE, 1000])
+def test_labels_of_the_reference_are_spread_over_all_classes(classes: int) -> None:
+    labels = Referenced(Labelled(), 3, classes).get_buffer("labels")
+    counts = torch.bincount(labels, minlength=classes)
+    assert len(counts) == classes
+    if classes <= REFERENCE:
+        assert counts.max() - counts.min() <= 1
+    else:
+        steps = labels.diff()
+        assert set(steps.tolist()) == {classes // REFERENCE, classes // REFERENCE + 1}
+        assert labels[-1] >= classes - classes // REFERENCE - 1
 
 
 def test_translation_is_a_shift_of_the_padded_image_by_one_pixel_at_most() -> None:
@@ -129,3 +209,8 @@ def test_the_logistic_losses_are_cross_entropies_and_do_not_saturate() -> None:
     loss.backward()
     assert fake.grad is not None
     assert fake.grad[0].item() == pytest.approx(-1 / 3)  # where D is sure, G learns most
+
+
+def test_the_distance_is_what_real_examples_score_above_generated_ones() -> None:
+    real, fake = torch.tensor([2.0, 0.5]), torch.tensor([-3.0, 0.0, 1.5])
+    assert wasserstein(real, fake).item() == pytest.approx(1.25 + 0.5)

@@ -16,8 +16,11 @@ from benchmark.nn.remedies import (
     BatchDiscrimination,
     Pack,
     Remedies,
+    between,
     feature_matching,
+    gradient_norms,
     gradient_penalty,
+    lipschitz_penalty,
     matched,
     parameters,
 )
@@ -201,6 +204,69 @@ def test_the_gradient_penalty_of_packs_is_a_mean_over_packs() -> None:
     y = torch.randn(6, 2, requires_grad=True)
     score = (Pack(3)(y) * torch.arange(6.0)).sum(1)  # each pack has the gradient 0, 1, ..., 5
     assert gradient_penalty(score, y).item() == pytest.approx(55)
+
+
+@pytest.mark.parametrize("shape", [(5,), (3, 2, 4)])
+def test_between_is_on_a_straight_line_with_one_share_an_example(shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    real, fake = torch.randn(400, *shape, requires_grad=True), torch.randn(400, *shape)
+    y = between(real, fake)
+    assert y.requires_grad
+    assert y.is_leaf
+    share = ((y - fake) / (real - fake)).flatten(1).detach().double()
+    typical = share.median(1, keepdim=True).values  # free of rounding where both are near each other
+    torch.testing.assert_close(share, typical.expand_as(share), rtol=0, atol=1e-2)
+    edges = torch.arange(1, 4) / 4
+    below = (typical <= edges).double().mean(0)  # uniform on [0, 1]
+    torch.testing.assert_close(below, edges.double(), rtol=0, atol=0.08)
+    assert 0 <= typical.min() < 0.02
+    assert 0.98 < typical.max() <= 1
+
+
+def test_between_packs_has_one_share_a_pack() -> None:
+    torch.manual_seed(0)
+    share = between(torch.ones(12, 2), torch.zeros(12, 2), 3)[:, 0]
+    packs = share.view(4, 3)
+    assert torch.equal(packs, packs[:, :1].expand(4, 3))
+    assert len(share.unique()) == 4
+
+
+@pytest.mark.parametrize("shape", [(6,), (3, 2, 2)])
+def test_the_penalty_of_a_linear_critic(shape: tuple[int, ...]) -> None:
+    """(‖w‖ - 1)² everywhere, whatever the number of examples. Norms pixel by pixel would give another number."""
+    torch.manual_seed(0)
+    w = torch.randn(math.prod(shape), dtype=torch.float64, requires_grad=True)
+    real, fake = torch.randn(2, 7, *shape, dtype=torch.float64)
+    y = between(real, fake)
+    score = y.flatten(1) @ w
+    torch.testing.assert_close(gradient_norms(score, y), w.norm().expand(7))
+    penalty = lipschitz_penalty(score, y)
+    torch.testing.assert_close(penalty, (w.norm() - 1).square())
+    (found,) = torch.autograd.grad(penalty, w)
+    torch.testing.assert_close(found, (2 * (w.norm() - 1) * w / w.norm()).detach())
+    by_pixel = (w.detach().view(shape).norm(dim=0) - 1).square().mean()
+    assert len(shape) == 1 or abs(penalty.item() - by_pixel.item()) > 0.1
+
+
+def test_the_penalty_of_packs_is_that_of_the_gradient_of_a_pack() -> None:
+    y = between(torch.randn(6, 2), torch.randn(6, 2), packing=3)
+    score = Pack(3)(y) @ torch.arange(6.0)  # each pack has the gradient 0, 1, ..., 5
+    torch.testing.assert_close(gradient_norms(score, y), torch.full((2,), 55**0.5))
+    assert lipschitz_penalty(score, y).item() == pytest.approx((55**0.5 - 1) ** 2)
+
+
+def test_the_penalty_is_a_mean_of_squares_and_not_a_square_of_means() -> None:
+    y = torch.tensor([[0.5], [1.5]], requires_grad=True)
+    score = 0.5 * y.square().sum(1)  # slopes of 1/2 and 3/2
+    assert lipschitz_penalty(score, y).item() == pytest.approx(0.25)
+
+
+def test_a_critic_without_a_slope_has_a_finite_penalty_and_gradients() -> None:
+    y, w = torch.randn(4, 3, requires_grad=True), torch.zeros(3, requires_grad=True)
+    penalty = lipschitz_penalty(y @ w, y)
+    assert penalty.item() == pytest.approx(1, abs=1e-5)
+    (gradient,) = torch.autograd.grad(penalty, w)
+    assert gradient.isfinite().all()
 
 
 def test_feature_matching_is_of_means_and_not_of_examples() -> None:

@@ -173,6 +173,8 @@ def test_law_acquits(kind: type[toys.Toy], structure: Any, law: Law) -> None:
         (toys.GeneratesSharply, behaviour.assert_autoencodes, "disagree"),
         (toys.WandersOn, behaviour.assert_samples_within, "6 times in 6 evaluations, and 6 times in 3"),
         (toys.WandersElsewhere, behaviour.assert_samples_within, "other samples than the model's own"),
+        (toys.TruncatesNever, behaviour.assert_truncates, "samples vary by"),
+        (toys.TruncatesAlways, behaviour.assert_truncates, "truncation 1 gives other samples"),
         (toys.ForgetsStep, likelihoods.assert_steps_sum, "all steps together cost"),
         (toys.Jumps, behaviour.assert_interpolates, "neighbours on a path differ"),
         (toys.StaysInside, behaviour.assert_interpolates, "points of paths are no samples"),

@@ -130,13 +130,21 @@ def test_what_a_model_does_not_promise_is_named_by_the_promise(digits: Digits) -
         "interpolation_ratio": "Interpolates",
         **{f"fid_within_{most}": "SamplesWithin" for most in (5, 10, 20, 50, 100)},
         "bits_of_steps": "StepwiseBound",
+        **{
+            f"{name}_truncated_{percent}": "Truncates"
+            for name in ("fid", "precision", "recall")
+            for percent in (30, 50, 70, 100)
+        },
     }
     for name, promised in promises.items():
         assert scores[name].absent == Absence("does not apply", f"Adversarial promises no {promised}"), name
-    judged = {"class_histogram", "downstream_accuracy", "augmented_accuracy"}
+    judged = {"class_histogram", "downstream_accuracy", "augmented_accuracy", "agreement"}
     for name in judged:
         assert scores[name].absent == NO_JUDGE, name
-    for name in set(scores) - set(promises) - judged - {"copies", "near_copies"}:
+    modes = {"modes_covered", "mode_kl", "near_share"}
+    for name in modes:
+        assert scores[name].absent == Absence("does not apply", "no modes of digits are known"), name
+    for name in set(scores) - set(promises) - judged - modes - {"copies", "near_copies"}:
         assert scores[name].absent == NO_EXTRACTOR, name
     assert scores["copies"].value == 0
     assert scores["near_copies"].value is not None

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmark.leaderboard.columns import COST, COST_OF_MACHINE, MARKS, Column, error_text, single, value_of
 from benchmark.leaderboard.dataset import Dataset, Group, Mention, place_cell, seeds_cell, value_cells
-from benchmark.leaderboard.plots import Intervals, Line, Within
+from benchmark.leaderboard.plots import Intervals, Line, Tradeoffs
 from benchmark.leaderboard.rows import Ranking, Reference, Row
 from benchmark.leaderboard.texts import (
     absences,
@@ -36,11 +36,12 @@ class Ranked:
 
 
 @dataclass(frozen=True, slots=True)
-class Paced:
-    """Quality against evaluations of the network, from one training."""
+class Varied:
+    """A score against what samplers vary after one training; `kind` is in the name of the picture."""
 
+    kind: str
     table: Table
-    plot: Within
+    plot: Tradeoffs
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ class Budget:
     more: tuple[Table, ...]
     times: tuple[Table, ...]
     costs: tuple[CostPlots, ...]
-    within: Paced | None
+    varied: tuple[Varied, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +112,7 @@ def _budget(dataset: Dataset, group: Group) -> Budget:
         tables += _ranked(dataset, "Samples", group, first, others, ())
         more += _more(dataset, "More on samples", group, first, shown.more_on_samples)
     times, costs = tuple(_times(dataset, group)), tuple(cost_plots(dataset, group))
-    return Budget(group.title, group.anchor, tuple(tables), tuple(more), times, costs, _within(dataset, group))
+    return Budget(group.title, group.anchor, tuple(tables), tuple(more), times, costs, tuple(_varied(dataset, group)))
 
 
 def _ranked(
@@ -187,35 +188,59 @@ def _more(dataset: Dataset, title: str, group: Group, main: Column, columns: Seq
     return [table for table, _ in _tables(dataset, title, group, main, shown, ())] if shown else []
 
 
-def _within(dataset: Dataset, group: Group) -> Paced | None:
-    """Rows whose samplers take more or fewer evaluations of the network, the best with the most of them first."""
-    within = group.columns.within
-    columns = list(within.values())
-    ranking = next(iter(dataset.rankings(group, columns[-1])), None) if columns else None
+def _varied(dataset: Dataset, group: Group) -> Iterator[Varied]:
+    """Quality against evaluations of the network, and what truncation wins and loses."""
+    shown = group.columns
+    if shown.within:
+        along = _Along("evaluations", "network evaluations", "network evaluations for one sample, at most", True)
+        yield from _curves(dataset, group, shown.samples[0], shown.within, along, "evaluations_at_most")
+    for metric, over in shown.truncated.items():
+        along = _Along(f"truncation-{metric}", "truncation", "truncation of latents", False)
+        for main in (one for one in shown.everything if one.metric == metric):
+            yield from _curves(dataset, group, main, over, along, "truncation")
+
+
+class _Along(NamedTuple):
+    """What a sampler varies: in the name of a picture, in a caption, below an axis, and whether that is logarithmic."""
+
+    kind: str
+    caption: str
+    axis: str
+    log: bool
+
+
+def _curves(
+    dataset: Dataset, group: Group, main: Column, over: Mapping[float, Column], along: _Along, key: str
+) -> Iterator[Varied]:
+    """`main` at each value of what is varied, which a protocol calls `key`: rows whose samplers can vary it, the best
+    at the last value first; nothing where there is none."""
+    columns = list(over.values())
+    ranking = next(iter(dataset.rankings(group, columns[-1])), None)
     if ranking is None:
-        return None
+        return
     rows: list[list[Entry]] = []
     lines: list[Line] = []
     for entry in ranking.entries:
         row = entry.row
         rows.append([*_who(dataset, row), *dataset.score_cells(entry.runs, columns), seeds_cell(row, entry.runs)])
-        cells = {most: dataset.judge.cell(entry.runs, column) for most, column in within.items()}
-        found = {float(most): cell.interval.centre for most, cell in cells.items() if cell is not None}
+        cells = {value: dataset.judge.cell(entry.runs, column) for value, column in over.items()}
+        found = {value: cell.interval.centre for value, cell in cells.items() if cell is not None}
         colour = dataset.colours.get(row.family, 0)
         lines.append(Line(row.name, colour, len(lines), list(found), list(found.values())))
-    main = group.columns.samples[0]
+    worst = max(main.sign * y for y in lines[0].y)
     floors = {
         reference.name.replace("_", " "): value
         for known in dataset.rankings(group, main)[:1]
         for reference in known.references
-        if (value := value_of(reference.scores[main.metric])) is not None and value <= max(lines[0].y)
+        if (value := value_of(reference.scores[main.metric])) is not None and main.sign * value <= worst
     }
     heads = [Head("model"), Head("family", filter=True)]
     heads += [*(Head(column.title, number=True) for column in columns), Head("seeds", number=True)]
-    caption = f"{main.title} against network evaluations, from one training"
-    plot = Within(f"{caption}, {group.data}, {group.budget}", main.title, lines, floors)
-    shared = {name: value for name, value in ranking.protocol.items() if name != "evaluations_at_most"}
-    return Paced(Table(f"{caption}: {words(shared)}", heads, rows), plot)
+    caption = f"{main.title} against {along.caption}, from one training"
+    title = f"{caption}, {group.data}, {group.budget}"
+    plot = Tradeoffs(title, main.title, along.axis, (along.log, main.log), lines, floors)
+    shared = {name: value for name, value in ranking.protocol.items() if name != key}
+    yield Varied(along.kind, Table(f"{caption}: {words(shared)}", heads, rows), plot)
 
 
 def _times(dataset: Dataset, group: Group) -> Iterator[Table]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from benchmark.metrics.extractors.base import Extractor
+from benchmark.metrics.extractors.base import Extractor, OfChannels
 from benchmark.metrics.extractors.classifier import EXTRACTOR_WIDTH, JUDGE_WIDTH, load_classifier
 from benchmark.metrics.extractors.inception import cached_weights, load_inception
 from benchmark.spec import Absence, BadInput, DataSpec
@@ -21,6 +22,9 @@ PINNED: dict[str, str] = {
     "mnist-judge-v1": "791fc729a795798cd50d44c2ee7595cfd84fc9fd77570270ef60ea4e8b62b0a7",
     "mnist-v1": "77e415159454ae5170794408f731001d79ea559ad11167e3366258fed41a9ad3",
 }
+
+#: Datasets whose channels are images of another one, with so many classes: its judge looks at each channel by itself.
+CHANNELS_OF: dict[str, tuple[str, int]] = {"stacked_mnist": ("mnist", 10)}
 
 
 def load_extractor(
@@ -48,6 +52,11 @@ def load_judge(data_name: str, spec: DataSpec, folders: Sequence[Path] = ()) -> 
     It is another network than the extractor of the same data, of another width and seed, so that what pleases one does
     not please the other by itself.
     """
+    if data_name in CHANNELS_OF:
+        name, classes = CHANNELS_OF[data_name]
+        channel = replace(spec, shape=(1, *spec.shape[1:]), condition=DataSpec.label(classes))
+        judge = load_judge(name, channel, folders)
+        return judge if isinstance(judge, Absence) else OfChannels(judge.name, judge.sha256, judge.network)
     found = _classifier(f"{data_name}-judge", spec, JUDGE_WIDTH, folders) if spec.structure == "grid" else None
     reason = f"no judge of {data_name}: train one with scripts/train_extractor.py data={data_name} role=judge"
     return found or Absence("does not apply", reason)

@@ -22,6 +22,14 @@ class Features:
 
 
 @dataclass(frozen=True)
+class Verdicts:
+    """What a judge takes each image for."""
+
+    classes: Tensor  # [n]
+    probability: Tensor  # [n] that it gives that class
+
+
+@dataclass(frozen=True)
 class Extractor:
     """A frozen network that turns images into features. The name, with the hash of its weights, is part of a protocol.
 
@@ -52,3 +60,29 @@ class Extractor:
                 found.append((features[: len(part)], logits[: len(part)]))
         features, logits = (torch.cat(parts).cpu().double() for parts in zip(*found, strict=True))
         return Features(features, logits)
+
+    def classify(self, x: Tensor) -> Verdicts:
+        """The likeliest class of each of images `x` `[n, C, H, W]`."""
+        probability, classes = self(x).logits.softmax(1).max(1)
+        return Verdicts(classes, probability)
+
+
+@dataclass(frozen=True)
+class OfChannels(Extractor):
+    """A network of images with one channel that looks at each of several by itself.
+
+    Of K classes each, a, b and c are class (aK + b)K + c of three channels, with the probability of the least sure one.
+    """
+
+    def __call__(self, x: Tensor) -> Features:
+        """Features and logits of the channels side by side, `[n, C · d]` and `[n, C · K]`."""
+        seen = super().__call__(x.flatten(0, 1)[:, None])
+        features, logits = (y.unflatten(0, x.shape[:2]).flatten(1) for y in (seen.features, seen.logits))
+        return Features(features, logits)
+
+    def classify(self, x: Tensor) -> Verdicts:
+        channels = x.shape[1]
+        logits = self(x).logits.unflatten(1, (channels, -1))  # [n, C, K]
+        probability, classes = logits.softmax(2).max(2)  # [n, C]
+        places = logits.shape[2] ** torch.arange(channels - 1, -1, -1)  # K², K, 1
+        return Verdicts((classes * places).sum(1), probability.min(1).values)
