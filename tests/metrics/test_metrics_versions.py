@@ -38,8 +38,9 @@ from benchmark.metrics.samples import (
     SeenFeatures,
 )
 from benchmark.metrics.steps import StepCosts
-from benchmark.metrics.text import TokenLogProb, TokenLogProbs
+from benchmark.metrics.text import TokenLogProb, TokenLogProbs, WholeStream, Windows
 from benchmark.metrics.truncation import TRUNCATIONS, TruncatedFeatures
+from benchmark.metrics.writing import Writing, Written
 from benchmark.spec import Score
 
 DOCUMENT = REPOSITORY / "docs" / "metrics.md"
@@ -146,11 +147,22 @@ def evidence() -> dict[type[Probe[Any]], Any]:
     share = torch.linspace(0, 0.5, len(reference)).view(-1, 1, 1, 1)  # of pixels that are changed, image by image
     changed = torch.where(_Draws().below(100, 120, 1, 8, 8) < 100 * share, 16 - reference, reference)
     generated = tuple(torch.cat([images(30), reference[i : i + 3], changed[i::5]]) for i in range(4))
-    return {
+    examples = {
         LogProb: LogProbs(-80 + draw.normal(50), dims=64),
         Elbo: LogProbs((-85 + draw.normal(3, 50)).mean(0), dims=64),  # of three draws
         TightBound: LogProbs(-82 + draw.normal(50), dims=64),
-        TokenLogProb: TokenLogProbs(-1.5 + draw.normal(5_000, scale=0.1), characters=6_000, bytes=7_000),
+    }
+    new = torch.arange(5_000) >= 3_500
+    stream = TokenLogProbs(-1.5 + draw.normal(5_000, scale=0.1), characters=6_000, bytes=7_000, new=new)
+    words = "the cat sat on a mat that the dog ate", "a dog ate the mat and the cat sat on the dog on the mat"
+    return {
+        **examples,
+        TokenLogProb: stream,
+        WholeStream: stream,
+        Windows: LogProbs(-1.6 * 64 + torch.linspace(-1, 1, 40).double(), dims=64),
+        Written: Writing(
+            (words, (*words[:1], "the mat ate the dog")), words[1], "on the mat that the dog ate a cat sat"
+        ),
         SeenFeatures: SampleFeatures(tuple(features(40, 1.2) for _ in range(4)), features(40), features(120)),
         NearestImages: nearest_images(SampleSets(generated, held_out, reference)),
         JudgedClasses: SampleClasses(tuple(verdicts(40) for _ in range(4)), verdicts(40)),

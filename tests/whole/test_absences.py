@@ -155,7 +155,9 @@ def test_metrics_of_another_modality_are_not_spoken_of(digits: Digits) -> None:
     found = set(scores_of(toys.Independent(data.spec), data))
     assert not {"nats_per_token", "perplexity", "bits_per_char", "bits_per_byte"} & found
     assert {"nll", "fid", "copies"} <= found
-    assert set(build_examination("text").metrics) == {"nats_per_token", "perplexity", "bits_per_char", "bits_per_byte"}
+    of_texts = {"nats_per_token", "perplexity", "bits_per_char", "bits_per_byte", "window_nats"}
+    of_texts |= {"nats_of_known_works", "nats_of_new_works", "distinct_words", "overlap", "copied_text"}
+    assert set(build_examination("text").metrics) == of_texts
 
 
 class Both(toys.Independent, LikelihoodBound):
