@@ -6,11 +6,10 @@ arXiv:1802.05637, and the attention of Zhang and others, "Self-Attention Generat
 arXiv:1805.08318.
 
 Differences: as many channels at every resolution, and in both networks one block of stride 1 at the lowest, since small
-images halve but once or twice; attention at half the full side. Gains and biases of conditional normalisation start at
-exactly 1 and 0; the paper draws their layers orthogonally too, around these. Generated images have the labels of the
-real batch. One step of D for one of G, and learning rates for small batches, are options. In evaluation, batch
-statistics are those of fixed latents and of all labels in turn under the weights at hand, never truncated, so that G
-stays one function; the paper gathers its standing statistics from random batches.
+images halve but once or twice; attention at half the full side. Generated images have the labels of the real batch. One
+step of D for one of G, and learning rates for small batches, are options. In evaluation, batch statistics are those of
+fixed latents and of all labels in turn under the weights at hand, never truncated, so that G stays one function; the
+paper gathers its standing statistics from random batches.
 
 `sample` draws labels as often as training has met them. Data without labels are of one class. Remedies against collapse
 (`benchmark/nn/remedies.py`) are options; with them, D has as many parameters as without, to within 5 %. A pack has the
@@ -64,7 +63,7 @@ from benchmark.spec import (
 )
 
 Layer = TypeVar("Layer", nn.Linear, nn.Conv2d, nn.Embedding)
-Wrap = Callable[[nn.Conv2d], nn.Module]
+Wrap = Callable[[nn.Linear | nn.Conv2d], nn.Module]
 
 
 class BigGAN(GenerativeModel, Conditional, Interpolates, Diagnosable):
@@ -261,12 +260,11 @@ def overlap(weights: Sequence[Tensor]) -> Tensor:
 class ConditionalNorm(nn.Module):
     """Batch normalisation of [B, P, H, W] whose gain 1 + g(c) and bias b(c) are linear in a condition c [B, D]."""
 
-    def __init__(self, given: int, channels: int) -> None:
+    def __init__(self, given: int, layer: Wrap, channels: int) -> None:
         super().__init__()
         self.norm = ReferenceNorm(channels, affine=False)
-        self.gain, self.bias = nn.Linear(given, channels, bias=False), nn.Linear(given, channels, bias=False)
-        nn.init.zeros_(self.gain.weight)
-        nn.init.zeros_(self.bias.weight)
+        self.gain = layer(nn.Linear(given, channels, bias=False))
+        self.bias = layer(nn.Linear(given, channels, bias=False))
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
         gain, bias = (t[:, :, None, None] for t in (1 + self.gain(c), self.bias(c)))
@@ -310,7 +308,8 @@ class Generator(nn.Module):
         times, height, side = halvings(shape[1], shape[2])
         scales = [1, *[2] * times]
         self.chunk, self.latent = chunk, chunk * (1 + len(scales))
-        norm, layer = partial(ConditionalNorm, embedding + chunk), partial(drawn, spectral=spectral)
+        layer = partial(drawn, spectral=spectral)
+        norm = partial(ConditionalNorm, embedding + chunk, layer)
         self.embedding = drawn(nn.Embedding(classes, embedding), spectral=False)
         self.first = nn.Sequential(
             layer(nn.Linear(chunk, width * height * side)), nn.Unflatten(1, (width, height, side))
