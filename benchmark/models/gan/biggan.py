@@ -7,9 +7,9 @@ arXiv:1805.08318.
 
 Differences: as many channels at every resolution, and in both networks one block of stride 1 at the lowest, since small
 images halve but once or twice; attention at half the full side. Generated images have the labels of the real batch. One
-step of D for one of G, and learning rates for small batches, are options. In evaluation, batch statistics are those of
-fixed latents and of all labels in turn under the weights at hand, never truncated, so that G stays one function; the
-paper gathers its standing statistics from random batches.
+step of D for one of G, and larger learning rates in the same proportion for smaller batches, are options. In
+evaluation, batch statistics are those of fixed latents and of all labels in turn under the weights at hand, never
+truncated, so that G stays one function; the paper gathers its standing statistics from random batches.
 
 `sample` draws labels as often as training has met them. Data without labels are of one class. Remedies against collapse
 (`benchmark/nn/remedies.py`) are options; with them, D has as many parameters as without, to within 5 %. A pack has the
@@ -69,6 +69,8 @@ Wrap = Callable[[nn.Linear | nn.Conv2d], nn.Module]
 class BigGAN(GenerativeModel, Conditional, Interpolates, Diagnosable):
     """x = round(G(z, c)), z ~ N(0, I), c a label. Images halve until their side is odd or 4."""
 
+    met: Tensor
+
     def __init__(
         self,
         spec: DataSpec,
@@ -87,7 +89,7 @@ class BigGAN(GenerativeModel, Conditional, Interpolates, Diagnosable):
         r1: NonNegative = 0.0,  # remedy: γ, weight of D's squared gradient at real examples
         translation: Count = 0,  # augmentation: shifts by up to this many pixels
         cutout: Count = 0,  # augmentation: side of a square that is painted over, in pixels
-        generator_learning_rate: NonNegative = 2e-3,
+        generator_learning_rate: NonNegative = 5e-4,
         discriminator_learning_rate: NonNegative = 2e-3,
         beta1: Share = 0.0,  # of Adam: no momentum in a game
         beta2: Share = 0.999,
@@ -111,8 +113,6 @@ class BigGAN(GenerativeModel, Conditional, Interpolates, Diagnosable):
             )
         self.register_buffer("met", torch.zeros(self.classes, dtype=torch.long))  # how often, in training
         self.to(memory_format=torch.channels_last)
-
-    met: Tensor
 
     # Promises ------------------------------------------------------------------------------------------------------
 
