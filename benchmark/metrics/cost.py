@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim import Optimizer
 from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.module_tracker import ModuleTracker
 
 from benchmark.facts import COSTS
 from benchmark.spec import Absence, Batch, Score
@@ -68,12 +69,30 @@ def _counts(model: LightningModule, batch: Batch, device: str) -> list[int]:
         vars(model).update(optimizers=lambda: given, manual_backward=lambda loss, **_: loss.backward())
     counts = []
     for step in range(1 if model.automatic_optimization else CYCLE):
-        with torch.random.fork_rng(devices=[]), _unfused(), FlopCounterMode(display=False) as counter:
+        with torch.random.fork_rng(devices=[]), _unfused(), _whole() as counter:
             outputs: Any = model.training_step(batch, step)
             if model.automatic_optimization:
                 outputs["loss"].backward()
         counts.append(int(counter.get_total_flops()))
     return counts
+
+
+def _whole() -> FlopCounterMode:
+    """Counts the whole, and not module by module: for that it would hook a module's inputs, of which no gradient could
+    then be asked for inside a step (R1, a gradient penalty)."""
+    counter = FlopCounterMode(display=False)
+    counter.mod_tracker = _NoModules()
+    return counter
+
+
+class _NoModules(ModuleTracker):
+    """Looks at none."""
+
+    def __enter__(self) -> _NoModules:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
 
 
 @contextmanager

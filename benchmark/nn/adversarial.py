@@ -127,7 +127,7 @@ class Referenced(nn.Module):
         if classes is not None:
             in_turn = torch.arange(REFERENCE) * max(REFERENCE, classes) // REFERENCE % classes
             self.register_buffer("labels", in_turn, persistent=False)
-        self.known: list[tuple[int, int]] = []  # of which weights statistics are known
+        self.known: list[Tensor] = []  # the weights of which statistics are known
 
     def forward(self, *given: Tensor) -> Tensor:
         """`[B, ...]` for latents [B, Z], and labels [B] if the network sees them."""
@@ -138,15 +138,17 @@ class Referenced(nn.Module):
 
     def _refer(self) -> None:
         """Take the statistics of the reference, unless they are of these very weights already."""
-        weights = [(p.data_ptr(), p._version) for p in (*self.network.parameters(), *self.network.buffers())]
-        if weights == self.known:
+        weights = [*self.network.parameters(), *self.network.buffers()]
+        if len(self.known) == len(weights) and all(
+            w.type() == known.type() and torch.equal(w, known) for w, known in zip(weights, self.known, strict=True)
+        ):
             return
         for module in self.network.modules():
             if isinstance(module, ReferenceNorm):
                 module.statistics = None
         with torch.no_grad():
             self.network(*self.buffers(recurse=False))
-        self.known = weights
+        self.known = [w.detach().clone() for w in weights]
 
 
 # Differentiable augmentation (Zhao and others 2020, arXiv:2006.10738) ------------------------------------------------

@@ -72,6 +72,20 @@ def test_flops_are_counted_forward_and_backward_and_change_nothing(reads):
     assert torch.backends.mkldnn.enabled
 
 
+class Penalised(Counted):
+    """Its loss has the gradient at the data themselves, of which it asks as a leaf."""
+
+    def training_step(self, batch, batch_idx):
+        y = batch.x.float().requires_grad_()
+        (gradient,) = torch.autograd.grad(self.linear(y).square().sum(), y, create_graph=True)
+        return {"loss": gradient.square().sum()}
+
+
+def test_flops_of_a_gradient_that_is_differentiated_again_are_counted():
+    """A product forward, one back to the data; through the latter, and then through the former, to both its factors."""
+    assert cost.flops_per_example(Penalised(reads=False), tokens()) == (1 + 1 + 2 + 2) * 2 * 8 * 6
+
+
 class Alternating(Counted):
     """Two optimisers by hand, the second at every k-th step alone."""
 

@@ -6,11 +6,10 @@ arXiv:1802.05637, and the attention of Zhang and others, "Self-Attention Generat
 arXiv:1805.08318.
 
 Differences: as many channels at every resolution, and in both networks one block of stride 1 at the lowest, since small
-images halve but once or twice; attention at half the full side. Gains and biases of conditional normalisation start at
-exactly 1 and 0; the paper draws their layers orthogonally too, around these. Generated images have the labels of the
-real batch. One step of D for one of G, and learning rates for small batches, are options. In evaluation, batch
-statistics are those of fixed latents and of all labels in turn under the weights at hand, never truncated, so that G
-stays one function; the paper gathers its standing statistics from random batches.
+images halve but once or twice; attention at half the full side. Generated images have the labels of the real batch. One
+step of D for one of G, and larger learning rates in the same proportion for smaller batches, are options. In
+evaluation, batch statistics are those of fixed latents and of all labels in turn under the weights at hand, never
+truncated, so that G stays one function; the paper gathers its standing statistics from random batches.
 
 `sample` draws labels as often as training has met them. Data without labels are of one class. Remedies against collapse
 (`benchmark/nn/remedies.py`) are options; with them, D has as many parameters as without, to within 5 %. A pack has the
@@ -65,11 +64,13 @@ from benchmark.spec import (
 )
 
 Layer = TypeVar("Layer", nn.Linear, nn.Conv2d, nn.Embedding)
-Wrap = Callable[[nn.Conv2d], nn.Module]
+Wrap = Callable[[nn.Linear | nn.Conv2d], nn.Module]
 
 
 class BigGAN(GenerativeModel, Conditional, Interpolates, Truncates, Diagnosable):
     """x = round(G(z, c)), z ~ N(0, I), c a label. Images halve until their side is odd or 4."""
+
+    met: Tensor
 
     def __init__(
         self,
@@ -89,7 +90,7 @@ class BigGAN(GenerativeModel, Conditional, Interpolates, Truncates, Diagnosable)
         r1: NonNegative = 0.0,  # remedy: γ, weight of D's squared gradient at real examples
         translation: Count = 0,  # augmentation: shifts by up to this many pixels
         cutout: Count = 0,  # augmentation: side of a square that is painted over, in pixels
-        generator_learning_rate: NonNegative = 2e-3,
+        generator_learning_rate: NonNegative = 5e-4,
         discriminator_learning_rate: NonNegative = 2e-3,
         beta1: Share = 0.0,  # of Adam: no momentum in a game
         beta2: Share = 0.999,
@@ -113,8 +114,6 @@ class BigGAN(GenerativeModel, Conditional, Interpolates, Truncates, Diagnosable)
             )
         self.register_buffer("met", torch.zeros(self.classes, dtype=torch.long))  # how often, in training
         self.to(memory_format=torch.channels_last)
-
-    met: Tensor
 
     # Promises ------------------------------------------------------------------------------------------------------
 
@@ -262,12 +261,11 @@ def overlap(weights: Sequence[Tensor]) -> Tensor:
 class ConditionalNorm(nn.Module):
     """Batch normalisation of [B, P, H, W] whose gain 1 + g(c) and bias b(c) are linear in a condition c [B, D]."""
 
-    def __init__(self, given: int, channels: int) -> None:
+    def __init__(self, given: int, layer: Wrap, channels: int) -> None:
         super().__init__()
         self.norm = ReferenceNorm(channels, affine=False)
-        self.gain, self.bias = nn.Linear(given, channels, bias=False), nn.Linear(given, channels, bias=False)
-        nn.init.zeros_(self.gain.weight)
-        nn.init.zeros_(self.bias.weight)
+        self.gain = layer(nn.Linear(given, channels, bias=False))
+        self.bias = layer(nn.Linear(given, channels, bias=False))
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
         gain, bias = (t[:, :, None, None] for t in (1 + self.gain(c), self.bias(c)))
@@ -311,7 +309,8 @@ class Generator(nn.Module):
         times, height, side = halvings(shape[1], shape[2])
         scales = [1, *[2] * times]
         self.chunk, self.latent = chunk, chunk * (1 + len(scales))
-        norm, layer = partial(ConditionalNorm, embedding + chunk), partial(drawn, spectral=spectral)
+        layer = partial(drawn, spectral=spectral)
+        norm = partial(ConditionalNorm, embedding + chunk, layer)
         self.embedding = drawn(nn.Embedding(classes, embedding), spectral=False)
         self.first = nn.Sequential(
             layer(nn.Linear(chunk, width * height * side)), nn.Unflatten(1, (width, height, side))

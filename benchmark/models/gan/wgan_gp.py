@@ -120,8 +120,9 @@ class WGANGP(GenerativeModel, Interpolates, Diagnosable):
         return unbinned(self.generator(z), self.spec.levels)
 
     def diagnostics(self, x: Tensor) -> dict[str, float]:
-        """D's estimate of the Wasserstein distance in units of y, on held-out examples (it falls far below that of
-        training where D has learnt them by heart), and the norm of D's gradient, which is to be 1."""
+        """D's estimate of the Wasserstein distance in units of y, and the mean norm of its gradient between real and
+        generated examples, both held out. A D that is weak, or has learnt training examples by heart, says too little.
+        """
         real = self.remedies.whole(self.to_unit(x))
         fake = self.generator(self.noise(len(real)))
         distance = wasserstein(self.discriminator(real), self.discriminator(fake))
