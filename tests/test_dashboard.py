@@ -43,6 +43,7 @@ tracker.finish()
 
 
 #: Of samples alone, so many that some are near a mode.
+SMALL = ["model.layers=1", "model.width=32"]
 GRID = ("data=gaussian_grid", "training.selection=mode_kl", "evaluation.sample_examples=1000")
 
 
@@ -64,7 +65,7 @@ def test_every_name_that_is_charted_is_one_that_runs_log(tmp_path: Path, monkeyp
     run, configs = _Run(), []
     monkeypatch.setattr(wandb, "init", lambda **given: configs.append(given["config"]) or run)
     monkeypatch.delenv("WANDB_MODE", raising=False)
-    for model, options in {"vae": [], "sngan": [], "gpt": ["model.layers=1", "model.width=32"]}.items():
+    for model, options in {"vae": [], "sngan": [], "gpt": SMALL, "masked_diffusion": SMALL}.items():
         carry_out(tmp_path, model, *options)
     carry_out(tmp_path, "vae", *GRID)
     dashboard = read_dashboard()
@@ -77,7 +78,7 @@ def test_every_name_that_is_charted_is_one_that_runs_log(tmp_path: Path, monkeyp
             for part in key.split("."):
                 value = value[part]
             assert isinstance(value, str)
-    assert [config["family"] for config in configs] == ["vae", "gan", "transformer", "vae"]
+    assert [config["family"] for config in configs] == ["vae", "gan", "transformer", "diffusion", "vae"]
 
 
 def test_views_show_what_their_data_has() -> None:
