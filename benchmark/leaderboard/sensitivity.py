@@ -18,6 +18,7 @@ from benchmark.leaderboard.texts import listed
 from benchmark.record import Record
 from benchmark.spec import BadInput
 from benchmark.sweep.confirmation import Confirmation, confirmation
+from benchmark.sweep.remedies import asked_for
 from benchmark.sweep.sensitivity import (
     Importance,
     LearningRates,
@@ -316,8 +317,9 @@ def command(study: Study) -> str:
     if header.design != "space":
         how = f"design={header.design}"
     if header.design == "remedies":
-        seeds, cases = ({trial.params[key]: None for trial in study.trials} for key in ("seed", "case"))
-        how += f" seeds={len(seeds)} " + shlex.quote(f"cases={','.join(map(str, cases))}")
+        how += f" seeds={len({trial.params['seed'] for trial in study.trials})}"
+        if cases := asked_for(study):
+            how += " " + shlex.quote("cases=" + ",".join(cases))
     own = [setting for setting in header.settings if setting not in _usual(header)]
     own = own if header.settings else [f"budget.examples={study.examples}"]
     return " ".join([f"python -m benchmark sweep model={header.model} data={header.data} {how}", *own])

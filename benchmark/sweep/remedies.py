@@ -37,6 +37,14 @@ def cases(study: Study) -> list[str]:
     return list(dict.fromkeys(str(trial.params["case"]) for trial in study.trials))
 
 
+def asked_for(study: Study) -> list[str]:
+    """The cases, if some of the design's were left out."""
+    kind = study.header.config["data"]["modality"]
+    names = [name for name, remedy in study.header.remedies.items() if remedy.fits(kind)]
+    whole = {NONE, ALL, *names, *(f"{ALL_BUT}{name}" for name in names)}
+    return [] if whole == set(cases(study)) else cases(study)
+
+
 def measured(study: Study) -> list[str]:
     """What trials were measured by beside the score that judges them, in the order of the records."""
     return list(dict.fromkeys(name for trial in study.trials for name in trial.scores))

@@ -100,9 +100,9 @@ class Remedy(_Strict):
     settings: dict[str, tuple[Value, Value]]  # off and on
     structures: tuple[Structure, ...] = ()  # of the data that it is for; empty: all
 
-    def fits(self, base: Experiment) -> bool:
-        """Whether it applies to the data of this experiment."""
-        return not self.structures or modality(base.data.modality).structure in self.structures
+    def fits(self, kind: str) -> bool:
+        """Whether it applies to data of this modality."""
+        return not self.structures or modality(kind).structure in self.structures
 
 
 class Space(_Strict):
@@ -252,7 +252,7 @@ def remedies(space: Space, base: Experiment, cases: Sequence[str], seeds: int) -
         raise BadInput(
             f"configs/sweep/{base.model.name}.yaml lists no remedies: add `remedies:`, or take another design"
         )
-    fit = {name: remedy for name, remedy in space.remedies.items() if remedy.fits(base)}
+    fit = {name: remedy for name, remedy in space.remedies.items() if remedy.fits(base.data.modality)}
     turned_on = {NONE: (), **{name: (name,) for name in fit}, ALL: tuple(fit)}
     turned_on |= {f"{ALL_BUT}{name}": tuple(other for other in fit if other != name) for name in fit}
     for case in cases:

@@ -27,7 +27,7 @@ import yaml
 from files import CONFIGS
 from mnist_files import idx, small_mnist
 
-from benchmark.data.base import SPLITS, InMemory, fingerprint
+from benchmark.data.base import SPLITS, InMemory, SplitName, fingerprint
 from benchmark.data.download import Remote, fetch
 from benchmark.data.images import BinaryMnist, Cifar10, Digits, FashionMnist, Images, Mnist, hold_out, read_idx
 from benchmark.data.points import GaussianGrid
@@ -571,7 +571,7 @@ def test_an_empty_split_is_refused():
     class Tiny(Text):
         card = PyDocs.card
 
-    texts = {"train": ["abc"], "validation": [""], "test": ["a"]}
+    texts: dict[SplitName, list[str]] = {"train": ["abc"], "validation": [""], "test": ["a"]}
     with pytest.raises(BadInput, match="the validation split of pydocs is empty"):
         Tiny(texts, Characters(("a", "b", "c"), "tiny"), context=1, order="random")
 

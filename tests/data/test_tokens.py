@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -77,14 +78,14 @@ def test_words_know_rare_ones_and_ends_of_lines() -> None:
         ({"vocabulary": 512}, "vocabulary=512 is for tokens=bpe: give 0 with tokens=characters"),
     ],
 )
-def test_tokens_that_cannot_be_are_refused_before_a_file_is_read(options: dict[str, object], words: str) -> None:
+def test_tokens_that_cannot_be_are_refused_before_a_file_is_read(options: dict[str, Any], words: str) -> None:
     with pytest.raises(BadInput, match=words):
         TinyShakespeare.check(**options) if "pydocs" not in words else PyDocs.check(**options)
 
 
 @pytest.mark.parametrize("options", [{"tokens": "bytes"}, {"tokens": "bpe", "vocabulary": 512}])
-def test_a_text_in_other_tokens_is_the_same_text(options: dict[str, object]) -> None:
-    own, other = PyDocs(Path(), context=8), PyDocs(Path(), context=8, **options)  # type: ignore[arg-type]
+def test_a_text_in_other_tokens_is_the_same_text(options: dict[str, Any]) -> None:
+    own, other = PyDocs(Path(), context=8), PyDocs(Path(), context=8, **options)
     assert other.describe()["tokens"]["name"] == other.choice_of_tokens
     for name in SPLITS:
         mine, theirs = own.split(name), other.split(name)
@@ -155,7 +156,7 @@ def test_rows_go_on_where_they_ended_and_round_the_text() -> None:
 # Splits of tinyshakespeare in blocks ---------------------------------------------------------------------------------
 
 
-def test_validation_is_two_blocks_and_training_all_others(stored) -> None:  # type: ignore[no-untyped-def]
+def test_validation_is_two_blocks_and_training_all_others(stored: Any) -> None:
     data, whole = (stored(TinyShakespeare, split=split) for split in ("blocks", "whole"))
     text = whole.decode(whole.split("train").x)
     assert len(text) == 1_003_854
@@ -170,7 +171,7 @@ def test_validation_is_two_blocks_and_training_all_others(stored) -> None:  # ty
     assert not data.trains_on_validation
 
 
-def test_the_end_of_the_test_split_is_a_play_that_training_has_nothing_of(stored) -> None:  # type: ignore[no-untyped-def]
+def test_the_end_of_the_test_split_is_a_play_that_training_has_nothing_of(stored: Any) -> None:
     data = stored(TinyShakespeare, split="blocks")
     test, unseen = data.split("test"), data.split("test").unseen
     assert data.decode(test.x[unseen : unseen + 19]) == "\nMaster:\nBoatswain!"

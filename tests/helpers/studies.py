@@ -88,7 +88,7 @@ def remedied(effects: dict[str, float], seeds: int = 3, **changes: Any) -> Study
     names = list(effects)
     turned_on = {"none": [], **{name: [name] for name in names}, "all": names}
     turned_on |= {f"all but {name}": [other for other in names if other != name] for name in names}
-    trials = []
+    trials: list[Trial] = []
     for seed in range(seeds):
         for case, on in turned_on.items():
             fid = 4 * 1.5**seed * math.prod(effects[name] for name in on)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from evidence import normal, value
 
-from benchmark.data.base import Card
+from benchmark.data.base import Card, SplitName
 from benchmark.data.text import Text
 from benchmark.metrics import text as text_metrics
 from benchmark.metrics.session import Experts, Protocol, Session
@@ -50,7 +51,7 @@ class Streams(Text):
     card = Card(name="streams", source="test", licence="none", citation="none")
 
     def __init__(self, parts, context=4):
-        texts = {"train": ["abcdefgh"], "validation": ["abcdefgh"], "test": parts}
+        texts: dict[SplitName, list[str]] = {"train": ["abcdefgh"], "validation": ["abcdefgh"], "test": parts}
         super().__init__(texts, self.tokens_for("bytes", 0, texts), context, "random")
 
 
@@ -112,7 +113,7 @@ def test_excerpts_lie_in_one_part_each():
 def test_bits_of_a_stream_rank_together_whatever_its_tokens_are():
     data, protocol = Streams(PARTS), Protocol("test", seed=0)
     none = Absence("does not apply", "text")
-    found = Session(Memory(), data, protocol, Experts(none, none))[WholeStream]
+    found: Any = Session(Memory(), data, protocol, Experts(none, none))[WholeStream]
     assert "tokens" not in found.protocol
     assert found.protocol["how"]["tokens"] == "bytes"
 

@@ -7,7 +7,7 @@ import math
 import pytest
 from studies import remedied
 
-from benchmark.sweep.remedies import cases, contrasts, courses, ended, measured, scores
+from benchmark.sweep.remedies import asked_for, cases, contrasts, courses, ended, measured, scores
 from benchmark.sweep.studies import Study, by_model
 
 
@@ -51,6 +51,8 @@ def test_cases_that_were_not_tried_are_not_compared() -> None:
     some = Study(header=study.header, trials=tuple(t for t in study.trials if t.params["case"] in ("pack", "all")))
     assert cases(some) == ["pack", "all"]
     assert contrasts(some) == []
+    assert asked_for(some) == ["pack", "all"]
+    assert asked_for(study) == []
 
 
 def test_the_score_over_training_is_that_of_every_seed() -> None:

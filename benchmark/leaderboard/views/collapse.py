@@ -198,8 +198,7 @@ def _notes(study: Study) -> list[str]:
     header, config = study.header, study.header.config
     lines = [f"{study.examples:,} examples a trial, judged by the weights at its end; {spelled(command(study))}"]
     for name, remedy in header.remedies.items():
-        here = modality(config["data"]["modality"]).structure
-        if remedy.structures and here not in remedy.structures:
+        if not remedy.fits(config["data"]["modality"]):
             lines.append(f"{name} does not apply: it is for {listed(remedy.structures)} alone")
             continue
         on = ", ".join(spelled(f"{key}={pair[1]}") for key, pair in remedy.settings.items())

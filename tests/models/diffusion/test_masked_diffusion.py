@@ -124,7 +124,7 @@ def test_a_token_is_predicted_from_both_sides_and_not_from_itself() -> None:
 )
 def test_what_cannot_be_is_refused(options: dict[str, int], words: str) -> None:
     with pytest.raises(BadInput, match=f"masked_diffusion: {words}"):
-        MaskedDiffusion(TEXT, **options)  # type: ignore[arg-type]
+        MaskedDiffusion(TEXT, **options)
 
 
 def test_the_sampler_is_named_after_what_it_draws() -> None:
