@@ -48,7 +48,7 @@ class Plan:
     ema_decay: float
     validations: int
     patience: int
-    schedule: Literal["linear", "ladder"] = "linear"
+    schedule: Literal["linear", "ladder", "cosine"] = "linear"
     newest: bool = False  # whether the newest weights are kept, and not those of the best validation
     limit_seconds: float | None = None  # wall time over all attempts; `None`: by what the first steps predict
 
@@ -61,10 +61,13 @@ class Plan:
         return frozenset(max(1, round(i * self.steps / self.validations)) for i in range(1, self.validations + 1))
 
     def rate_factor(self, progress: float) -> float:
-        """Linear warm-up, constant, linear decay to zero; or down a ladder."""
+        """Linear warm-up, constant, linear decay to zero; or along a cosine to a tenth; or down a ladder."""
         if self.schedule == "ladder":
             return ladder(progress)
         up = min(1.0, (progress + 1 / self.steps) / self.warmup) if self.warmup else 1.0
+        if self.schedule == "cosine":
+            passed = max(0.0, progress - self.warmup) / (1 - self.warmup)
+            return min(up, 0.55 + 0.45 * math.cos(math.pi * passed))
         down = min(1.0, (1.0 - progress) / self.decay) if self.decay else 1.0
         return min(up, down)
 

@@ -118,7 +118,7 @@ class Training(Strict):
     patience: Count
     selection: Annotated[str, AfterValidator(_metric_or_auto)] = "auto"
     weights: Literal["best", "last"] = "best"
-    schedule: Literal["linear", "ladder"] = "linear"
+    schedule: Literal["linear", "ladder", "cosine"] = "linear"
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
@@ -128,6 +128,8 @@ class Training(Strict):
             )
         if self.schedule == "ladder" and (self.warmup or self.decay):
             raise ValueError("schedule=ladder has steps of its own: set warmup=0 and decay=0 beside it")
+        if self.schedule == "cosine" and (self.decay or self.warmup == 1):
+            raise ValueError("schedule=cosine falls over all that follows the warm-up: set decay=0, and warmup below 1")
         if self.warmup + self.decay > 1:
             raise ValueError(
                 f"warmup={self.warmup:g} and decay={self.decay:g} are shares of training: at most 1 together"

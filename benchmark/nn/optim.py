@@ -130,14 +130,18 @@ class JointOptimizer(Optimizer):
 
 
 def muon_in_blocks(
-    model: nn.Module, muon_learning_rate: float, learning_rate: float, weight_decay: float
+    model: nn.Module,
+    muon_learning_rate: float,
+    learning_rate: float,
+    weight_decay: float,
+    betas: tuple[float, float] = (0.9, 0.95),
 ) -> JointOptimizer:
     """Muon for the matrices of `model.blocks`, where alone weights decay, and AdamW for all else."""
     matrices = {name: p for name, p in model.named_parameters() if name.startswith("blocks.") and p.ndim >= 2}
     rest = [p for name, p in model.named_parameters() if name not in matrices]
     return JointOptimizer(
         Muon(matrices.values(), lr=muon_learning_rate, weight_decay=weight_decay),
-        AdamW(rest, lr=learning_rate, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
+        AdamW(rest, lr=learning_rate, betas=betas, weight_decay=0.0, fused=True),
     )
 
 

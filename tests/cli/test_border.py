@@ -433,6 +433,7 @@ def test_every_number_of_a_model_has_a_range_and_one_below_it_is_refused_before_
         (["training.selection=nl"], ["training.selection='nl'"]),
         (["training.weights=last", "training.patience=3"], ["weights=last", "patience=3"]),
         (["training.schedule=ladder"], ["set warmup=0 and decay=0"]),
+        (["training.schedule=cosine"], ["set decay=0"]),
         (["evaluation.split=train"], ["'validation' or 'test'"]),
         (["evaluation.outliers=minst"], ["did you mean 'mnist'"]),
         (["evaluation.outliers=synthetic_images"], ["name data of the same kind"]),

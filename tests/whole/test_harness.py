@@ -418,6 +418,16 @@ def test_the_ladder_has_the_rungs_of_its_paper() -> None:
     assert factors == sorted(factors, reverse=True)
 
 
+def test_the_cosine_ends_at_a_tenth_after_its_warm_up() -> None:
+    plan = Plan(2000, 1, 0.05, 0.0, 0.0, ema_decay=0.0, validations=1, patience=0, schedule="cosine")
+    factors = [plan.rate_factor(step / plan.steps) for step in range(plan.steps)]
+    assert factors[:100] == pytest.approx([(step + 1) / 100 for step in range(100)])
+    assert factors[100] == 1.0
+    assert factors[1050] == pytest.approx(0.55)  # half way down
+    assert factors[100:] == sorted(factors[100:], reverse=True)
+    assert factors[-1] == pytest.approx(0.1, abs=1e-5)
+
+
 @pytest.mark.usefixtures("unscored")
 @pytest.mark.parametrize("weights", ["best", "last"])
 def test_the_weights_are_those_of_the_best_validation_unless_the_last_are_asked_for(

@@ -72,6 +72,7 @@ class GPT(GenerativeModel, Likelihood, TokenLikelihood, Diagnosable):
         optimizer: Literal["muon", "adamw"] = "muon",  # of the blocks' matrices
         muon_learning_rate: NonNegative = 0.02,
         learning_rate: NonNegative = 3e-3,  # of AdamW
+        beta2: Share = 0.95,  # of AdamW
         weight_decay: NonNegative = 0.0,  # of the blocks' matrices; of all matrices where AdamW has them
         temperature: Positive = 1.0,  # of the sampler
         top_k: Count = 0,  # draw among the k likeliest alone; 0: all
@@ -83,6 +84,7 @@ class GPT(GenerativeModel, Likelihood, TokenLikelihood, Diagnosable):
         self.dropout, self.optimizer = dropout, optimizer
         self.draw = Drawing(temperature, top_k, top_p)
         self.muon_learning_rate, self.learning_rate, self.weight_decay = muon_learning_rate, learning_rate, weight_decay
+        self.betas = (0.9, beta2)
         self.begin = spec.levels  # the token before the first
         self.token = nn.Embedding(spec.levels + 1, width)
         self.place = nn.Embedding(spec.dims, width) if positions == "learned" else None
@@ -176,7 +178,6 @@ class GPT(GenerativeModel, Likelihood, TokenLikelihood, Diagnosable):
         return {"loss": -self.token_log_prob(batch.x).mean()}  # nats a token
 
     def configure_optimizers(self) -> Optimizer:
-        betas = (0.9, 0.95)
         if self.optimizer == "adamw":
-            return adamw(self, self.learning_rate, self.weight_decay, betas)
-        return muon_in_blocks(self, self.muon_learning_rate, self.learning_rate, self.weight_decay)
+            return adamw(self, self.learning_rate, self.weight_decay, self.betas)
+        return muon_in_blocks(self, self.muon_learning_rate, self.learning_rate, self.weight_decay, self.betas)

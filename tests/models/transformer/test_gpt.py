@@ -12,6 +12,8 @@ from torch import nn
 from torch.nn import functional as F
 from torch.optim import AdamW
 
+from benchmark.build import build_model
+from benchmark.config import compose
 from benchmark.models.transformer.gpt import GPT
 from benchmark.nn.optim import JointOptimizer, Muon
 from benchmark.spec import BadInput, DataSpec
@@ -106,6 +108,29 @@ def test_gpt2_is_its_published_formula() -> None:
     logits = y @ net.token.weight[:7].T
     torch.testing.assert_close(net(net.stream(x)), logits)
     assert logits.std() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes", "parameters", "steps"),
+    [("nanogpt_cpu", (4, 128, 64, 12), 0.80e6, 2000), ("nanogpt_gpu", (6, 384, 256, 64), 10.65e6, 5000)],
+)
+def test_the_recipes_of_nanogpt_are_theirs(name: str, sizes: tuple[int, ...], parameters: float, steps: int) -> None:
+    experiment = compose([f"model={name}", "data=tinyshakespeare", "budget=full"])
+    training, data = experiment.training, experiment.data.options
+    assert (
+        *(experiment.model.options[key] for key in ("layers", "width")),
+        data["context"],
+        training.batch_size,
+    ) == sizes
+    net = build_model(experiment, DataSpec((sizes[2],), 65, "sequence"))
+    places = sizes[1] * sizes[2]  # which nanoGPT does not count
+    assert sum(p.numel() for p in net.parameters()) - places == pytest.approx(parameters, rel=0.01)
+    assert experiment.budget.examples == steps * sizes[3]
+    assert (training.warmup * steps, training.schedule, training.decay, training.clip_norm) == (100, "cosine", 0.0, 1.0)
+    assert (data["split"], training.weights, training.ema_decay) == ("whole", "last", 0.0)
+    matrices, vectors = net.configure_optimizers().param_groups
+    assert {(group["lr"], group["betas"]) for group in (matrices, vectors)} == {(1e-3, (0.9, 0.99))}
+    assert (matrices["weight_decay"], vectors["weight_decay"]) == (0.1, 0.0)
 
 
 def test_gpt2_starts_with_its_weights_and_decays_matrices_alone() -> None:
