@@ -44,6 +44,7 @@ __all__ = [
     "build_model",
     "check_data",
     "check_model",
+    "data_before",
     "data_of",
     "extractor_folders",
     "load_metrics",
@@ -63,8 +64,22 @@ def build_data(config: DataConfig, root: str | None) -> DataModule:
 
 def data_of(experiment: Experiment) -> DataModule:
     """The dataset of an experiment, in the vocabulary of the data from whose model it starts."""
+    return _in_words(experiment.data, experiment)
+
+
+def data_before(experiment: Experiment) -> DataModule | None:
+    """What the model had learnt from which an experiment starts, as it is shown its own data."""
+    if experiment.before is None:
+        return None
+    before, own = experiment.before.data.consented(experiment.trust), experiment.data.options
+    windows = {"context": own["context"]} if "context" in before.options and "context" in own else {}
+    return _in_words(before.model_copy(update=windows), experiment)
+
+
+def _in_words(config: DataConfig, experiment: Experiment) -> DataModule:
+    """A dataset in the vocabulary that the experiment's model knows."""
     root, words = experiment.runtime.data_root, experiment.vocabulary
-    data = build_data(experiment.data, root)
+    data = build_data(config, root)
     return data if words is None else data.in_words_of(build_data(words.consented(experiment.trust), root))
 
 

@@ -69,11 +69,12 @@ def _origin(name: str, folder: Path) -> Origin:
     if record.status != "finished":
         raise BadInput(f"{name}={folder} {record.status}: only the weights of a finished run are taken over")
     config = {key: value for key, value in record.config.items() if key != "runtime"}
-    cost = record.scores.get("cpu_minutes")
+    cost, bits = (record.scores.get(name) for name in ("cpu_minutes", "bits_per_byte"))
     return Origin(
         run=folder.resolve().name,
         sha256=sha256(folder / WEIGHTS),
         config=config,
         cpu_minutes=None if cost is None else cost.value,
         training_flops=training_flops(record),
+        bits_per_byte=None if bits is None else bits.value,
     )

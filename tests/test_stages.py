@@ -163,7 +163,16 @@ def test_a_start_gives_weights_options_and_words(language: Path, tmp_path: Path)
     assert data.describe()["splits"] == plain.describe()["splits"], "and the same data, as boards see it"
     assert model.sample(1).max() < data.spec.levels
     scratch = read_record(carry_out(tmp_path / "scratch", "gpt", "data=synthetic_text", "data.context=64", *SMALL_GPT))
-    assert read_record(folder).dataset["references"] == scratch.dataset["references"], "baselines know its own words"
+    tuned, before = read_record(folder), read_record(language).scores["bits_per_byte"].value
+    assert tuned.dataset["references"] == scratch.dataset["references"], "baselines know its own words"
+    now, forgotten = tuned.scores["bits_per_byte_before"], tuned.scores["forgetting"]
+    assert now.protocol["text"] == "pydocs"
+    assert now.protocol["context"] == 64
+    assert before is not None
+    assert now.value is not None
+    assert forgotten.value == pytest.approx(now.value - before)
+    assert forgotten.value > 0.01, "letters at random have taught it nothing about English"
+    assert scratch.scores["forgetting"].absent is not None
 
 
 def test_training_begins_where_the_other_run_ended(language: Path, tmp_path: Path) -> None:
@@ -172,6 +181,29 @@ def test_training_begins_where_the_other_run_ended(language: Path, tmp_path: Pat
     scratch = read_record(carry_out(tmp_path, "gpt", *short))
     before = read_record(language).stability["best"]
     assert abs(tuned.stability["initial"] - before) < 0.05 < 1 < scratch.stability["initial"] - before
+
+
+@pytest.mark.usefixtures("unscored")
+def test_adapters_start_from_the_base_and_leave_it_as_it_is(language: Path, tmp_path: Path) -> None:
+    short = ("budget.examples=16", "training.validations=1", f"from={language}", "model.adapter_rank=2")
+    folder = carry_out(tmp_path, "gpt", *short)
+    tuned, base = load_file(folder / "model.safetensors"), load_file(language / "model.safetensors")
+    kept = {name.replace(".parametrizations", "").removesuffix(".original"): value for name, value in tuned.items()}
+    assert all(torch.equal(kept[name], value) for name, value in base.items())
+    added = [value for name, value in tuned.items() if name.endswith(".B")]
+    assert len(added) == 4
+    assert all(value.abs().max() > 0 for value in added)
+    assert read_record(folder).scores["parameters"].value == sum(
+        value.numel() for name, value in tuned.items() if name.endswith((".A", ".B"))
+    )
+    merged = carry_out(tmp_path / "merged", "gpt", f"from={folder}", "model.adapter_rank=0", *short[:2])
+    before, after = read_record(folder).stability["best"], read_record(merged).stability["initial"]
+    assert after == pytest.approx(before, abs=1e-4), "a whole model goes on where its adapters ended"
+
+
+def test_another_name_for_the_same_kind_of_model_has_the_options_of_its_own_file(language: Path) -> None:
+    other = compose(["model=gpt2", "data=pydocs", "budget.examples=16", *SMALL_GPT, f"from={language}"])
+    assert other.model.options["positions"] == "learned"
 
 
 def test_a_text_with_letters_that_the_model_never_knew_is_refused(tmp_path: Path) -> None:

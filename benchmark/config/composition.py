@@ -240,17 +240,19 @@ def _compose(overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def _start_as_before(content: dict[str, Any]) -> None:
-    """A model that starts from another's weights has that one's options. Raises `BadInput` for two kinds of model."""
+    """A model that starts from another's weights has that one's options, unless another name gives it its own.
+    Raises `BadInput` for two kinds of model."""
     try:
         before = _stage_content(content, "start")["model"]
     except BadInput as error:
         raise BadInput(f"from: {error}") from error
     model = content["model"]
-    if before["name"] != model["name"]:
+    if before["target"] != model["target"]:
         raise BadInput(
             f"from: model {model['name']!r} cannot start from a {before['name']!r}: name one of its own kind"
         )
-    model |= {option: value for option, value in before.items() if option in model}
+    if before["name"] == model["name"]:
+        model |= {option: value for option, value in before.items() if option in model}
 
 
 def _pairs(overrides: Sequence[str]) -> list[tuple[str, str]]:

@@ -61,12 +61,17 @@ class Experiment(Strict):
         return {name: stage.origin for name, stage in self.stages.items() if stage.origin is not None}
 
     @property
-    def vocabulary(self) -> DataConfig | None:
-        """The data whose words the model has known from its start; `None`: those of its own."""
+    def before(self) -> Experiment | None:
+        """The experiment whose weights the model starts from."""
         if self.start.origin is None:
             return None
-        before = validate({**self.start.origin.config, "runtime": self.runtime.model_dump()})
-        return before.vocabulary or before.data
+        return validate({**self.start.origin.config, "runtime": self.runtime.model_dump()})
+
+    @property
+    def vocabulary(self) -> DataConfig | None:
+        """The data whose words the model has known from its start; `None`: those of its own."""
+        before = self.before
+        return None if before is None else before.vocabulary or before.data
 
     @property
     def targets(self) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ class Origin(Strict):
     config: dict[str, Any]  # its experiment, without runtime
     cpu_minutes: float | None = None  # what its training cost
     training_flops: float | None = None
+    bits_per_byte: float | None = None  # what it scored, where it is a model of text
 
 
 class Stage(Strict):

@@ -7,6 +7,8 @@ import platform
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
@@ -17,7 +19,7 @@ from benchmark.data.base import SPLITS, Card, DataModule, InMemory, Split, Split
 from benchmark.data.download import Remote, fetch
 from benchmark.data.tokens import KINDS, Kind, Tokens, Words, tokens_of, words
 from benchmark.data.tokens import check as check_tokens
-from benchmark.spec import BadInput, Batch, DataSpec, unknown
+from benchmark.spec import BadInput, Batch, DataSpec, Probability, unknown
 
 Order = Literal["random", "contiguous"]
 ORDERS: tuple[Order, ...] = get_args(Order)
@@ -38,6 +40,7 @@ class Text(InMemory):
         self.order = order
         self.tokens = tokens
         self._own = self
+        self._digests = {name: sha256("".join(parts).encode()).hexdigest() for name, parts in texts.items()}
         splits = {name: self._split(parts) for name, parts in texts.items()}
         spec = DataSpec((context,), tokens.size, "sequence", contiguous=order == "contiguous")
         super().__init__(spec, splits)
@@ -66,6 +69,14 @@ class Text(InMemory):
     @property
     def choice_of_tokens(self) -> str | None:
         return self.tokens.name if len(self.kinds) > 1 else None
+
+    @cached_property
+    def _fingerprints(self) -> dict[str, dict[str, Any]]:
+        """Of the text itself where its tokens are a choice: whatever they are, these are the same data."""
+        found = super()._fingerprints
+        if self.choice_of_tokens is None:
+            return found
+        return {name: found[name] | {"sha256": self._digests[name]} for name in SPLITS}
 
     def in_words_of(self, other: DataModule) -> DataModule:
         """The same text in the tokens of another. Fingerprints stay: they are of the text in its own."""
@@ -175,11 +186,12 @@ class PyDocs(Text):
         order: Order = "random",
         tokens: Kind = "characters",
         vocabulary: int = 0,
+        train_share: Probability = 1.0,
     ) -> None:
         from pydoc_data.topics import topics
 
         text = "\n".join(topics[name] for name in sorted(topics))
-        texts = divide(text, 0.85, 0.9)
+        texts = beginning(divide(text, 0.85, 0.9), train_share)
         super().__init__(texts, self.tokens_for(tokens, vocabulary, texts), context, order)
 
 
@@ -216,6 +228,7 @@ class TinyShakespeare(Text):
         order: Order = "random",
         tokens: Kind = "characters",
         vocabulary: int = 0,
+        train_share: Probability = 1.0,
         split: Literal["ends", "blocks", "whole"] = "ends",
     ) -> None:
         text = fetch(root, self.remote).read_text(encoding="utf-8")
@@ -223,6 +236,7 @@ class TinyShakespeare(Text):
             raise unknown("split", split, self.parts_of)
         texts = divide(text, 0.85, 0.9) if split == "ends" else self._blocks(text, whole=split == "whole")
         self.trains_on_validation = split == "whole"
+        texts = beginning(texts, train_share)
         super().__init__(texts, self.tokens_for(tokens, vocabulary, texts), context, order)
         (test,) = texts["test"]
         known = len(self.encode(test[: test.index(self.unseen)]))
@@ -262,10 +276,11 @@ class Text8(Text):
         order: Order = "random",
         tokens: Kind = "characters",
         vocabulary: int = 0,
+        train_share: Probability = 1.0,
     ) -> None:
         with zipfile.ZipFile(fetch(root, self.remote)) as archive:
             text = archive.read("text8").decode("ascii")
-        texts = divide(text, 0.9, 0.95)
+        texts = beginning(divide(text, 0.9, 0.95), train_share)
         super().__init__(texts, self.tokens_for(tokens, vocabulary, texts), context, order)
 
 
@@ -299,12 +314,14 @@ class WikiText2(Text):
         order: Order = "random",
         tokens: Literal["words", "characters", "bytes", "bpe"] = "words",
         vocabulary: int = 0,
+        train_share: Probability = 1.0,
     ) -> None:
         with zipfile.ZipFile(fetch(root, self.remote)) as archive:
             texts: dict[SplitName, Sequence[str]] = {
                 name: [archive.read(f"wikitext-2/wiki.{file}.tokens").decode("utf-8")]
                 for name, file in zip(SPLITS, ("train", "valid", "test"), strict=True)
             }
+        texts = beginning(texts, train_share)
         known = self.tokens_for(tokens, vocabulary, texts) if tokens != "words" else _words_of(texts["train"])
         super().__init__(texts, known, context, order)
 
@@ -317,3 +334,14 @@ def divide(text: str, validation: float, test: float) -> dict[SplitName, Sequenc
     """A text cut in order at two shares of its length: training, validation, test."""
     a, b = int(validation * len(text)), int(test * len(text))
     return {"train": [text[:a]], "validation": [text[a:b]], "test": [text[b:]]}
+
+
+def beginning(texts: Mapping[SplitName, Sequence[str]], train_share: float) -> dict[SplitName, Sequence[str]]:
+    """The same texts, with only so much of the training text, from its beginning on."""
+    left, kept = round(train_share * sum(map(len, texts["train"]))), []
+    for part in texts["train"]:
+        kept.append(part[:left])
+        left -= len(kept[-1])
+        if not left:
+            break
+    return {**texts, "train": kept}

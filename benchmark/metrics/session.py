@@ -45,8 +45,18 @@ class Protocol:
 
 
 @dataclass(frozen=True)
+class Earlier:
+    """What a model had learnt before it was tuned: the data, in the words that it knows, and what it scored there on
+    the split that is scored now."""
+
+    data: DataModule
+    bits_per_byte: float | None
+
+
+@dataclass(frozen=True)
 class Experts:
-    """Who is asked about samples: an extractor of features, a judge of classes, and what a likelihood should reject.
+    """Who is asked about samples: an extractor of features, a judge of classes; what a likelihood should reject; and
+    what a tuned model should not have forgotten.
 
     `outliers`: `None` means corrupted examples of the data itself.
     """
@@ -54,6 +64,7 @@ class Experts:
     extractor: Extractor | Absence = NO_EXTRACTOR
     judge: Extractor | Absence = NO_JUDGE
     outliers: Outliers | None = None
+    earlier: Earlier | None = None
     device: torch.device = CPU  # where they work, and where what they see is compared
 
     def on(self, device: torch.device) -> Experts:

@@ -34,7 +34,7 @@ class GenerativeModel(LightningModule, ABC):
     """
 
     #: Prefixes of parameter names that gradients do not train (fixed features, moving averages).
-    frozen: ClassVar[tuple[str, ...]] = ()
+    frozen: tuple[str, ...] = ()
 
     #: Names of parts that compiled training compiles beside the blocks: several operations that are worth one kernel.
     fused: ClassVar[tuple[str, ...]] = ()

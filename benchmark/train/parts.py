@@ -8,9 +8,9 @@ from typing import Literal
 
 import torch
 
-from benchmark.build import DataModule, Examination, GenerativeModel, build_data
+from benchmark.build import DataModule, Examination, GenerativeModel, build_data, data_before
 from benchmark.config import Experiment, load_data
-from benchmark.evaluate import Experts, Protocol, evaluate, load_extractor, load_judge, selection_metric
+from benchmark.evaluate import Earlier, Experts, Protocol, evaluate, load_extractor, load_judge, selection_metric
 from benchmark.spec import BadInput, Outliers, Score
 
 
@@ -61,7 +61,16 @@ def experts_of(experiment: Experiment, data: DataModule, device: torch.device) -
     inception = experiment.runtime.inception
     extractor = load_extractor(experiment.data.name, data.spec, Path(inception) if inception else None)
     judge = load_judge(experiment.data.name, data.spec)
-    return Experts(extractor, judge, outliers(experiment, data)).on(device)
+    return Experts(extractor, judge, outliers(experiment, data), _earlier(experiment)).on(device)
+
+
+def _earlier(experiment: Experiment) -> Earlier | None:
+    """What the model that an experiment starts from had learnt."""
+    before, origin = experiment.before, experiment.start.origin
+    if before is None or origin is None or (data := data_before(experiment)) is None:
+        return None
+    same = before.evaluation.split == experiment.evaluation.split
+    return Earlier(data, origin.bits_per_byte if same else None)
 
 
 def outliers(experiment: Experiment, data: DataModule) -> Outliers | None:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmark.data.base import SPLITS
-from benchmark.data.text import Order, PyDocs, Text, TinyShakespeare
+from benchmark.data.text import Order, PyDocs, Text, TinyShakespeare, beginning
 from benchmark.data.tokens import BytePairs, Bytes, Characters, Tokens, Words
 from benchmark.spec import BadInput
 
@@ -151,6 +151,27 @@ def test_rows_go_on_where_they_ended_and_round_the_text() -> None:
     round_the_text = len(set(first))
     assert first[round_the_text] == first[0]
     assert second[0] == first[round_the_text // 2], "half of the way round"
+
+
+def test_a_share_of_the_training_text_is_its_beginning_and_other_splits_stay() -> None:
+    whole, share = PyDocs(Path()), PyDocs(Path(), train_share=0.05)
+    assert len(share.split("train").x) == round(0.05 * len(whole.split("train").x))
+    train = share.decode(share.split("train").x)
+    assert train == whole.decode(whole.split("train").x)[: len(train)]
+    assert share.decode(share.split("test").x) == whole.decode(whole.split("test").x)
+    assert beginning({"train": ["abcd", "ef", "ghij"], "test": ["k"]}, 0.5) == {"train": ["abcd", "e"], "test": ["k"]}
+    few, many = (PyDocs(Path(), tokens="bpe", vocabulary=300, train_share=part).tokens for part in (0.05, 1.0))
+    assert few != many, "merges are learnt from what is trained on"
+
+
+def test_the_fingerprint_is_of_the_text_whatever_its_tokens() -> None:
+    characters, byte = PyDocs(Path()).describe()["splits"], PyDocs(Path(), tokens="bytes").describe()["splits"]
+    assert {name: one["sha256"] for name, one in characters.items()} == {
+        name: one["sha256"] for name, one in byte.items()
+    }
+    share = PyDocs(Path(), train_share=0.5).describe()["splits"]
+    assert share["train"]["sha256"] != characters["train"]["sha256"]
+    assert share["test"] == characters["test"]
 
 
 # Splits of tinyshakespeare in blocks ---------------------------------------------------------------------------------

@@ -304,7 +304,7 @@ class Wanders(Latent, StepwiseBound, SamplesWithin):
     """The latent takes several steps within the prior, each by a network; the bound has two."""
 
     steps: ClassVar[int] = 6
-    frozen: ClassVar[tuple[str, ...]] = ("shrink.",)
+    frozen = ("shrink.",)
 
     def __init__(self, spec: DataSpec) -> None:
         super().__init__(spec)
@@ -732,7 +732,7 @@ class TruncatesAlways(Truncated):
 class DeclaresFrozen(ForgetsLayer):
     """... and says so, which makes it honest."""
 
-    frozen: ClassVar[tuple[str, ...]] = ("critic.2.",)
+    frozen = ("critic.2.",)
 
 
 HONEST: tuple[type[Toy], ...] = (

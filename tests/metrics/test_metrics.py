@@ -36,6 +36,8 @@ def test_the_list_has_every_metric_once_in_the_order_of_the_board():
             "perplexity",
             "bits_per_char",
             "bits_per_byte",
+            "bits_per_byte_before",
+            "forgetting",
             "fid",
             "kid",
             "inception_score",

@@ -21,6 +21,7 @@ from benchmark.metrics.anomaly import AnomalyScores, Outside
 from benchmark.metrics.conditions import ClassFeatures, FeaturesOfClasses, Obeyed
 from benchmark.metrics.evaluations import EVALUATIONS, FeaturesWithin
 from benchmark.metrics.extractors.base import Features, Verdicts
+from benchmark.metrics.forgetting import EarlierStream, Remembered
 from benchmark.metrics.interpolation import Paths
 from benchmark.metrics.likelihood import Elbo, LogProb, LogProbs, TightBound
 from benchmark.metrics.memorisation import NearestImages, nearest_images
@@ -64,6 +65,8 @@ PINNED: dict[str, tuple[int, float, float | None]] = {
     "copied_text": (1, 0.07407407407407407, 0.03703703704),
     "bits_per_char": (1, 1.803790013, 0.001818869842),
     "bits_per_byte": (1, 1.546105725, 0.001559031293),
+    "bits_per_byte_before": (1, 1.546105725, 0.001559031293),
+    "forgetting": (1, 0.246105725, None),
     "fid": (1, 0.4562883427, 0.1030808528),
     "kid": (1, 0.122147574, 0.1127924826),
     "inception_score": (1, 1.258611992, 0.01257236242),
@@ -165,6 +168,7 @@ def evidence() -> dict[type[Probe[Any]], Any]:
         **examples,
         TokenLogProb: stream,
         WholeStream: stream,
+        EarlierStream: Remembered(stream, before=1.3),
         Windows: LogProbs(-1.6 * 64 + torch.linspace(-1, 1, 40).double(), dims=64),
         Written: Writing(
             (words, (*words[:1], "the mat ate the dog")), words[1], "on the mat that the dog ate a cat sat"

@@ -7,7 +7,8 @@ Differences: a begin token, no dropout of attention's weights and, by options th
 paper's, each from the paper that brought it: rotary positions (Su and others 2021, arXiv:2104.09864), RMSNorm without
 gains before every layer (Zhang and Sennrich 2019, arXiv:1910.07467), normalised queries and keys (Henry and others
 2020, arXiv:2010.04245), squared ReLU (So and others 2021, arXiv:2109.08668), projections back to the residual stream
-that start at zero, and Muon (Jordan and others 2024) for the blocks' matrices beside AdamW for the rest. Samples are
+that start at zero, and Muon (Jordan and others 2024) for the blocks' matrices beside AdamW for the rest. One that
+starts from another's weights may train low-rank adapters alone (Hu and others 2022, arXiv:2106.09685). Samples are
 drawn with cached keys and values.
 
 Shapes: B examples, T tokens, V levels, D width, N heads, K = D / N. Unit: nats.
@@ -22,10 +23,12 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import cached
 from torch.optim import Optimizer
 
 from benchmark.models.base import GenerativeModel, refusing
 from benchmark.nn.distributions import LogSoftmaxAt
+from benchmark.nn.low_rank import adapt
 from benchmark.nn.optim import adamw, muon_in_blocks
 from benchmark.nn.sampling import Drawing
 from benchmark.nn.transformer import ACTIVATIONS, NORMS, Block, Cache, RMSNorm, check_heads, draw_normal, rotary_table
@@ -69,11 +72,12 @@ class GPT(GenerativeModel, Likelihood, TokenLikelihood, Diagnosable):
         biases: bool = False,  # in the blocks' layers
         initial_weights: Literal["identity", "normal"] = "identity",  # of blocks; normal: of all
         tied: bool = False,  # whether the head's matrix is the embedding
-        optimizer: Literal["muon", "adamw"] = "muon",  # of the blocks' matrices
+        optimizer: Literal["muon", "adamw"] = "muon",  # of the blocks' matrices; adapters have AdamW
         muon_learning_rate: NonNegative = 0.02,
         learning_rate: NonNegative = 3e-3,  # of AdamW
         beta2: Share = 0.95,  # of AdamW
         weight_decay: NonNegative = 0.0,  # of the blocks' matrices; of all matrices where AdamW has them
+        adapter_rank: Count = 0,  # of what alone is trained: additions to the blocks' matrices; 0: all weights are
         temperature: Positive = 1.0,  # of the sampler
         top_k: Count = 0,  # draw among the k likeliest alone; 0: all
         top_p: Probability = 1.0,  # and of these among the fewest that have so much probability
@@ -100,6 +104,8 @@ class GPT(GenerativeModel, Likelihood, TokenLikelihood, Diagnosable):
         self.register_buffer("table", rotary, persistent=False)
         if initial_weights == "normal":
             draw_normal(self)
+        adapt(self, self.blocks, adapter_rank)
+        self.frozen = tuple(name for name, p in self.named_parameters() if not p.requires_grad)
 
     # The model: p(x) = Π p(x_t | x_<t) ------------------------------------------------------------------------------
 
@@ -167,9 +173,10 @@ class GPT(GenerativeModel, Likelihood, TokenLikelihood, Diagnosable):
         T = self.spec.dims
         stream = torch.full((n, 1 + T), self.begin, device=self.device)
         caches = [block.attention.cache(n, T) for block in self.blocks]
-        for t in range(T):
-            logits = self(stream[:, t : t + 1], t, caches)[:, -1].float()
-            stream[:, t + 1] = self.draw(logits)
+        with cached():  # adapted matrices are added up once
+            for t in range(T):
+                logits = self(stream[:, t : t + 1], t, caches)[:, -1].float()
+                stream[:, t + 1] = self.draw(logits)
         return stream[:, 1:].contiguous()
 
     # Learning -------------------------------------------------------------------------------------------------------
@@ -178,6 +185,6 @@ class GPT(GenerativeModel, Likelihood, TokenLikelihood, Diagnosable):
         return {"loss": -self.token_log_prob(batch.x).mean()}  # nats a token
 
     def configure_optimizers(self) -> Optimizer:
-        if self.optimizer == "adamw":
+        if self.optimizer == "adamw" or self.frozen:
             return adamw(self, self.learning_rate, self.weight_decay, self.betas)
         return muon_in_blocks(self, self.muon_learning_rate, self.learning_rate, self.weight_decay, self.betas)
