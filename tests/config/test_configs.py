@@ -99,6 +99,7 @@ def test_tuned(path: Path) -> None:
         "evaluation": set(load(CONFIGS / "experiment.yaml")["evaluation"]),
         "examples": set(BUDGETS),
         "first_stage": {"run", "experiment"},
+        "start": {"run", "experiment"},
     }
     assert set(tuned) <= set(known), f"unknown: {sorted(set(tuned) - set(known))}"
     for section, options in tuned.items():
