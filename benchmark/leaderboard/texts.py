@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmark.facts import measure
-from benchmark.leaderboard.columns import COST_OF_MACHINE, Column, mark, number, value_of
+from benchmark.leaderboard.columns import COST_OF_MACHINE, Column, digits_that_show, mark, number, value_of
 from benchmark.leaderboard.published import Published
 from benchmark.leaderboard.rows import Cell, Judge, Ranking, Row, Run
+from benchmark.leaderboard.statistics import Interval
 from benchmark.record import Record, share_done
 
 
@@ -43,6 +45,19 @@ def ended(record: Record) -> str:
 
 def cell_text(cell: Cell | None, column: Column) -> str:
     return "—" if cell is None else mark(cell.how) + column.text(cell.interval)
+
+
+def difference(found: Interval, least: int, log: bool = False) -> str:
+    """`+1.2 [0.4, 2.0]` in so many digits at least; of logarithms, as a factor: `× 0.8 [0.7, 0.9]`."""
+    ends = () if found.low is None or found.high is None else (found.low, found.high)
+    if log:
+        shown = [f"{math.exp(value):.2f}" for value in (found.centre, *ends)]
+        return f"× {shown[0]}" + (f" [{shown[1]}, {shown[2]}]" if ends else "")
+    digits = digits_that_show((ends[1] - ends[0]) / 2 if ends else None, least)
+    sign = "+" if found.centre > 0 else ""
+    return f"{sign}{number(found.centre, digits)}" + (
+        f" [{number(ends[0], digits)}, {number(ends[1], digits)}]" if ends else ""
+    )
 
 
 def listed(names: Sequence[str], last: str = "and") -> str:

@@ -23,6 +23,7 @@ from benchmark.leaderboard.texts import (
     words,
 )
 from benchmark.leaderboard.views.figures import CostPlots, cost_plots, matrices, rows_plot
+from benchmark.leaderboard.views.tuning import tuned_tables
 from benchmark.tables import DASH, Entry, Head, Matrix, Table
 
 
@@ -106,6 +107,7 @@ _CARD = ("source", "licence", "citation", "note", "publishable", "splits")
 def _budget(dataset: Dataset, group: Group) -> Budget:
     shown, main = group.columns, group.columns.likelihood
     tables = list(_ranked(dataset, "Likelihood", group, main, shown.beside, COST))
+    tables += [Ranked(table) for table in tuned_tables(dataset, group)]
     more = _more(dataset, "More on the same models", group, main, shown.more_on_likelihood)
     if shown.samples:
         first, *others = shown.samples

@@ -8,13 +8,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from benchmark.facts import modality
-from benchmark.leaderboard.columns import Column, column, digits_that_show, number
+from benchmark.leaderboard.columns import Column, column, number
 from benchmark.leaderboard.dataset import Dataset
 from benchmark.leaderboard.plots import Curves, Intervals, Point
 from benchmark.leaderboard.published import Published
 from benchmark.leaderboard.sensitivity import command, spelled
-from benchmark.leaderboard.statistics import Interval, student_interval
-from benchmark.leaderboard.texts import listed
+from benchmark.leaderboard.statistics import student_interval
+from benchmark.leaderboard.texts import difference, listed
 from benchmark.sweep.remedies import Contrast, cases, contrasts, courses, ended, measured, scores
 from benchmark.sweep.space import ALL, NONE
 from benchmark.sweep.studies import Study
@@ -145,21 +145,9 @@ def _table(study: Study, judge: Column, title: str) -> Table:
 
 
 def _difference(contrast: Contrast, of: Column) -> Entry:
-    """`+1.2 [0.4, 2.0]`, or as a factor `× 0.8 [0.7, 0.9]` where logarithms are compared."""
+    """With its interval, or as a factor where logarithms are compared."""
     found = student_interval(contrast.differences)
-    return Entry(_text(found, of.digits, contrast.log), found.centre)
-
-
-def _text(found: Interval, least: int, log: bool) -> str:
-    ends = () if found.low is None or found.high is None else (found.low, found.high)
-    if log:
-        shown = [f"{math.exp(value):.2f}" for value in (found.centre, *ends)]
-        return f"× {shown[0]}" + (f" [{shown[1]}, {shown[2]}]" if ends else "")
-    digits = digits_that_show((ends[1] - ends[0]) / 2 if ends else None, least)
-    sign = "+" if found.centre > 0 else ""
-    return f"{sign}{number(found.centre, digits)}" + (
-        f" [{number(ends[0], digits)}, {number(ends[1], digits)}]" if ends else ""
-    )
+    return Entry(difference(found, of.digits, contrast.log), found.centre)
 
 
 def _effects(found: Sequence[Contrast], judge: Column, colour: int, title: str) -> Intervals | None:
