@@ -78,6 +78,10 @@ class DataSpec:
     structure: Structure
     condition: DataSpec | None = None
     contiguous: bool = False  # sequences: row b of each training batch continues row b of the batch before it
+    # Sequences of text: the tokens that begin with a letter, and those that end with one: a word goes on where one of
+    # the latter stands before one of the former.
+    begins_in_word: tuple[int, ...] = ()
+    ends_in_word: tuple[int, ...] = ()
 
     @property
     def dims(self) -> int:
@@ -202,8 +206,8 @@ class PseudoLikelihood(Protocol):
     """A masked model's score of each token given all others: shown, never ranked."""
 
     @abstractmethod
-    def pseudo_log_prob(self, x: Tensor) -> Tensor:
-        """log p(token t | all other tokens) in nats, `[B, T]`."""
+    def pseudo_log_prob(self, x: Tensor, places: Tensor | None = None) -> Tensor:
+        """log p(token t | all other tokens) in nats, `[B, T]`; or of the tokens at `places` `[P]` alone, `[B, P]`."""
 
 
 @runtime_checkable

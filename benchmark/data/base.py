@@ -37,11 +37,11 @@ class Split:
     cuts: tuple[int, ...] = ()  # places in a stream where it does not go on with what stands before
 
     def examples(self, shape: tuple[int, ...]) -> Tensor:
-        """The examples `[n, *shape]`; a stream is cut into whole windows."""
+        """The examples `[n, *shape]`; each part of a stream is cut into whole windows."""
         if self.x.ndim == len(shape) + 1:
             return self.x
-        n = len(self.x) // math.prod(shape)
-        return self.x[: n * math.prod(shape)].reshape(n, *shape)
+        size = math.prod(shape)
+        return torch.cat([part[: len(part) // size * size] for part in self.parts()]).view(-1, *shape)
 
     def parts(self) -> list[Tensor]:
         """The parts of a stream, of which each goes on from its beginning to its end."""

@@ -43,6 +43,13 @@ class Tokens(ABC):
     def decode(self, tokens: Tensor) -> str:
         """The text of tokens `[N]`."""
 
+    def word_parts(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The tokens that begin with a letter, and those that end with one: a word goes on where one of the latter
+        stands before one of the former."""
+        pieces = [self.decode(torch.tensor([token])) for token in range(self.size)]
+        begins = tuple(token for token, piece in enumerate(pieces) if piece[:1].isalpha())
+        return begins, tuple(token for token, piece in enumerate(pieces) if begins and piece[-1:].isalpha())
+
     def describe(self) -> dict[str, Any]:
         """For the record."""
         return {"name": self.name, "size": self.size}

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from benchmark.data.base import DataModule, Split
 from benchmark.metrics.fidelity import over_draws
@@ -67,8 +66,7 @@ def whole_text(data: DataModule, split: Split) -> str:
 
 def windows(session: Session, split: Split) -> list[str]:
     """Windows of the model's context that do not overlap, `WINDOWS` of them at most, spread over the split."""
-    (context,) = session.spec.shape
-    whole = torch.cat([part[: len(part) // context * context].view(-1, context) for part in split.parts()])
+    whole = split.examples(session.spec.shape)
     chosen = session.subset(len(whole), WINDOWS, "written")
     return [session.data.decode(x) for x in whole[chosen].long()]
 

@@ -179,9 +179,13 @@ def assert_tokens_normalised(subject: Subject) -> None:
 
 
 def assert_pseudo_normalised(subject: Subject) -> None:
-    """Given all other tokens, the probabilities of all values of a token sum to one."""
+    """Given all other tokens, the probabilities of all values of a token sum to one, whatever else is asked for."""
     model, _ = subject.exercised
     _assert_each_token_is_normalised(model.pseudo_log_prob, model.spec)
+    x, places = noise(model.spec, 0).x, torch.tensor([model.spec.dims - 1, 0])
+    with torch.no_grad():
+        whole, part = model.pseudo_log_prob(x).flatten(1), model.pseudo_log_prob(x, places).flatten(1)
+    torch.testing.assert_close(part, whole[:, places], rtol=1e-4, atol=1e-4)
 
 
 def assert_tokens_sum(subject: Subject) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmark.data.base import SPLITS
+from benchmark.data.base import SPLITS, Split
 from benchmark.data.text import Order, PyDocs, Text, TinyShakespeare, beginning
 from benchmark.data.tokens import BytePairs, Bytes, Characters, Tokens, Words
 from benchmark.spec import BadInput
@@ -172,6 +173,26 @@ def test_the_fingerprint_is_of_the_text_whatever_its_tokens() -> None:
     share = PyDocs(Path(), train_share=0.5).describe()["splits"]
     assert share["train"]["sha256"] != characters["train"]["sha256"]
     assert share["test"] == characters["test"]
+
+
+def test_windows_as_examples_lie_in_one_part_each() -> None:
+    split = Split(torch.arange(13), cuts=(5, 8))
+    assert split.examples((2,)).tolist() == [[0, 1], [2, 3], [5, 6], [8, 9], [10, 11]]
+    assert Split(torch.arange(13)).examples((5,)).tolist() == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]
+
+
+def test_a_word_goes_on_within_letters_alone() -> None:
+    pairs = PyDocs(Path(), tokens="bpe", vocabulary=400).tokens
+    begins, ends = pairs.word_parts()
+    text = "the standard type hierarchy; a list's end"
+    units = [pairs.decode(token[None]) for token in pairs.encode(text)]
+    words = [units[0]]
+    for (before, after), piece in zip(pairwise(pairs.encode(text).tolist()), units[1:], strict=True):
+        if before in ends and after in begins:
+            words[-1] += piece
+        else:
+            words.append(piece)
+    assert [word.strip() for word in words if word.strip()] == re.findall(r"[a-z]+|[;']", text)
 
 
 # Splits of tinyshakespeare in blocks ---------------------------------------------------------------------------------

@@ -602,9 +602,10 @@ class Masked(Toy, PseudoLikelihood):
         self.left = nn.Parameter(torch.randn(spec.levels, spec.levels))
         self.right = nn.Parameter(torch.randn(spec.levels, spec.levels))
 
-    def pseudo_log_prob(self, x: Tensor) -> Tensor:
+    def pseudo_log_prob(self, x: Tensor, places: Tensor | None = None) -> Tensor:
         x = x.flatten(1)  # [B, T]
-        return log_prob_of(x, self.left[x.roll(1, 1)] + self.right[x.roll(-1, 1)])
+        log_p = log_prob_of(x, self.left[x.roll(1, 1)] + self.right[x.roll(-1, 1)])
+        return log_p if places is None else log_p[:, places]
 
     def sample(self, n: int) -> Tensor:
         return categorical(self.left.mean(0).expand(n, self.spec.dims, -1)).reshape(n, *self.spec.shape)
@@ -616,9 +617,10 @@ class Masked(Toy, PseudoLikelihood):
 class Unmasked(Masked):
     """The token that is scored is among those that it is predicted from."""
 
-    def pseudo_log_prob(self, x: Tensor) -> Tensor:
+    def pseudo_log_prob(self, x: Tensor, places: Tensor | None = None) -> Tensor:
         x = x.flatten(1)
-        return log_prob_of(x, self.left[x] + self.right[x.roll(-1, 1)])
+        log_p = log_prob_of(x, self.left[x] + self.right[x.roll(-1, 1)])
+        return log_p if places is None else log_p[:, places]
 
 
 # Conditions, and two optimisers --------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ from benchmark.metrics.likelihood import Elbo, LogProb, LogProbs, TightBound
 from benchmark.metrics.memorisation import NearestImages, nearest_images
 from benchmark.metrics.modes import ReachedModes, SampleModes
 from benchmark.metrics.probe import Probe
+from benchmark.metrics.pseudo import PseudoLogProb
 from benchmark.metrics.reconstruction import Pairs, Reconstructions
 from benchmark.metrics.samples import (
     JudgedClasses,
@@ -67,6 +68,7 @@ PINNED: dict[str, tuple[int, float, float | None]] = {
     "bits_per_byte": (1, 1.546105725, 0.001559031293),
     "bits_per_byte_before": (1, 1.546105725, 0.001559031293),
     "forgetting": (1, 0.246105725, None),
+    "pseudo_perplexity": (1, 2.459603111, 0.014571690),
     "fid": (1, 0.4562883427, 0.1030808528),
     "kid": (1, 0.122147574, 0.1127924826),
     "inception_score": (1, 1.258611992, 0.01257236242),
@@ -169,6 +171,7 @@ def evidence() -> dict[type[Probe[Any]], Any]:
         TokenLogProb: stream,
         WholeStream: stream,
         EarlierStream: Remembered(stream, before=1.3),
+        PseudoLogProb: LogProbs(-0.9 * 16 + torch.linspace(-1, 1, 40).double(), dims=16),
         Windows: LogProbs(-1.6 * 64 + torch.linspace(-1, 1, 40).double(), dims=64),
         Written: Writing(
             (words, (*words[:1], "the mat ate the dog")), words[1], "on the mat that the dog ate a cat sat"
