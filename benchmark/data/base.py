@@ -115,6 +115,11 @@ class DataModule(ABC):
         return None
 
     @property
+    def labels_in_front(self) -> int:
+        """How many labels there are, of which the first token of each sequence is one; 0: it is not a label."""
+        return 0
+
+    @property
     def own(self) -> DataModule:
         """The same data in its own words."""
         return self

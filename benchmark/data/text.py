@@ -17,6 +17,7 @@ from torch import Tensor
 
 from benchmark.data.base import SPLITS, Card, DataModule, InMemory, Split, SplitName, generator
 from benchmark.data.download import Remote, fetch
+from benchmark.data.plays import divided, speeches
 from benchmark.data.tokens import KINDS, Kind, Tokens, Words, tokens_of, words
 from benchmark.data.tokens import check as check_tokens
 from benchmark.spec import BadInput, Batch, DataSpec, Probability, unknown
@@ -202,7 +203,8 @@ class TinyShakespeare(Text):
 
     Of the rest, a `split` of ends gives validation the end. In blocks of 28,000 characters, it is the 10th and the
     28th: so it holds plays that training has parts of, as most of test does, while smaller blocks would let grams of
-    one play stand on both sides. Where the split is whole, training has these blocks too.
+    one play stand on both sides. Where the split is whole, training has these blocks too. One of sections holds out
+    runs of speeches all over the text, those of `speakers`, for what is learnt of these afterwards.
     """
 
     card = Card(
@@ -217,7 +219,7 @@ class TinyShakespeare(Text):
         urls=("https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt",),
         checksum="sha256:86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
     )
-    parts_of: ClassVar[tuple[str, ...]] = ("ends", "blocks", "whole")
+    parts_of: ClassVar[tuple[str, ...]] = ("ends", "blocks", "whole", "sections")
     block: ClassVar[int] = 28_000  # characters
     held_out: ClassVar[tuple[int, ...]] = (9, 27)  # blocks of validation, from 0 on
     shortest = 55_770
@@ -231,18 +233,29 @@ class TinyShakespeare(Text):
         tokens: Kind = "characters",
         vocabulary: int = 0,
         train_share: Probability = 1.0,
-        split: Literal["ends", "blocks", "whole"] = "ends",
+        split: Literal["ends", "blocks", "whole", "sections"] = "ends",
     ) -> None:
         text = fetch(root, self.remote).read_text(encoding="utf-8")
         if split not in self.parts_of:
             raise unknown("split", split, self.parts_of)
-        texts = divide(text, 0.85, 0.9) if split == "ends" else self._blocks(text, whole=split == "whole")
+        texts = self._texts(text, split)
         self.trains_on_validation = split == "whole"
         texts = beginning(texts, train_share)
         super().__init__(texts, self.tokens_for(tokens, vocabulary, texts), context, order)
-        (test,) = texts["test"]
-        known = len(self.encode(test[: test.index(self.unseen)]))
-        self._splits["test"] = replace(self.split("test"), unseen=known)
+        if split != "sections":
+            (test,) = texts["test"]
+            known = len(self.encode(test[: test.index(self.unseen)]))
+            self._splits["test"] = replace(self.split("test"), unseen=known)
+
+    def _texts(self, text: str, split: str) -> dict[SplitName, Sequence[str]]:
+        match split:
+            case "ends":
+                return divide(text, 0.85, 0.9)
+            case "sections":
+                of = divided(speeches(text)).items()
+                return {name: [text[one[0].start : one[-1].end] + "\n" for one in found] for name, found in of}
+            case _:
+                return self._blocks(text, whole=split == "whole")
 
     def _blocks(self, text: str, whole: bool) -> dict[SplitName, Sequence[str]]:
         rest, test = text[: int(0.9 * len(text))], text[int(0.9 * len(text)) :]

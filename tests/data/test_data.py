@@ -31,6 +31,7 @@ from benchmark.data.base import SPLITS, InMemory, SplitName, fingerprint
 from benchmark.data.download import Remote, fetch
 from benchmark.data.images import BinaryMnist, Cifar10, Digits, FashionMnist, Images, Mnist, hold_out, read_idx
 from benchmark.data.points import GaussianGrid
+from benchmark.data.speakers import Speakers
 from benchmark.data.stacked import StackedMnist
 from benchmark.data.synthetic import SyntheticText
 from benchmark.data.text import PyDocs, Text, Text8, TinyShakespeare, WikiText2
@@ -122,7 +123,7 @@ def test_configuration_lists_every_option(path):
     data = getattr(importlib.import_module(module), name)
     assert issubclass(data, InMemory)
     assert path.stem == data.card.name
-    kinds = {GaussianGrid: "points", StackedMnist: "stack"}
+    kinds = {GaussianGrid: "points", StackedMnist: "stack", Speakers: "labelled_text"}
     assert config.pop("modality") == ("text" if issubclass(data, Text) else kinds.get(data, "image"))
     config.pop("evaluation", None)
     assert list(config.pop("minutes")) == ["smoke", "quick", "standard", "full"]

@@ -39,6 +39,8 @@ def test_the_list_has_every_metric_once_in_the_order_of_the_board():
             "bits_per_byte_before",
             "forgetting",
             "pseudo_perplexity",
+            "label_nats",
+            "label_accuracy",
             "fid",
             "kid",
             "inception_score",

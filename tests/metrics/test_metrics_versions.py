@@ -23,6 +23,7 @@ from benchmark.metrics.evaluations import EVALUATIONS, FeaturesWithin
 from benchmark.metrics.extractors.base import Features, Verdicts
 from benchmark.metrics.forgetting import EarlierStream, Remembered
 from benchmark.metrics.interpolation import Paths
+from benchmark.metrics.labels import Labels, LabelScores
 from benchmark.metrics.likelihood import Elbo, LogProb, LogProbs, TightBound
 from benchmark.metrics.memorisation import NearestImages, nearest_images
 from benchmark.metrics.modes import ReachedModes, SampleModes
@@ -68,6 +69,8 @@ PINNED: dict[str, tuple[int, float, float | None]] = {
     "bits_per_byte": (1, 1.546105725, 0.001559031293),
     "bits_per_byte_before": (1, 1.546105725, 0.001559031293),
     "forgetting": (1, 0.246105725, None),
+    "label_nats": (1, 1.387020354667162, 0.0029653573835156577),
+    "label_accuracy": (1, 0.23333333333333334, 0.07722022379508468),
     "pseudo_perplexity": (1, 2.459603111, 0.014571690),
     "fid": (1, 0.4562883427, 0.1030808528),
     "kid": (1, 0.122147574, 0.1127924826),
@@ -171,6 +174,7 @@ def evidence() -> dict[type[Probe[Any]], Any]:
         TokenLogProb: stream,
         WholeStream: stream,
         EarlierStream: Remembered(stream, before=1.3),
+        Labels: LabelScores(torch.linspace(-1, 1, 120).double().sin().view(30, 4).log_softmax(1), torch.arange(30) % 4),
         PseudoLogProb: LogProbs(-0.9 * 16 + torch.linspace(-1, 1, 40).double(), dims=16),
         Windows: LogProbs(-1.6 * 64 + torch.linspace(-1, 1, 40).double(), dims=64),
         Written: Writing(
