@@ -57,6 +57,13 @@ class Fact(_Strict):
         object.__setattr__(self, "about", self.about or self.title)
 
 
+class Within(_Strict):
+    """Which metric of samples it is, of those that took at most so many evaluations of the network each."""
+
+    of: str
+    evaluations: int = Field(ge=1)
+
+
 class Truncation(_Strict):
     """Which metric of samples it is, from latents drawn towards their middle by this factor."""
 
@@ -70,9 +77,8 @@ class MetricFact(Fact):
     It is computed for data of these `modalities`, and of those that name it. `of` says whether it judges the
     likelihood or samples, and with that its table; `order` its place in tables and in docs/metrics.md, in whose
     `section` stand `formula`, `protocol`, `source` and `weaknesses`. `terms`: arrays of single examples beside a record
-    whose mean it is, up to sign and unit, the best first. `shown`: boards have a column for it. `evaluations`: samples
-    took at most so many of the network, and boards have a table of its own for such numbers; another one for those of
-    samples under `truncation`.
+    whose mean it is, up to sign and unit, the best first. `shown`: boards have a column for it. Those of samples
+    `within` some evaluations of the network have a table of their own, and so have those of samples under `truncation`.
     """
 
     target: str
@@ -80,7 +86,7 @@ class MetricFact(Fact):
     of: Literal["likelihood", "samples"]
     terms: tuple[str, ...] = ()
     shown: bool = True
-    evaluations: int | None = None
+    within: Within | None = None
     truncation: Truncation | None = None
     order: int = 10_000
     section: str = "Further metrics"

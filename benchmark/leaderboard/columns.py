@@ -115,7 +115,7 @@ class Columns:
     more_on_likelihood: tuple[Column, ...]
     samples: tuple[Column, ...]
     more_on_samples: tuple[Column, ...]
-    within: Mapping[float, Column]  # of samples by at most so many evaluations of the network, fewest first
+    within: Mapping[str, Mapping[float, Column]]  # of samples by at most so many evaluations, by metric and number
     truncated: Mapping[str, Mapping[float, Column]]  # of truncated samples, by metric and factor
 
     @property
@@ -127,8 +127,8 @@ class Columns:
     def everything(self) -> tuple[Column, ...]:
         """All of them, those that rank first within their kind."""
         first = (self.likelihood, *self.beside, *self.more_on_likelihood)
-        truncated = (column for over in self.truncated.values() for column in over.values())
-        return (*first, *self.samples, *self.more_on_samples, *self.within.values(), *truncated)
+        varied = (column for over in (*self.within.values(), *self.truncated.values()) for column in over.values())
+        return (*first, *self.samples, *self.more_on_samples, *varied)
 
 
 def columns_of(kind: ModalityFact) -> Columns:
@@ -137,11 +137,12 @@ def columns_of(kind: ModalityFact) -> Columns:
     samples = tuple(map(column, kind.samples))
     shown = {one.metric for one in (likelihood, *beside, *samples)}
     others = [fact for name, fact in facts.metrics_of(kind).items() if fact.shown and name not in shown]
-    further = [fact for fact in others if fact.evaluations is None and fact.truncation is None]
-    within = sorted((fact.evaluations, fact.name) for fact in others if fact.evaluations is not None)
-    at_most = {float(evaluations): column(name) for evaluations, name in within}
+    further = [fact for fact in others if fact.within is None and fact.truncation is None]
+    within: dict[str, dict[float, Column]] = {}
     truncated: dict[str, dict[float, Column]] = {}
-    for fact in others:  # in their order, which is that of factors
+    for fact in others:  # in their order, which is that of numbers and factors
+        if fact.within is not None:
+            within.setdefault(fact.within.of, {})[float(fact.within.evaluations)] = column(fact.name)
         if fact.truncation is not None:
             truncated.setdefault(fact.truncation.of, {})[fact.truncation.factor] = column(fact.name)
     more = {of: tuple(column(fact.name) for fact in further if fact.of == of) for of in ("likelihood", "samples")}
@@ -152,7 +153,7 @@ def columns_of(kind: ModalityFact) -> Columns:
         more["likelihood"],
         samples,
         more["samples"],
-        at_most,
+        within,
         truncated,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import tempfile
 from collections import Counter
@@ -43,6 +44,15 @@ def assert_trains_every_parameter(subject: Subject) -> None:
     untrained = [name for name, p in parameters.items() if id(p) not in witness.nonzero]
     assert not untrained, (
         f"no gradient reached an optimiser in {subject.effort.exercise[1]} steps: {', '.join(untrained)}"
+    )
+
+
+def assert_leaves_nothing_behind(subject: Subject) -> None:
+    """What a training step makes is gone after it: long training takes no more memory than a few steps."""
+    _, witness = subject.exercised
+    steps = itertools.pairwise(witness.alive)
+    assert not all(after > before for before, after in steps), (
+        f"each training step leaves tensors behind: {witness.alive} are alive after {len(witness.alive)} of them"
     )
 
 

@@ -77,6 +77,7 @@ class Law:
 LAWS: tuple[Law, ...] = (
     Law(behaviour.assert_builds, (GenerativeModel,)),
     Law(behaviour.assert_trains_every_parameter, (GenerativeModel,)),
+    Law(behaviour.assert_leaves_nothing_behind, (GenerativeModel,)),
     Law(behaviour.assert_samples, (GenerativeModel,)),
     Law(behaviour.assert_comes_back, (GenerativeModel,)),
     Law(likelihoods.assert_overfits, (Likelihood, LikelihoodBound, TokenLikelihood)),

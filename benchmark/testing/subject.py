@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -97,16 +98,31 @@ def trainable(model: GenerativeModel) -> dict[str, Tensor]:
     return {name: p for name, p in model.named_parameters() if not name.startswith(tuple(model.frozen))}
 
 
+COUNTED = (2, 3, 4)  # steps after which tensors are counted: the first ones make what stays, states of optimisers too
+
+
 class GradientWitness(Callback):
-    """Notes, at each step of each optimiser, which of its parameters had a gradient; ends once all have had one."""
+    """Notes, at each step of each optimiser, which of its parameters had a gradient, and after some steps how many
+    tensors are alive; ends once all parameters have had a gradient."""
 
     def __init__(self, least: int) -> None:
-        self.least = least  # steps
+        self.least = max(least, 1 + COUNTED[-1])  # steps
         self.nonzero: set[int] = set()
         self.not_finite: set[int] = set()
+        self.alive: list[int] = []
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        gc.collect()
+        gc.freeze()  # what was there before need not be looked through again
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        gc.unfreeze()
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         assert isinstance(pl_module, GenerativeModel)
+        if trainer.fit_loop.batch_idx in COUNTED:
+            gc.collect()
+            self.alive.append(sum(type(one) is Tensor for one in gc.get_objects()))
         reached = all(id(parameter) in self.nonzero for parameter in trainable(pl_module).values())
         trainer.should_stop = reached and trainer.fit_loop.batch_idx + 1 >= self.least
 

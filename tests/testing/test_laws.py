@@ -133,6 +133,7 @@ def test_law_acquits(kind: type[toys.Toy], structure: Any, law: Law) -> None:
         (toys.UnsteppedParameter, behaviour.assert_trains_every_parameter, "shift"),
         (toys.InfiniteGradient, behaviour.assert_trains_every_parameter, "not finite: logits"),
         (toys.ForgetsLayer, behaviour.assert_trains_every_parameter, r"critic\.2\.weight"),
+        (toys.KeepsEveryLoss, behaviour.assert_leaves_nothing_behind, "each training step leaves tensors behind"),
         (toys.WrongDtype, behaviour.assert_samples, "dtype torch.float32"),
         (toys.OutOfRange, behaviour.assert_samples, r"values 1\.\.5"),
         (toys.SeedsItself, behaviour.assert_samples, "repeats the first"),

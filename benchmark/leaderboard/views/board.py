@@ -193,13 +193,14 @@ def _more(dataset: Dataset, title: str, group: Group, main: Column, columns: Seq
 def _varied(dataset: Dataset, group: Group) -> Iterator[Varied]:
     """Quality against evaluations of the network, and what truncation wins and loses."""
     shown = group.columns
-    if shown.within:
-        along = _Along("evaluations", "network evaluations", "network evaluations for one sample, at most", True)
-        yield from _curves(dataset, group, shown.samples[0], shown.within, along, "evaluations_at_most")
+    columns = {one.metric: one for one in shown.everything}
+    for metric, over in shown.within.items():
+        kind = "evaluations" if shown.samples[:1] == (columns[metric],) else f"evaluations-{metric}"
+        along = _Along(kind, "network evaluations", "network evaluations for one sample, at most", True)
+        yield from _curves(dataset, group, columns[metric], over, along, "evaluations_at_most")
     for metric, over in shown.truncated.items():
         along = _Along(f"truncation-{metric}", "truncation", "truncation of latents", False)
-        for main in (one for one in shown.everything if one.metric == metric):
-            yield from _curves(dataset, group, main, over, along, "truncation")
+        yield from _curves(dataset, group, columns[metric], over, along, "truncation")
 
 
 class _Along(NamedTuple):

@@ -123,10 +123,11 @@ class VDM(GenerativeModel, LikelihoodBound, SamplesWithin, Diagnosable):
         error = (f - self.denoise(self.diffuse(f, gamma), gamma)).square().flatten(1).sum(1)  # [B]
         diffusion = 0.5 * slope * (-gamma).exp() * error  # eq. 17: -SNR'(t) = γ'(t) exp(-γ(t))
         # The bound moves the schedule's ends, its variance the path between them (appendix I.2): the gradient of a
-        # square l² is 2 l times that of l.
+        # square l² is 2 l times that of l. A hook that held the loss itself would keep its graph alive for ever.
+        weight = 2 * diffusion.detach() / self.spec.dims
         for part in (share, speed):
             if part.requires_grad:
-                part.register_hook(lambda gradient: 2 * diffusion.detach() / self.spec.dims * gradient)
+                part.register_hook(lambda gradient: weight * gradient)
         return {
             "prior": prior.flatten(1).sum(1),
             "reconstruction": reconstruction.flatten(1).sum(1),
