@@ -57,12 +57,16 @@ def sha256(file: Path) -> str:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 
+NAMES = 50  # in a message, at most
+
+
 def unknown(what: str, given: str, allowed: Iterable[str]) -> BadInput:
     """The error for a name that does not exist, with the nearest name that does."""
     names = sorted(allowed)
     nearest = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
     hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
-    return BadInput(f"unknown {what} {shown(given)}{hint} (allowed: {', '.join(names) or 'none'})")
+    said = names if len(names) <= NAMES else [*names[: NAMES - 1], f"{len(names) - NAMES + 1} more"]
+    return BadInput(f"unknown {what} {shown(given)}{hint} (allowed: {', '.join(said) or 'none'})")
 
 
 @dataclass(frozen=True)

@@ -110,7 +110,8 @@ def test_probes_have_keys_of_their_own() -> None:
         (toys.Latent, "image", "nll"),
         (toys.Adversarial, "image", "fid"),
         (toys.Markov, "text", "nats_per_token"),
-        (toys.Masked, "text", "window_nats"),  # nobody can compute it, and there is nothing else
+        (toys.Masked, "text", "pseudo_perplexity"),
+        (toys.Adversarial, "text", "pseudo_perplexity"),  # nobody can compute it, and there is nothing else
     ],
 )
 def test_the_first_metric_for_which_a_model_promises_the_evidence_selects(
