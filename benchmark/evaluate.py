@@ -17,7 +17,7 @@ from benchmark.metrics.extractors.base import Extractor
 from benchmark.metrics.keyed import keyed_randomness
 from benchmark.metrics.probe import Found, Probe
 from benchmark.metrics.samples import Draws
-from benchmark.metrics.session import Earlier, Experts, Protocol, Session, draw_samples
+from benchmark.metrics.session import Earlier, Experts, Protocol, Reader, Session, draw_samples
 from benchmark.metrics.truth import impossible
 from benchmark.spec import Absence, DataSpec, Estimate, Score
 
@@ -25,6 +25,7 @@ __all__ = [
     "Earlier",
     "Experts",
     "Protocol",
+    "Reader",
     "Result",
     "cost",
     "draw_samples",

@@ -101,7 +101,8 @@ class Experiment(Strict):
     def to_record(self) -> dict[str, Any]:
         """The container without paths, which are of one machine; of stages, their origins say what they were."""
         content = self.container()
-        content["runtime"] |= {"runs": "runs", "data_root": None, "inception": None}  # as where nobody names a place
+        nowhere = {"data_root": None, "inception": None, "reader": None}
+        content["runtime"] |= {"runs": "runs"} | nowhere  # as where nobody names a place
         for name in self.origins:
             content[name] |= {"run": None}
         return content

@@ -157,6 +157,7 @@ class Runtime(Strict):
     runs: Place
     data_root: Place | None
     inception: Place | None
+    reader: Place | None = None
     limit_minutes: Minutes | None = None
     compile: bool = False
 

@@ -54,9 +54,18 @@ class Earlier:
 
 
 @dataclass(frozen=True)
+class Reader:
+    """A model of the same text in the same tokens, which is asked how likely samples are."""
+
+    name: str
+    sha256: str  # of its weights
+    model: Any  # which promises TokenLikelihood
+
+
+@dataclass(frozen=True)
 class Experts:
-    """Who is asked about samples: an extractor of features, a judge of classes; what a likelihood should reject; and
-    what a tuned model should not have forgotten.
+    """Who is asked about samples: an extractor of features, a judge of classes, a reader of texts; what a likelihood
+    should reject; and what a tuned model should not have forgotten.
 
     `outliers`: `None` means corrupted examples of the data itself.
     """
@@ -65,11 +74,14 @@ class Experts:
     judge: Extractor | Absence = NO_JUDGE
     outliers: Outliers | None = None
     earlier: Earlier | None = None
+    reader: Reader | None = None
     device: torch.device = CPU  # where they work, and where what they see is compared
 
     def on(self, device: torch.device) -> Experts:
         """The same, working on `device`."""
         extractor, judge = (x if isinstance(x, Absence) else x.on(device) for x in (self.extractor, self.judge))
+        if self.reader is not None:
+            self.reader.model.to(device)
         return replace(self, extractor=extractor, judge=judge, device=device)
 
 

@@ -15,6 +15,8 @@ from torch import Tensor
 
 from benchmark.data.base import Split
 from benchmark.metrics.probe import Found
+from benchmark.metrics.reading import Read
+from benchmark.metrics.reading import real as real_read
 from benchmark.metrics.session import Session
 from benchmark.metrics.text import TokenLogProb, TokenLogProbs
 from benchmark.metrics.writing import Written, windows, written
@@ -51,7 +53,8 @@ class Texts(Modality):
         protocol = {"split": name, "context": "own"} | tokens
         table: dict[str, Given] = {name: {TokenLogProb: Found(found, protocol)} for name, found in evidence.items()}
         for title, real in {"held-out data": session.split, "training data": session.train}.items():
-            table[title] = {Written: written(session, (windows(session, real),), {})}
+            texts = written(session, (windows(session, real),), {})
+            table[title] = {Written: texts, Read: real_read(session, real)}
         return table
 
 

@@ -8,10 +8,20 @@ from typing import Literal
 
 import torch
 
-from benchmark.build import DataModule, Examination, GenerativeModel, build_data, data_before
+from benchmark.build import DataModule, Examination, GenerativeModel, build_data, data_before, restore
 from benchmark.config import Experiment, load_data
-from benchmark.evaluate import Earlier, Experts, Protocol, evaluate, load_extractor, load_judge, selection_metric
-from benchmark.spec import BadInput, Outliers, Score
+from benchmark.evaluate import (
+    Earlier,
+    Experts,
+    Protocol,
+    Reader,
+    evaluate,
+    load_extractor,
+    load_judge,
+    selection_metric,
+)
+from benchmark.spec import BadInput, Outliers, Score, TokenLikelihood, sha256
+from benchmark.stages import WEIGHTS
 
 
 @dataclass(frozen=True)
@@ -61,7 +71,26 @@ def experts_of(experiment: Experiment, data: DataModule, device: torch.device) -
     inception = experiment.runtime.inception
     extractor = load_extractor(experiment.data.name, data.spec, Path(inception) if inception else None)
     judge = load_judge(experiment.data.name, data.spec)
-    return Experts(extractor, judge, outliers(experiment, data), _earlier(experiment)).on(device)
+    others = outliers(experiment, data), _earlier(experiment), reader(experiment, data)
+    return Experts(extractor, judge, *others).on(device)
+
+
+def reader(experiment: Experiment, data: DataModule) -> Reader | None:
+    """Whom `runtime.reader` names. Raises `BadInput` where it is no model of the same text in the same tokens."""
+    if experiment.runtime.reader is None:
+        return None
+    folder = Path(experiment.runtime.reader)
+    other, known, model = restore(folder, experiment.trust)
+    given = f"runtime.reader={folder} is a {other.model.name} of {other.data.name}"
+    if not isinstance(model, TokenLikelihood):
+        raise BadInput(f"{given}, which promises no likelihood of tokens: name the run of a GPT, say")
+    if (other.data.name, known.choice_of_tokens) != (experiment.data.name, data.choice_of_tokens):
+        raise BadInput(f"{given}, in {known.choice_of_tokens}: name a run on {experiment.data.name} in the same tokens")
+    if known.spec.dims < data.spec.dims:
+        raise BadInput(
+            f"{given}, whose context of {known.spec.dims} is shorter than samples of {data.spec.dims} tokens"
+        )
+    return Reader(other.model.name, sha256(folder / WEIGHTS), model)
 
 
 def _earlier(experiment: Experiment) -> Earlier | None:

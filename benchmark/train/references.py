@@ -57,12 +57,14 @@ def _depends_on(
 ) -> dict[str, Any]:
     """Data, protocol, who is asked what, and with which code on which machine: the last bits of a number follow it."""
     asked = {"extractor": experts.extractor, "judge": experts.judge}
+    reader = experts.reader
     return {
         "data": data.describe() | {"spec": repr(data.spec), "config": experiment.data.model_dump(mode="json")},
         "protocol": asdict(protocol),
         "modality": experiment.data.modality,
         "metrics": {name: measure.fact.version for name, measure in examination.metrics.items()},
         "experts": {name: asdict(x) if isinstance(x, Absence) else [x.name, x.sha256] for name, x in asked.items()},
+        "reader": None if reader is None else [reader.name, reader.sha256],
         "code": records.code_identity(experiment.targets),
         "environment": records.environment(),
         "hardware": records.hardware() | described(device),

@@ -35,7 +35,7 @@ from benchmark.tracking import Tracker
 from benchmark.train.compiled import is_compiled
 from benchmark.train.device import described, device_named, in_bfloat16
 from benchmark.train.journal import Journal, curves_of
-from benchmark.train.parts import Parts, experts_of, outliers
+from benchmark.train.parts import Parts, experts_of, outliers, reader
 from benchmark.train.references import references_of
 from benchmark.train.scoring import (
     count_flops,
@@ -94,6 +94,7 @@ def _check(experiment: Experiment) -> None:
             "training sees the validation split, which cannot choose weights then: set training.weights=last"
         )
     outliers(experiment, data)
+    reader(experiment, data)
     inception, batch_size = experiment.runtime.inception, experiment.training.batch_size
     if inception is not None and not Path(inception).is_file():
         raise BadInput(f"runtime.inception={inception} is not a file: give the path of the weights, or leave it out")

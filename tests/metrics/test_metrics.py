@@ -59,6 +59,8 @@ def test_the_list_has_every_metric_once_in_the_order_of_the_board():
             "distinct_words",
             "overlap",
             "copied_text",
+            "sample_entropy",
+            "sample_perplexity",
             "downstream_accuracy",
             "augmented_accuracy",
             "agreement",
@@ -70,6 +72,8 @@ def test_the_list_has_every_metric_once_in_the_order_of_the_board():
             "interpolation_ratio",
             *(f"fid_within_{most}" for most in (5, 10, 20, 50, 100)),
             "bits_of_steps",
+            *(f"sample_perplexity_within_{most}" for most in (8, 16, 32, 64, 128)),
+            *(f"sample_entropy_within_{most}" for most in (8, 16, 32, 64, 128)),
             *(
                 f"{name}_truncated_{percent}"
                 for percent in (30, 50, 70, 100)

@@ -29,6 +29,7 @@ from benchmark.metrics.memorisation import NearestImages, nearest_images
 from benchmark.metrics.modes import ReachedModes, SampleModes
 from benchmark.metrics.probe import Probe
 from benchmark.metrics.pseudo import PseudoLogProb
+from benchmark.metrics.reading import Read, Reading, ReadWithin
 from benchmark.metrics.reconstruction import Pairs, Reconstructions
 from benchmark.metrics.samples import (
     JudgedClasses,
@@ -69,6 +70,18 @@ PINNED: dict[str, tuple[int, float, float | None]] = {
     "bits_per_byte": (1, 1.546105725, 0.001559031293),
     "bits_per_byte_before": (1, 1.546105725, 0.001559031293),
     "forgetting": (1, 0.246105725, None),
+    "sample_entropy": (1, 2.2450486785036894, 0.057536414490356284),
+    "sample_perplexity": (1, 4.844334448758957, 0.362645378420892),
+    "sample_perplexity_within_8": (1, 5.405948925141167, None),
+    "sample_perplexity_within_16": (1, 4.922172509432291, None),
+    "sample_perplexity_within_32": (1, 4.69676981955058, None),
+    "sample_perplexity_within_64": (1, 4.587969263865388, None),
+    "sample_perplexity_within_128": (1, 4.534517802910525, None),
+    "sample_entropy_within_8": (1, 2.3025850929940455, None),
+    "sample_entropy_within_16": (1, 2.3025850929940455, None),
+    "sample_entropy_within_32": (1, 2.187512264013333, None),
+    "sample_entropy_within_64": (1, 2.187512264013333, None),
+    "sample_entropy_within_128": (1, 2.187512264013333, None),
     "label_nats": (1, 1.387020354667162, 0.0029653573835156577),
     "label_accuracy": (1, 0.23333333333333334, 0.07722022379508468),
     "pseudo_perplexity": (1, 2.459603111, 0.014571690),
@@ -166,6 +179,12 @@ def evidence() -> dict[type[Probe[Any]], Any]:
         Elbo: LogProbs((-85 + draw.normal(3, 50)).mean(0), dims=64),  # of three draws
         TightBound: LogProbs(-82 + draw.normal(50), dims=64),
     }
+
+    def reading(scale: float) -> Reading:
+        return Reading(
+            scale * torch.linspace(-1, -2, 20).double(), torch.arange(20 * 30).view(20, 30) % round(9 * scale)
+        )
+
     new = torch.arange(5_000) >= 3_500
     stream = TokenLogProbs(-1.5 + draw.normal(5_000, scale=0.1), characters=6_000, bytes=7_000, new=new)
     words = "the cat sat on a mat that the dog ate", "a dog ate the mat and the cat sat on the dog on the mat"
@@ -175,6 +194,8 @@ def evidence() -> dict[type[Probe[Any]], Any]:
         WholeStream: stream,
         EarlierStream: Remembered(stream, before=1.3),
         Labels: LabelScores(torch.linspace(-1, 1, 120).double().sin().view(30, 4).log_softmax(1), torch.arange(30) % 4),
+        Read: tuple(reading(scale) for scale in (1.0, 1.1)),
+        ReadWithin: {most: reading(1 + 1 / most) for most in (8, 16, 32, 64, 128)},
         PseudoLogProb: LogProbs(-0.9 * 16 + torch.linspace(-1, 1, 40).double(), dims=16),
         Windows: LogProbs(-1.6 * 64 + torch.linspace(-1, 1, 40).double(), dims=64),
         Written: Writing(

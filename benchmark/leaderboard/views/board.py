@@ -113,6 +113,8 @@ def _budget(dataset: Dataset, group: Group) -> Budget:
         first, *others = shown.samples
         tables += _ranked(dataset, "Samples", group, first, others, ())
         more += _more(dataset, "More on samples", group, first, shown.more_on_samples)
+    else:
+        more += _more(dataset, "Samples of the same models", group, main, shown.more_on_samples)
     times, costs = tuple(_times(dataset, group)), tuple(cost_plots(dataset, group))
     return Budget(group.title, group.anchor, tuple(tables), tuple(more), times, costs, tuple(_varied(dataset, group)))
 
