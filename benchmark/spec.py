@@ -82,10 +82,7 @@ class DataSpec:
     structure: Structure
     condition: DataSpec | None = None
     contiguous: bool = False  # sequences: row b of each training batch continues row b of the batch before it
-    # Sequences of text: the tokens that begin with a letter, and those that end with one: a word goes on where one of
-    # the latter stands before one of the former.
-    begins_in_word: tuple[int, ...] = ()
-    ends_in_word: tuple[int, ...] = ()
+    pieces: tuple[bytes, ...] = ()  # sequences of text: what each token says, in UTF-8
 
     @property
     def dims(self) -> int:

@@ -44,8 +44,7 @@ class Speakers(InMemory):
         self.names = [name for name, _ in Counter(one.speaker for one in found).most_common(self.count)]
         self.tokens = Bytes()
         splits = {name: self._split(of, name, context) for name, of in divided(found).items()}
-        begins, ends = self.tokens.word_parts()
-        spec = DataSpec((context,), self.tokens.size, "sequence", begins_in_word=begins, ends_in_word=ends)
+        spec = DataSpec((context,), self.tokens.size, "sequence", pieces=self.tokens.pieces)
         super().__init__(spec, splits)
 
     @classmethod

@@ -43,8 +43,7 @@ class Text(InMemory):
         self._own = self
         self._digests = {name: sha256("".join(parts).encode()).hexdigest() for name, parts in texts.items()}
         splits = {name: self._split(parts) for name, parts in texts.items()}
-        begins, ends = tokens.word_parts()
-        spec = DataSpec((context,), tokens.size, "sequence", None, order == "contiguous", begins, ends)
+        spec = DataSpec((context,), tokens.size, "sequence", None, order == "contiguous", tokens.pieces)
         super().__init__(spec, splits)
         shortest = min(len(part) for split in splits.values() for part in split.parts())
         self._check(context, order, shortest, "tokens")
@@ -93,8 +92,7 @@ class Text(InMemory):
         fingerprints = self._fingerprints
         said = copy.copy(self)
         said.tokens, said._splits, said._fingerprints = other.tokens, splits, fingerprints
-        begins, ends = other.spec.begins_in_word, other.spec.ends_in_word
-        said.spec = replace(self.spec, levels=other.spec.levels, begins_in_word=begins, ends_in_word=ends)
+        said.spec = replace(self.spec, levels=other.spec.levels, pieces=other.spec.pieces)
         return said
 
     def _said(self, split: Split, tokens: Tokens) -> Split:

@@ -43,12 +43,10 @@ class Tokens(ABC):
     def decode(self, tokens: Tensor) -> str:
         """The text of tokens `[N]`."""
 
-    def word_parts(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """The tokens that begin with a letter, and those that end with one: a word goes on where one of the latter
-        stands before one of the former."""
-        pieces = [self.decode(torch.tensor([token])) for token in range(self.size)]
-        begins = tuple(token for token, piece in enumerate(pieces) if piece[:1].isalpha())
-        return begins, tuple(token for token, piece in enumerate(pieces) if begins and piece[-1:].isalpha())
+    @property
+    def pieces(self) -> tuple[bytes, ...]:
+        """What each token says, in UTF-8."""
+        return tuple(self.decode(torch.tensor([token])).encode() for token in range(self.size))
 
     def describe(self) -> dict[str, Any]:
         """For the record."""
@@ -97,6 +95,10 @@ class Bytes(Tokens):
     @property
     def name(self) -> str:
         return "bytes"
+
+    @property
+    def pieces(self) -> tuple[bytes, ...]:
+        return tuple(bytes([byte]) for byte in range(256))
 
     def encode(self, text: str) -> Tensor:
         return torch.from_numpy(np.frombuffer(text.encode(), dtype=np.uint8).astype(np.int64))
@@ -149,6 +151,13 @@ class BytePairs(Tokens):
         """Of the merges: two vocabularies with one hash are one."""
         return hashlib.sha256(self.content.encode()).hexdigest()
 
+    @property
+    def pieces(self) -> tuple[bytes, ...]:
+        of = _bytes_of_letters()
+        return tuple(
+            bytes(of[letter] for letter in self.tokenizer.id_to_token(token) or "") for token in range(self.size)
+        )
+
     def encode(self, text: str) -> Tensor:
         return torch.tensor(self.tokenizer.encode(text).ids, dtype=torch.long)
 
@@ -158,6 +167,14 @@ class BytePairs(Tokens):
 
     def describe(self) -> dict[str, Any]:
         return super().describe() | {"sha256": self.sha256}
+
+
+def _bytes_of_letters() -> dict[str, int]:
+    """The byte for which each letter stands in `tokenizers`: bytes that print stand for themselves, others for the
+    letters from 256 on (Radford and others 2019)."""
+    shown = {*range(33, 127), *range(161, 173), *range(174, 256)}
+    hidden = [byte for byte in range(256) if byte not in shown]
+    return {chr(byte): byte for byte in shown} | {chr(256 + i): byte for i, byte in enumerate(hidden)}
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -181,18 +180,21 @@ def test_windows_as_examples_lie_in_one_part_each() -> None:
     assert Split(torch.arange(13)).examples((5,)).tolist() == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]
 
 
-def test_a_word_goes_on_within_letters_alone() -> None:
-    pairs = PyDocs(Path(), tokens="bpe", vocabulary=400).tokens
-    begins, ends = pairs.word_parts()
-    text = "the standard type hierarchy; a list's end"
-    units = [pairs.decode(token[None]) for token in pairs.encode(text)]
-    words = [units[0]]
-    for (before, after), piece in zip(pairwise(pairs.encode(text).tolist()), units[1:], strict=True):
-        if before in ends and after in begins:
-            words[-1] += piece
-        else:
-            words.append(piece)
-    assert [word.strip() for word in words if word.strip()] == re.findall(r"[a-z]+|[;']", text)
+@pytest.mark.parametrize(
+    "tokens",
+    [
+        Characters(("a", "é", "\n", "☃"), "a text"),
+        Bytes(),
+        BytePairs.learnt(["the naïve snowman ☃ melts; the snow, the snow"], 265),
+        Words(("snow", "<unk>", "<eos>")),
+    ],
+    ids=lambda one: type(one).__name__,
+)
+def test_what_each_token_says_makes_the_text(tokens: Tokens) -> None:
+    assert len(tokens.pieces) == tokens.size
+    text = {"Characters": "aé\n☃a", "Words": " snow <unk>\n"}.get(type(tokens).__name__, "a naïve ☃, the snow\n\x00")
+    encoded = tokens.encode(text)
+    assert b"".join(tokens.pieces[token] for token in encoded.tolist()).decode() == tokens.decode(encoded)
 
 
 # Splits of tinyshakespeare in blocks ---------------------------------------------------------------------------------

@@ -88,8 +88,10 @@ class BERT(GenerativeModel, PseudoLikelihood, SamplesWithin):
         self.head = nn.Linear(width, spec.levels)
         self.log_softmax_at = LogSoftmaxAt()
         self.register_buffer("table", rotary_table(self.T, width // heads), persistent=False)
-        begins, ends = torch.zeros(spec.levels, dtype=torch.bool), torch.zeros(spec.levels, dtype=torch.bool)
-        begins[list(spec.begins_in_word)] = ends[list(spec.ends_in_word)] = True
+        if hides == "words" and not spec.pieces:
+            raise BadInput("bert: hides=words is for text, and nothing says what tokens these are: take hides=tokens")
+        begins = torch.tensor([_is_letter(piece[:1]) for piece in spec.pieces], dtype=torch.bool)
+        ends = torch.tensor([_is_letter(piece[-1:]) for piece in spec.pieces], dtype=torch.bool)
         self.register_buffer("begins_in_word", begins, persistent=False)
         self.register_buffer("ends_in_word", ends, persistent=False)
 
@@ -164,3 +166,8 @@ class BERT(GenerativeModel, PseudoLikelihood, SamplesWithin):
 
     def configure_optimizers(self) -> Optimizer:
         return muon_in_blocks(self, self.muon_learning_rate, self.learning_rate, self.weight_decay)
+
+
+def _is_letter(byte: bytes) -> bool:
+    """Whether a byte is a letter of ASCII, or part of one that is not."""
+    return byte.isalpha() or byte >= b"\x80"

@@ -67,8 +67,7 @@ def test_a_share_of_each_window_is_to_be_found_and_most_of_it_hidden() -> None:
 def test_whole_words_are_hidden_whole() -> None:
     text = "Wise men, to be seen at noon; go."
     letters = Characters(tuple(sorted(set(text))), "a text")
-    begins, ends = letters.word_parts()
-    spec = DataSpec((len(text),), letters.size, "sequence", begins_in_word=begins, ends_in_word=ends)
+    spec = DataSpec((len(text),), letters.size, "sequence", pieces=letters.pieces)
     net, x = model(spec, hides="words", masked_share=0.3), letters.encode(text)[None]
     found = set()
     for seed in range(30):
@@ -107,6 +106,11 @@ def test_unmasking_finds_every_place_and_draws_from_the_network() -> None:
         p = one(torch.tensor([[7]])).softmax(-1)[0, 0]
         shares = torch.bincount(one.sample(20_000)[:, 0], minlength=7) / 20_000
     torch.testing.assert_close(shares.double(), p, atol=0.015, rtol=0)
+
+
+def test_words_of_tokens_that_say_nothing_are_refused() -> None:
+    with pytest.raises(BadInput, match="nothing says what tokens these are"):
+        BERT(TEXT, hides="words")
 
 
 def test_more_steps_than_tokens_are_refused() -> None:
