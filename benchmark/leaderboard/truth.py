@@ -64,10 +64,20 @@ def verdicts(records: Mapping[Path, Record]) -> list[Verdict]:
 
 def _verdict(run: Run) -> Verdict:
     column = columns(run.record).likelihood
-    score = column.score(run.record)
+    score = _reported(run.record)
     entropy, source = (run.references.get(name, {}).get(column.metric) for name in ("entropy", "source"))
     same = score is not None and source is not None and score.n == source.n
     return Verdict(run, score, value_of(entropy), value_of(source) if same else None)
+
+
+def _reported(record: Record) -> Score | None:
+    """The likelihood that sorts boards, or where a model has none the one in the same unit that chose its weights: of
+    windows that know nothing of each other, which costs no less."""
+    shown = columns(record)
+    names = [shown.likelihood.metric, *shown.kind.select]
+    scores = [score for name in names if (score := record.scores.get(name)) is not None]
+    found = [one for one in scores if one.value is not None and one.unit == shown.likelihood.fact.unit]
+    return next(iter(found), shown.likelihood.score(record))
 
 
 def truth_table(judged: Sequence[Verdict]) -> Table:
