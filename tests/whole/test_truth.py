@@ -119,7 +119,8 @@ def test_no_model_beats_the_entropy_and_training_approaches_it(experiment, steps
     examination = build_examination(experiment.data.modality)
     metric = selection_metric(build_model(experiment, data.spec), examination)
     protocol = replace(PROTOCOL, split="validation", elbo_draws=2, examples=4 * size, solved_examples=size)
-    entropy = references(data, protocol, examination, Experts())["entropy"][metric].value
+    known = references(data, protocol, examination, Experts())["entropy"]
+    entropy = known.get(metric, known[examination.fact.likelihood[0]]).value  # of windows it is that of their tokens
     with testing.seeded(0):
         model = build_model(experiment, data.spec)
     above = []
@@ -178,6 +179,18 @@ def verdict(one: Record) -> str | None:
 )
 def test_verdicts(one, words):
     assert verdict(one) == words
+
+
+def test_windows_are_judged_where_a_model_has_no_other_likelihood() -> None:
+    def text(value: float) -> Record:
+        entropy = {"nats_per_token": {"unit": "nats/token", "version": 1, "value": 1.5, "stderr": 0.0, "n": 100}}
+        dataset = {"entropy": 1.5, "references": {"entropy": entropy}, "splits": {}}
+        how = {"split": "test", "context": 64, "how": {"likelihood": "bound"}}
+        scores = {"window_nats": Score("nats/token", 1, value, 0.01, 100, how)}
+        return record(scores, data="synthetic_text", modality="text", dataset=dataset)
+
+    assert verdict(text(1.6)) is None
+    assert verdict(text(1.4)) == "beats the entropy by 10.0 s.e."
 
 
 def test_page_shows_what_is_above_the_source_on_the_same_examples_only():
