@@ -78,6 +78,7 @@ class DataSpec:
     structure: Structure
     condition: DataSpec | None = None
     contiguous: bool = False  # sequences: row b of each training batch continues row b of the batch before it
+    end: int | None = None  # sequences: the token that ends one; all after it are the same, as before a condition
 
     @property
     def dims(self) -> int:
@@ -88,6 +89,12 @@ class DataSpec:
     def classes(self) -> int | None:
         """Number of labels, if a label is the condition."""
         return self.condition.levels if self.condition is not None and self.condition.structure == "label" else None
+
+    def counted(self, x: Tensor) -> Tensor:
+        """Which tokens of sequences `x` `[B, T]` are of the example: those up to its first end, which is one of them.
+        The others are there to fill it up, and no score counts them. `[B, T]` bool."""
+        ends = (x == self.end).long() if self.end is not None else x.new_zeros(x.shape).long()
+        return ends.cumsum(1) == ends  # no end before
 
     @classmethod
     def label(cls, classes: int) -> DataSpec:
@@ -185,6 +192,18 @@ class TokenLikelihood(Protocol):
         """log p(token t | tokens before t) in nats, `[B, T]`; the first token is predicted from a begin token.
 
         `state` belongs to `Stateful` models: it carries what came before `x` and is advanced in place.
+        """
+
+
+@runtime_checkable
+class ConditionalTokenLikelihood(Protocol):
+    """An exact likelihood, token by token, of sequences given a condition, such as replies given what was said."""
+
+    @abstractmethod
+    def token_log_prob_given(self, x: Tensor, condition: Tensor) -> Tensor:
+        """log p(token t | tokens before t, condition) in nats, `[B, T]`, for `condition` `[B, *condition.shape]`.
+
+        Exactly 0 after the first end token of each example, which is scored itself.
         """
 
 
@@ -297,6 +316,7 @@ CAPABILITIES: tuple[type, ...] = (
     SolvesLikelihood,
     StepwiseBound,
     TokenLikelihood,
+    ConditionalTokenLikelihood,
     Stateful,
     PseudoLikelihood,
     Reconstructs,

@@ -43,6 +43,10 @@ class Tokens(ABC):
     def decode(self, tokens: Tensor) -> str:
         """The text of tokens `[N]`."""
 
+    def bytes_of(self, tokens: Tensor) -> int:
+        """How many bytes of UTF-8 tokens `[N]` stand for, also where they end within a letter."""
+        return len(self.decode(tokens).encode())
+
     def describe(self) -> dict[str, Any]:
         """For the record."""
         return {"name": self.name, "size": self.size}
@@ -98,6 +102,9 @@ class Bytes(Tokens):
         """Bytes that are no UTF-8, as a model may draw them, become U+FFFD."""
         return bytes(tokens.tolist()).decode(errors="replace")
 
+    def bytes_of(self, tokens: Tensor) -> int:
+        return len(tokens)
+
 
 @dataclass(frozen=True)
 class BytePairs(Tokens):
@@ -148,6 +155,9 @@ class BytePairs(Tokens):
     def decode(self, tokens: Tensor) -> str:
         """Bytes that are no UTF-8, as a model may draw them, become U+FFFD."""
         return self.tokenizer.decode(tokens.tolist(), skip_special_tokens=False)
+
+    def bytes_of(self, tokens: Tensor) -> int:
+        return sum(len(self.tokenizer.id_to_token(token) or "") for token in tokens.tolist())  # of a byte each letter
 
     def describe(self) -> dict[str, Any]:
         return super().describe() | {"sha256": self.sha256}
