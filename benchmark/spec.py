@@ -33,6 +33,9 @@ NonNegative = Annotated[float, Ge(0)]  # learning rate, weight decay, weight of 
 Positive = Annotated[float, Gt(0)]
 
 
+MANY = 60  # names that an error lists
+
+
 class BadInput(Exception):
     """Invalid input. One line: what was given, what is allowed, what to do."""
 
@@ -58,11 +61,13 @@ def sha256(file: Path) -> str:
 
 
 def unknown(what: str, given: str, allowed: Iterable[str]) -> BadInput:
-    """The error for a name that does not exist, with the nearest name that does."""
+    """The error for a name that does not exist, with the nearest name that does, and all others if they are not many."""
     names = sorted(allowed)
     nearest = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
     hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
-    return BadInput(f"unknown {what} {shown(given)}{hint} (allowed: {', '.join(names) or 'none'})")
+    listed, left = ", ".join(names[:MANY]) or "none", len(names) - MANY
+    more = f" and {left} more" if left > 0 else ""
+    return BadInput(f"unknown {what} {shown(given)}{hint} (allowed: {listed}{more})")
 
 
 @dataclass(frozen=True)

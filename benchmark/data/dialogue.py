@@ -126,7 +126,7 @@ class ShakespeareDialogue(Dialogue):
         licence=TinyShakespeare.card.licence,
         citation=TinyShakespeare.card.citation,
         note="scenes are not marked: some replies open one and answer nothing. A reply of more tokens than context - 1 "
-        "is cut and has no end; `cut` counts them",
+        "is cut and has no end; records count them",
     )
 
     def __init__(
@@ -157,7 +157,7 @@ class CornellDialogues(Dialogue):
         source="https://www.cs.cornell.edu/~cristian/Cornell_Movie-Dialogs_Corpus.html",
         licence="none stated; the scripts are of their owners",
         citation="Danescu-Niculescu-Mizil and Lee 2011, Chameleons in imagined conversations, https://aclanthology.org/W11-0609",
-        note="a reply of more tokens than context - 1 is cut and has no end; `cut` counts them",
+        note="a reply of more tokens than context - 1 is cut and has no end; records count them",
     )
     remote: ClassVar = Remote(
         path="cornell_dialogues/cornell_movie_dialogs_corpus.zip",

@@ -214,7 +214,7 @@ class Seq2Seq(GenerativeModel, ConditionalTokenLikelihood, Conditional):
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         if len(self.met) and batch.condition is not None:
-            self.met = torch.cat([batch.condition, self.met])[: len(self.met)]
+            self.met.copy_(torch.cat([batch.condition, self.met])[: len(self.met)])
         log_p = self.token_log_prob_given(batch.x, batch.condition)
         return {"loss": -log_p.sum() / self.spec.counted(batch.x).sum()}  # nats a token of replies
 

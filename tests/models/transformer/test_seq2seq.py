@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmark.build import build_model
+from benchmark.build import build_model, load_weights, save_weights
 from benchmark.config import compose
 from benchmark.models.transformer.seq2seq import KEPT, Seq2Seq
 from benchmark.nn.optim import JointOptimizer
@@ -128,11 +129,15 @@ def test_what_was_said_in_other_tokens_has_an_embedding_of_its_own() -> None:
     assert net.token_log_prob_given(tokens(2, T), condition).isfinite().all()
 
 
-def test_samples_reply_to_conditions_of_the_latest_batches() -> None:
+def test_samples_reply_to_conditions_of_the_latest_batches(tmp_path: Path) -> None:
     net = model(dialogue())
     for step in range(KEPT // 32 + 1):
         net.training_step(Batch(tokens(32, T), torch.full((32, S), step % END)), step)
     assert sorted(net.met[:, 0].unique().tolist()) == sorted({step % END for step in range(1, KEPT // 32 + 1)})
+    again = model(dialogue())
+    save_weights(net, tmp_path / "weights")
+    load_weights(again, tmp_path / "weights")
+    assert torch.equal(again.met, net.met)
     heard: list[Tensor] = []
     torch.manual_seed(0)
     net.sample_given = lambda condition: heard.append(condition) or condition  # type: ignore[assignment, method-assign, func-returns-value]
