@@ -61,7 +61,7 @@ NAMES = 50  # in a message, at most
 
 
 def unknown(what: str, given: str, allowed: Iterable[str]) -> BadInput:
-    """The error for a name that does not exist, with the nearest name that does."""
+    """The error for a name that does not exist, with the nearest one that does, and all others if they are not many."""
     names = sorted(allowed)
     nearest = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
     hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
@@ -83,6 +83,7 @@ class DataSpec:
     condition: DataSpec | None = None
     contiguous: bool = False  # sequences: row b of each training batch continues row b of the batch before it
     pieces: tuple[bytes, ...] = ()  # sequences of text: what each token says, in UTF-8
+    end: int | None = None  # sequences: the token that ends one; all after it are the same, as before a condition
 
     @property
     def dims(self) -> int:
@@ -93,6 +94,12 @@ class DataSpec:
     def classes(self) -> int | None:
         """Number of labels, if a label is the condition."""
         return self.condition.levels if self.condition is not None and self.condition.structure == "label" else None
+
+    def counted(self, x: Tensor) -> Tensor:
+        """Which tokens of sequences `x` `[B, T]` are of the example: those up to its first end, which is one of them.
+        The others are there to fill it up, and no score counts them. `[B, T]` bool."""
+        ends = (x == self.end).long() if self.end is not None else x.new_zeros(x.shape).long()
+        return ends.cumsum(1) == ends  # no end before
 
     @classmethod
     def label(cls, classes: int) -> DataSpec:
@@ -190,6 +197,18 @@ class TokenLikelihood(Protocol):
         """log p(token t | tokens before t) in nats, `[B, T]`; the first token is predicted from a begin token.
 
         `state` belongs to `Stateful` models: it carries what came before `x` and is advanced in place.
+        """
+
+
+@runtime_checkable
+class ConditionalTokenLikelihood(Protocol):
+    """An exact likelihood, token by token, of sequences given a condition, such as replies given what was said."""
+
+    @abstractmethod
+    def token_log_prob_given(self, x: Tensor, condition: Tensor) -> Tensor:
+        """log p(token t | tokens before t, condition) in nats, `[B, T]`, for `condition` `[B, *condition.shape]`.
+
+        Exactly 0 after the first end token of each example, which is scored itself.
         """
 
 
@@ -302,6 +321,7 @@ CAPABILITIES: tuple[type, ...] = (
     SolvesLikelihood,
     StepwiseBound,
     TokenLikelihood,
+    ConditionalTokenLikelihood,
     Stateful,
     PseudoLikelihood,
     Reconstructs,

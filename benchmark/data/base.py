@@ -29,8 +29,10 @@ class Split:
     `x` holds examples `[N, *shape]`, or is one stream of tokens `[N]`, in order.
     """
 
-    x: Tensor  # int64, or uint8 where the levels fit
+    x: Tensor  # int64, or a smaller type where the levels fit
     labels: Tensor | None = None  # [N] int64
+    condition: Tensor | None = None  # [N, *condition.shape] of each example, where it is no label
+    sizes: Tensor | None = None  # [N] int64: of each example that is a text, its UTF-8 bytes
     characters: int | None = None  # of a stream of text: its length in characters
     bytes: int | None = None  # and in UTF-8 bytes
     unseen: int | None = None  # the place from which a stream is of a work that training has nothing of
@@ -182,8 +184,9 @@ class InMemory(DataModule):
         if device.type == "cpu" or not _has_room(device, train.x):
             return self
         there = copy.copy(self)
-        labels = None if train.labels is None else train.labels.to(device)
-        there._splits = self._splits | {"train": replace(train, x=train.x.to(device), labels=labels)}
+        labels, condition = (None if x is None else x.to(device) for x in (train.labels, train.condition))
+        moved = replace(train, x=train.x.to(device), labels=labels, condition=condition)
+        there._splits = self._splits | {"train": moved}
         return there
 
     @cached_property

@@ -34,12 +34,18 @@ def sections(found: list[Speech], size: int) -> list[list[Speech]]:
 
 
 SECTION = 20  # speeches, about as long as a scene
-HELD_OUT: dict[int, SplitName] = {3: "test", 7: "validation"}  # of each ten sections
+
+
+def split_of(section: int) -> SplitName:
+    """Which split the section with this number is in, from 0 on: of each ten the fourth is test, the eighth validation.
+    So all have parts of the same plays, and a scene stands in two of them only where a section ends within it."""
+    held_out: dict[int, SplitName] = {3: "test", 7: "validation"}
+    return held_out.get(section % 10, "train")
 
 
 def divided(found: list[Speech]) -> dict[SplitName, list[list[Speech]]]:
-    """The sections of each split. Parts of all plays are in each, and no section is in two."""
+    """The sections of each split."""
     splits: dict[SplitName, list[list[Speech]]] = {name: [] for name in SPLITS}
     for number, section in enumerate(sections(found, SECTION)):
-        splits[HELD_OUT.get(number % 10, "train")].append(section)
+        splits[split_of(number)].append(section)
     return splits

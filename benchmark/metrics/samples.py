@@ -173,7 +173,7 @@ class Conditioned(Probe[LabelledSamples]):
             return draws
         exam, reference = real
         generated = tuple(
-            Labelled(_conditioned(session, exam.labels, draw), exam.labels)
+            Labelled(conditioned(session, exam.labels, draw), exam.labels)
             for draw in range(len(draws.evidence.generated))
         )
         protocol = {**draws.protocol, "how": {**draws.protocol.get("how", {}), "labels": "condition"}}
@@ -221,7 +221,7 @@ def real_labels(session: Session) -> tuple[Labelled, Labelled] | Absence:
     return Labelled(split.x[chosen], split.labels[chosen]), Labelled(train.x, train.labels)
 
 
-def _conditioned(session: Session, condition: Tensor, draw: int) -> Tensor:
+def conditioned(session: Session, condition: Tensor, draw: int) -> Tensor:
     """One sample under each entry of `condition` `[n, *condition.shape]`."""
     pieces = []
     for index, chunk in enumerate(condition.split(sample_chunk(session.spec))):

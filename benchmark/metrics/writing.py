@@ -1,23 +1,29 @@
 """Samples of text beside real text: how varied they are, how much of what they say is also said elsewhere, and whether
 they copy.
 
-All of it is counted over windows of the model's context, decoded, as many samples as windows of held-out text.
+All of it is counted over windows of the model's context, decoded, as many samples as windows of held-out text; in a
+dialogue over replies, as many as held-out ones.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from benchmark.data.base import DataModule, Split
 from benchmark.metrics.fidelity import over_draws
 from benchmark.metrics.probe import Found, Probe, metric
+from benchmark.metrics.samples import conditioned
 from benchmark.metrics.session import Session, draw_samples
-from benchmark.spec import Absence, Estimate
+from benchmark.spec import Absence, Conditional, Estimate
 
-WINDOWS = 100  # of held-out text, and samples in a draw
+WINDOWS = 100  # of held-out text, or replies, and samples in a draw
+LOOKED_AT = 8  # replies that are shown
 COPIED = 20  # characters of a string that is looked for in the training text
 WORDS = 2  # of a gram that is looked for elsewhere
 
@@ -41,12 +47,36 @@ class Written(Probe[Writing]):
         model, data = session.model, session.data
         if model is None:
             return Absence("does not apply", f"{session.name} has no samples")
+        if session.split.x.ndim > 1:
+            return Absence("does not apply", f"{data.describe()['name']} is no stream of text")
         n = len(windows(session, session.split))
         draws = [draw_samples(model, n, session.protocol.seed, draw) for draw in range(session.protocol.sample_draws)]
         texts = tuple([data.decode(x) for x in draw] for draw in draws)
-        sampler = model.sampler
-        how = {"sampler": sampler.name, "evaluations": sampler.evaluations, "draws": len(draws)}
-        return written(session, texts, {"how": how})
+        return written(session, texts, {"how": _how(model, len(draws))})
+
+
+class Replied(Probe[Writing]):
+    """A few independent draws of a reply to each of some held-out speeches, as text."""
+
+    key = "replied"
+    says = ("split", "generated", "length", "how")
+    promises = (Conditional,)
+
+    def collect(self, session: Session) -> Found[Writing] | Absence:
+        data, split = session.data, session.split
+        if split.condition is None:
+            return Absence("does not apply", f"{data.describe()['name']} is no dialogue")
+        chosen = replies(session, split)
+        said = split.condition[chosen].long()
+        draws = [conditioned(session, said, draw) for draw in range(session.protocol.sample_draws)]
+        texts = tuple([data.decode(x) for x in draw] for draw in draws)
+        found = written(session, texts, {"how": _how(session.model, len(draws))})
+        beside = torch.cat([said, draws[0], split.x[chosen].long()], 1)  # [n, S + 2 T]
+        return replace(found, pictures={"replies": beside[:LOOKED_AT]})
+
+
+def _how(model: Any, draws: int) -> dict[str, object]:
+    return {"sampler": model.sampler.name, "evaluations": model.sampler.evaluations, "draws": draws}
 
 
 def written(session: Session, texts: tuple[Sequence[str], ...], how: dict[str, object]) -> Found[Writing]:
@@ -60,8 +90,15 @@ def written(session: Session, texts: tuple[Sequence[str], ...], how: dict[str, o
 
 
 def whole_text(data: DataModule, split: Split) -> str:
-    """All parts of a split, one after another."""
+    """All parts of a split, one after another; of a dialogue all replies, an empty line between two."""
+    if split.x.ndim > 1:
+        return "\n\n".join(data.decode(x) for x in split.x)
     return "".join(data.decode(part) for part in split.parts())
+
+
+def replies(session: Session, split: Split) -> Tensor:
+    """Which of the replies of a split `[n]` are looked at: `WINDOWS` of them at most, at random."""
+    return session.subset(len(split.x), WINDOWS, "replied")
 
 
 def windows(session: Session, split: Split) -> list[str]:
@@ -71,7 +108,7 @@ def windows(session: Session, split: Split) -> list[str]:
     return [session.data.decode(x) for x in whole[chosen].long()]
 
 
-@metric(Written, protocol={"words": WORDS})
+@metric(Written, Replied, protocol={"words": WORDS})
 def distinct_words(texts: Writing) -> Estimate:
     """Different pairs of words over all pairs in a draw's samples (Li and others 2016). The error is over draws."""
     shares = []
@@ -82,7 +119,7 @@ def distinct_words(texts: Writing) -> Estimate:
     return over_draws(shares, len(texts.drawn[0]))
 
 
-@metric(Written, protocol={"words": WORDS})
+@metric(Written, Replied, protocol={"words": WORDS})
 def overlap(texts: Writing) -> Estimate:
     """Share of the pairs of words in samples that stand in the held-out text. The error is over draws."""
     known = set(_grams(texts.held_out))
@@ -94,7 +131,7 @@ def overlap(texts: Writing) -> Estimate:
     return over_draws(shares, len(texts.drawn[0]))
 
 
-@metric(Written, protocol={"characters": COPIED})
+@metric(Written, Replied, protocol={"characters": COPIED})
 def copied_text(texts: Writing) -> Estimate:
     """Share of strings of `COPIED` characters in samples that stand in the training text. The error is over draws."""
     known = np.unique(_hashes(texts.train))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -83,6 +84,27 @@ class Cache:
         return k, v
 
 
+class Read(NamedTuple):
+    """Keys and values `[B, N, S, K]` of another sequence, and which of its positions are seen, `[B, 1, 1, S]` bool."""
+
+    keys: Tensor
+    values: Tensor
+    seen: Tensor | None = None  # `None`: all
+
+
+def attended(q: Tensor, k: Tensor, v: Tensor, dtype: torch.dtype, mask: Tensor | None, causal: bool) -> Tensor:
+    """Means of values under softmax(Q Kᵀ / √K) (Vaswani and others 2017, eq. 1), heads side by side: `[B, T, D]` of
+    queries `[B, N, T, K]`. Each position sees what `mask` says, else those up to its own or all."""
+    # On a CPU attention stays in float32: the backward pass of its bfloat16 kernel is several times slower.
+    q, k, v = (part.to(dtype) for part in (q, k, v))
+    with torch.autocast("cpu", enabled=False):
+        if mask is not None:
+            y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        else:
+            y = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+    return y.transpose(1, 2).flatten(2)
+
+
 class Attention(nn.Module):
     """Scaled dot-product self-attention of several heads (Vaswani and others 2017, eq. 1).
 
@@ -125,18 +147,46 @@ class Attention(nn.Module):
         width = self.mix.in_features
         return Cache(self.projections.new_empty(2, n, self.heads, positions, width // self.heads))
 
-    def forward(self, x: Tensor, rotary: Tensor | None = None, cache: Cache | None = None) -> Tensor:
-        """What each position takes from the others, `[B, T, D]`. With a cache, `x` is the one position after it."""
-        if cache is not None and x.shape[1] != 1:
+    def forward(
+        self, x: Tensor, rotary: Tensor | None = None, cache: Cache | None = None, mask: Tensor | None = None
+    ) -> Tensor:
+        """What each position takes from the others, `[B, T, D]`.
+
+        With a cache that holds some, `x` is the one position after them. `mask` `[B, 1, T, all]` bool says which each
+        position sees, in place of those up to its own or all.
+        """
+        if cache is not None and cache.length and x.shape[1] != 1:
             raise ValueError(f"a cache takes one position at a time, not {x.shape[1]}")
         q, k, v = self.project(x, rotary)
-        if cache is not None:  # the new position may see all that are known
+        causal = self.causal and not (cache is not None and cache.length)  # a new position may see all that are known
+        if cache is not None:
             k, v = cache.extended(k, v)
-        # On a CPU attention stays in float32: the backward pass of its bfloat16 kernel is several times slower.
-        q, k, v = (part.to(self.projections.dtype) for part in (q, k, v))
-        with torch.autocast("cpu", enabled=False):
-            y = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal and cache is None)
-        mixed: Tensor = self.mix(y.transpose(1, 2).flatten(2))
+        mixed: Tensor = self.mix(attended(q, k, v, self.projections.dtype, mask, causal))
+        return mixed
+
+
+class CrossAttention(nn.Module):
+    """Attention of each position over another sequence, of which it sees all that there is to see (Vaswani and others
+    2017, section 3.2.3). Nothing turns with positions; queries and keys are divided by their rms."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.projections = nn.Parameter(torch.empty(3, width, width).uniform_(-1, 1) / math.sqrt(width))  # q, k, v
+        self.mix = nn.Linear(width, width, bias=False)
+
+    def read(self, memory: Tensor, seen: Tensor | None = None) -> Read:
+        """Keys and values of a sequence `[B, S, D]`, of which the positions `seen` `[B, S]` count."""
+        k, v = F.linear(memory, self.projections[1:].flatten(0, 1)).unflatten(-1, (2, self.heads, -1)).unbind(2)
+        mask = None if seen is None else seen[:, None, None]
+        return Read(rms_norm(k).transpose(1, 2), v.transpose(1, 2), mask)
+
+    def forward(self, x: Tensor, read: Read) -> Tensor:
+        """What each position of `[B, T, D]` takes from what was read, `[B, T, D]`."""
+        q = F.linear(rms_norm(x), self.projections[0]).unflatten(-1, (self.heads, -1))
+        dtype = self.projections.dtype
+        y = attended(rms_norm(q).transpose(1, 2), read.keys, read.values, dtype, read.seen, causal=False)
+        mixed: Tensor = self.mix(y)
         return mixed
 
 
@@ -160,7 +210,8 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
-    """A residual step of attention and one of a feed-forward layer. It starts as the identity."""
+    """A residual step of attention, one of attention over another sequence where it is `crossed`, and one of a
+    feed-forward layer. It starts as the identity."""
 
     def __init__(
         self,
@@ -172,19 +223,35 @@ class Block(nn.Module):
         normalised: bool = True,
         bias: bool = False,
         causal: bool = True,
+        crossed: bool = False,
     ) -> None:
-        """`dropout` is of what both steps add; the rest as in `Attention` and `FeedForward`."""
+        """`dropout` is of what all steps add; the rest as in `Attention` and `FeedForward`."""
         super().__init__()
         self.attention = Attention(width, heads, norm, normalised, bias, causal)
+        self.cross = CrossAttention(width, heads) if crossed else None
         self.feedforward = FeedForward(width, norm, activation, bias)
         self.dropout = dropout
-        for last in (self.attention.mix, self.feedforward.down):
+        for last in self.last():
             for p in last.parameters():
                 nn.init.zeros_(p)
 
-    def forward(self, x: Tensor, rotary: Tensor | None = None, cache: Cache | None = None) -> Tensor:
-        """`[B, T, D]` to `[B, T, D]`; `rotary` and `cache` as in `Attention`."""
-        x = x + F.dropout(self.attention(x, rotary, cache), self.dropout, self.training)
+    def last(self) -> list[nn.Linear]:
+        """The layers whose results are added to the residual stream."""
+        crossed = [] if self.cross is None else [self.cross.mix]
+        return [self.attention.mix, *crossed, self.feedforward.down]
+
+    def forward(
+        self,
+        x: Tensor,
+        rotary: Tensor | None = None,
+        cache: Cache | None = None,
+        mask: Tensor | None = None,
+        read: Read | None = None,
+    ) -> Tensor:
+        """`[B, T, D]` to `[B, T, D]`; `rotary`, `cache` and `mask` as in `Attention`, and what a crossed one reads."""
+        x = x + F.dropout(self.attention(x, rotary, cache, mask), self.dropout, self.training)
+        if self.cross is not None and read is not None:
+            x = x + F.dropout(self.cross(x, read), self.dropout, self.training)
         return x + F.dropout(self.feedforward(x), self.dropout, self.training)
 
 
@@ -195,9 +262,9 @@ def draw_normal(net: nn.Module, std: float = 0.02) -> None:
     others 2019, section 2.3).
     """
     blocks = [module for module in net.modules() if isinstance(module, Block)]
-    last = {id(layer.weight) for block in blocks for layer in (block.attention.mix, block.feedforward.down)}
+    last = {id(layer.weight) for block in blocks for layer in block.last()}
     for name, p in net.named_parameters():
         if p.ndim >= 2:
-            nn.init.normal_(p, std=std / math.sqrt(2 * len(blocks)) if id(p) in last else std)
+            nn.init.normal_(p, std=std / math.sqrt(len(last)) if id(p) in last else std)
         elif name.endswith("bias"):
             nn.init.zeros_(p)

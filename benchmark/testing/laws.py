@@ -13,6 +13,7 @@ from benchmark.models.base import GenerativeModel
 from benchmark.spec import (
     Autoencodes,
     Conditional,
+    ConditionalTokenLikelihood,
     Diagnosable,
     ImportanceBound,
     Interpolates,
@@ -92,6 +93,22 @@ LAWS: tuple[Law, ...] = (
     Law(likelihoods.assert_tokens_normalised, (TokenLikelihood,)),
     Law(likelihoods.assert_tokens_sum, (TokenLikelihood,), also=Likelihood),
     Law(likelihoods.assert_prefix_agrees, (TokenLikelihood,), structures=("sequence",)),
+    *(
+        Law(law, (ConditionalTokenLikelihood,), structures=("sequence",))
+        for law in (
+            likelihoods.assert_replies_normalised,
+            likelihoods.assert_reply_causal,
+            likelihoods.assert_reply_tokens_normalised,
+            likelihoods.assert_nothing_counts_after_an_end,
+        )
+    ),
+    Law(likelihoods.assert_listens, (ConditionalTokenLikelihood,), structures=("sequence",), condition="sequence"),
+    Law(
+        likelihoods.assert_replies_follow_likelihood,
+        (ConditionalTokenLikelihood,),
+        also=Conditional,
+        structures=("sequence",),
+    ),
     Law(likelihoods.assert_carries_state, (Stateful,)),
     Law(likelihoods.assert_pseudo_normalised, (PseudoLikelihood,)),
     Law(behaviour.assert_reconstructs, (Reconstructs,)),

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmark.spec import DataSpec
+from benchmark.spec import DataSpec, Structure
 from benchmark.testing.judging import (
     SIGMAS,
     assert_frequencies_agree,
@@ -21,7 +21,7 @@ from benchmark.testing.judging import (
     weighted_mean,
 )
 from benchmark.testing.subject import Subject, draw, log_likelihood, seeded
-from benchmark.testing.universe import noise, prototypes
+from benchmark.testing.universe import answers, every_example, every_reply, noise, prototypes, replying, ten_conditions
 
 TOLERANCE = 1e-5  # nats: what one call computes for several rows agrees to this
 
@@ -145,12 +145,15 @@ def assert_steps_sum(subject: Subject) -> None:
 def assert_causal(subject: Subject) -> None:
     """Changing token t changes no log-probability before t, and some after it."""
     model, _ = subject.exercised
-    spec = model.spec
-    x = noise(spec, 0).x[:1]  # [1, *shape]
+    _assert_causal(model.token_log_prob, noise(model.spec, 0).x[:1], model.spec, model.spec.levels)
+
+
+def _assert_causal(log_prob: Callable[[Tensor], Tensor], x: Tensor, spec: DataSpec, levels: int) -> None:
+    """The law for one example `x` `[1, *shape]`, whose tokens change within the first `levels`."""
     changed = x.flatten(1).repeat(spec.dims, 1)  # [T, T]: row t differs from x in token t
-    changed.diagonal().add_(1).remainder_(spec.levels)
+    changed.diagonal().add_(1).remainder_(levels)
     with torch.no_grad():
-        log_p = model.token_log_prob(torch.cat([x, changed.reshape(-1, *spec.shape)]))  # [1 + T, T]
+        log_p = log_prob(torch.cat([x, changed.reshape(-1, *spec.shape)]))  # [1 + T, T]
     assert log_p.shape == (1 + spec.dims, spec.dims), f"shape {tuple(log_p.shape)}, expected [B, {spec.dims}]"
     moved = (log_p[1:] - log_p[0]).abs() > TOLERANCE  # [changed token, whose log-probability]
     leaks = moved.tril(-1).nonzero().tolist()
@@ -159,8 +162,9 @@ def assert_causal(subject: Subject) -> None:
     assert not ignored, f"nothing that comes after depends on tokens {ignored}"
 
 
-def _assert_each_token_is_normalised(log_prob: Callable[[Tensor], Tensor], spec: DataSpec) -> None:
-    x = noise(spec, 0).x[:1].flatten(1)  # [1, T]
+def _assert_each_token_is_normalised(log_prob: Callable[[Tensor], Tensor], x: Tensor, spec: DataSpec) -> None:
+    """For one example `x` `[1, *shape]`, whose other tokens stay."""
+    x = x.flatten(1)  # [1, T]
     positions = torch.linspace(0, spec.dims - 1, min(spec.dims, 9)).long()  # [P], both ends among them
     variants = x.repeat(len(positions), spec.levels, 1)  # [P, L, T]: in [i, v] token positions[i] is v
     for row, t in zip(variants, positions, strict=True):
@@ -175,13 +179,105 @@ def _assert_each_token_is_normalised(log_prob: Callable[[Tensor], Tensor], spec:
 def assert_tokens_normalised(subject: Subject) -> None:
     """Given the tokens before it, the probabilities of all values of a token sum to one."""
     model, _ = subject.exercised
-    _assert_each_token_is_normalised(model.token_log_prob, model.spec)
+    _assert_each_token_is_normalised(model.token_log_prob, noise(model.spec, 0).x[:1], model.spec)
+
+
+# Replies: sequences that end, given a text ---------------------------------------------------------------------------
+
+
+def _given(model: Any, condition: Tensor) -> Callable[[Tensor], Tensor]:
+    """log p(token | tokens before it, condition) `[B, T]` of many replies under one condition `[S]`."""
+
+    def log_prob(x: Tensor) -> Tensor:
+        log_p: Tensor = model.token_log_prob_given(x, condition.expand(len(x), -1))
+        return log_p
+
+    return log_prob
+
+
+def assert_replies_normalised(subject: Subject) -> None:
+    """Under each condition the probabilities of all replies sum to one: those that end anywhere, and those that do not
+    within their length."""
+    spec = replying(subject.universe.enumerable)
+    x, conditions = every_reply(spec), ten_conditions(spec)
+    assert conditions is not None
+    for model in (subject.fresh(spec), subject.replying[1]):
+        for condition in conditions[:3]:
+            with torch.no_grad():
+                total = float(_given(model, condition)(x).double().sum(1).exp().sum())
+            assert abs(total - 1) < 1e-4, f"probabilities of all replies sum to {total:.6g}, expected 1"
+
+
+def assert_reply_causal(subject: Subject) -> None:
+    """Changing token t of a reply changes no log-probability before t, and some after it."""
+    model, _ = subject.replying
+    batch = answers(model.spec, 0)
+    assert batch.condition is not None
+    x = torch.randint(model.spec.levels - 1, (1, model.spec.dims), generator=torch.Generator().manual_seed(0))
+    _assert_causal(_given(model, batch.condition[0]), x, model.spec, model.spec.levels - 1)
+
+
+def assert_reply_tokens_normalised(subject: Subject) -> None:
+    """Given what was said and the tokens before it, the probabilities of all values of a token sum to one."""
+    model, _ = subject.replying
+    batch = answers(model.spec, 0)
+    assert batch.condition is not None
+    x = torch.randint(model.spec.levels - 1, (1, model.spec.dims), generator=torch.Generator().manual_seed(0))
+    _assert_each_token_is_normalised(_given(model, batch.condition[0]), x, model.spec)
+
+
+def assert_nothing_counts_after_an_end(subject: Subject) -> None:
+    """What stands after an end has log-probability 0 exactly, and changes nothing before; the end itself is scored."""
+    model, _ = subject.replying
+    x, condition = answers(model.spec, 0)
+    assert condition is not None
+    after = (x == model.spec.end).long().cumsum(1) > 1  # [B, T]
+    assert after.any()
+    assert not after.all()
+    other = torch.where(after, noise(model.spec, 1).x, x)
+    with torch.no_grad():
+        log_p, same = model.token_log_prob_given(x, condition), model.token_log_prob_given(other, condition)
+    assert not log_p[after].any(), "what stands after an end has a log-probability that is not 0"
+    assert not same[after].any(), "other tokens after an end have a log-probability that is not 0"
+    assert (log_p[~after] < 0).all(), "an end, or what stands before it, costs nothing"
+    torch.testing.assert_close(same, log_p, rtol=0, atol=TOLERANCE, msg="what stands after an end changes the score")
+
+
+def assert_listens(subject: Subject, kind: Structure) -> None:
+    """One batch is learnt: each reply becomes clearly likelier after what it replied to than after what others did."""
+    spec = replying(subject.universe.ordinary)
+    batch = answers(spec, 0)
+    gains: list[float] = []
+
+    def done(model: Any) -> bool:
+        assert batch.condition is not None
+        own, other = (
+            float(model.token_log_prob_given(batch.x, condition).sum(1).mean())
+            for condition in (batch.condition, batch.condition.roll(1, 0))
+        )
+        gains.append(own - other)
+        return gains[-1] > 1
+
+    assert subject.drill(spec, done, batch), f"what was said makes replies likelier by {gains[-1]:.2f} nats, expected 1"
+
+
+def assert_replies_follow_likelihood(subject: Subject) -> None:
+    """The frequencies of replies to one condition are their probabilities, and nothing is said after an end."""
+    spec = replying(subject.universe.enumerable)
+    x, conditions = every_example(spec), ten_conditions(spec)
+    assert conditions is not None
+    is_reply = (x[:, None] == every_reply(spec)).all(2).any(1)
+    for model, n in ((subject.fresh(spec), 500), (subject.replying[1], 2000)):
+        with seeded(0), torch.no_grad():
+            p = _given(model, conditions[0])(x).double().sum(1).exp() * is_reply
+            samples = model.sample_given(conditions[:1].expand(n, -1))
+        assert_frequencies_agree(samples, p, spec)
 
 
 def assert_pseudo_normalised(subject: Subject) -> None:
     """Given all other tokens, the probabilities of all values of a token sum to one, whatever else is asked for."""
     model, _ = subject.exercised
-    _assert_each_token_is_normalised(model.pseudo_log_prob, model.spec)
+    _assert_each_token_is_normalised(model.pseudo_log_prob, noise(model.spec, 0).x[:1], model.spec)
     x, places = noise(model.spec, 0).x, torch.tensor([model.spec.dims - 1, 0])
     with torch.no_grad():
         whole, part = model.pseudo_log_prob(x).flatten(1), model.pseudo_log_prob(x, places).flatten(1)

@@ -18,7 +18,7 @@ from torch import Tensor
 from benchmark.models.base import GenerativeModel
 from benchmark.spec import Batch, DataSpec, Likelihood, LikelihoodBound, Structure, TokenLikelihood
 from benchmark.testing.judging import elbo_draws, excess, until_precise
-from benchmark.testing.universe import Source, conditioned, noise, prototypes, universe_of
+from benchmark.testing.universe import Source, answers, conditioned, noise, prototypes, replying, universe_of
 
 logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
 logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.ERROR)
@@ -187,6 +187,16 @@ class Subject:
         return model, witness
 
     @cached_property
+    def replying(self) -> tuple[Any, Any]:
+        """The model after a few steps on replies of the ordinary size, and of a size that can be enumerated."""
+        steps, _ = self.effort.exercise
+        ordinary, small = replying(self.universe.ordinary), replying(self.universe.enumerable)
+        return (
+            train(self.fresh(ordinary), lambda step: answers(ordinary, step), steps),
+            train(self.fresh(small), lambda step: answers(small, step), steps),
+        )
+
+    @cached_property
     def source(self) -> Source:
         return Source(self.universe.enumerable)
 
@@ -216,10 +226,10 @@ class Subject:
         assert draws.isfinite().all(), "elbo is not finite"
         return draws
 
-    def drill(self, spec: DataSpec, done: Callable[[Any], bool]) -> bool:
-        """Trains a fresh model on one batch of prototypes; whether it satisfied `done` in time."""
-        stop = _StopWhen(done)
-        train(self.fresh(spec), lambda step: prototypes(spec), self.effort.drill, stop)
+    def drill(self, spec: DataSpec, done: Callable[[Any], bool], batch: Batch | None = None) -> bool:
+        """Trains a fresh model on one batch, of prototypes if none is given; whether it satisfied `done` in time."""
+        stop, learnt = _StopWhen(done), prototypes(spec) if batch is None else batch
+        train(self.fresh(spec), lambda step: learnt, self.effort.drill, stop)
         return stop.reached
 
 

@@ -88,6 +88,28 @@ def ten_conditions(spec: DataSpec) -> Tensor | None:
     return torch.randint(spec.condition.levels, (10, *spec.condition.shape), generator=generator)
 
 
+def replying(spec: DataSpec) -> DataSpec:
+    """Data of the same shape as replies: the last level ends one, and what they reply to is a short text that its own
+    last level fills up."""
+    said = CONDITIONS["sequence"]
+    return replace(spec, end=spec.levels - 1, condition=replace(said, end=said.levels - 1))
+
+
+def every_reply(spec: DataSpec) -> Tensor:
+    """All examples `[N, T]` of `every_example` that are replies: nothing but ends follows an end."""
+    x = every_example(spec)
+    ends = x.eq(spec.levels - 1).long()
+    return x[ends.diff(dim=1).ge(0).all(1)]
+
+
+def answers(spec: DataSpec, step: int) -> Batch:
+    """Ten replies of all lengths to ten different texts, always the same for a step."""
+    generator = torch.Generator().manual_seed(step)
+    x = torch.randint(spec.levels - 1, (10, *spec.shape), generator=generator)
+    length = torch.randint(spec.dims + 1, (10, 1), generator=generator)
+    return Batch(x.masked_fill(torch.arange(spec.dims) >= length, spec.levels - 1), ten_conditions(spec))
+
+
 def prototypes(spec: DataSpec) -> Batch:
     """Ten examples of the two extreme levels, one for each condition: a batch that can be learnt by heart."""
     generator = torch.Generator().manual_seed(2)

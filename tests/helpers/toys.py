@@ -20,6 +20,7 @@ from benchmark.spec import (
     Autoencodes,
     Batch,
     Conditional,
+    ConditionalTokenLikelihood,
     DataSpec,
     Diagnosable,
     ImportanceBound,
@@ -674,6 +675,97 @@ class IgnoresCondition(Conditioned):
         return self.sample(len(condition))
 
 
+class Answers(Toy, ConditionalTokenLikelihood, Conditional):
+    """A Markov chain up to its end, whose logits are moved by a condition of whatever kind."""
+
+    learning_rate: ClassVar[float] = 0.02
+
+    def __init__(self, spec: DataSpec, width: int = 16) -> None:
+        super().__init__(spec)
+        self.table = nn.Parameter(torch.randn(spec.levels + 1, spec.levels))
+        if spec.condition is not None:
+            encode = condition_encoder(spec.condition.shape, spec.condition.levels, width)
+            self.given = nn.Sequential(encode, nn.Linear(width, spec.dims * spec.levels))
+
+    def moved(self, n: int, condition: Tensor | None) -> Tensor:
+        """What is added to logits, `[n, T, L]`."""
+        if condition is None:
+            return torch.zeros(n, self.spec.dims, self.spec.levels)
+        logits: Tensor = self.given(condition).unflatten(1, (self.spec.dims, self.spec.levels))
+        return logits
+
+    def logits(self, x: Tensor, condition: Tensor | None) -> Tensor:
+        """Of tokens `[B, T]`, `[B, T, L]`."""
+        before = F.pad(x, (1, 0), value=self.spec.levels)[:, :-1]
+        return self.table[before] + self.moved(len(x), condition)
+
+    def token_log_prob_given(self, x: Tensor, condition: Tensor | None) -> Tensor:
+        x = x.flatten(1)
+        return log_prob_of(x, self.logits(x, condition)).masked_fill(~self.spec.counted(x), 0.0)
+
+    def sample(self, n: int) -> Tensor:
+        return self.drawn(n, None)
+
+    def sample_given(self, condition: Tensor) -> Tensor:
+        return self.drawn(len(condition), condition)
+
+    def drawn(self, n: int, condition: Tensor | None) -> Tensor:
+        moved, tokens = self.moved(n, condition), [torch.full((n,), self.spec.levels)]
+        for t in range(self.spec.dims):
+            token = categorical(self.table[tokens[-1]] + moved[:, t])
+            tokens.append(self.after(tokens[-1], token))
+        return torch.stack(tokens[1:], 1).reshape(n, *self.spec.shape)
+
+    def after(self, before: Tensor, token: Tensor) -> Tensor:
+        """What follows `before`: an end for ever, else what was drawn."""
+        return token if self.spec.end is None else torch.where(before == self.spec.end, self.spec.end, token)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        return {"loss": -self.token_log_prob_given(batch.x, batch.condition).sum(1).mean()}
+
+
+class ScoresPads(Answers):
+    """What fills a reply up counts as if it were said."""
+
+    def token_log_prob_given(self, x: Tensor, condition: Tensor | None) -> Tensor:
+        return log_prob_of(x.flatten(1), self.logits(x.flatten(1), condition))
+
+
+class EndsForNothing(Answers):
+    """An end is not scored."""
+
+    def token_log_prob_given(self, x: Tensor, condition: Tensor | None) -> Tensor:
+        return super().token_log_prob_given(x, condition) * (x.flatten(1) != self.spec.end)
+
+
+class HearsItself(Answers):
+    """Token t is predicted from token t + 1 too."""
+
+    def logits(self, x: Tensor, condition: Tensor | None) -> Tensor:
+        return super().logits(x, condition) + self.table[F.pad(x, (0, 1), value=self.spec.levels)[:, 1:]]
+
+
+class KnowsItself(Answers):
+    """Token t is predicted from itself as well."""
+
+    def logits(self, x: Tensor, condition: Tensor | None) -> Tensor:
+        return super().logits(x, condition) + self.table[x]
+
+
+class Deaf(Answers):
+    """Scores replies whatever was said."""
+
+    def token_log_prob_given(self, x: Tensor, condition: Tensor | None) -> Tensor:
+        return super().token_log_prob_given(x, None)
+
+
+class TalksOn(Answers):
+    """Its sampler goes on after an end."""
+
+    def after(self, before: Tensor, token: Tensor) -> Tensor:
+        return token
+
+
 class Adversarial(Toy):
     """A one-layer GAN with two optimisers, stepped by hand."""
 
@@ -758,6 +850,7 @@ HONEST: tuple[type[Toy], ...] = (
     Markov,
     Masked,
     Conditioned,
+    Answers,
     Adversarial,
     Truncated,
     DeclaresFrozen,

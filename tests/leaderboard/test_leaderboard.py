@@ -336,8 +336,8 @@ def test_lower_is_better_in_all_that_ranks_or_selects() -> None:
     kinds = modalities().values()
     ranks = {column.metric for kind in kinds for column in columns_of(kind).leading}
     selects = {name for kind in kinds for name in kind.select}
-    assert ranks == {"bits_per_dim", "fid", "nats_per_token", "nll", "mode_kl", "label_nats"}
-    of_text = {"nats_per_token", "window_nats", "pseudo_perplexity", "label_nats"}
+    assert ranks == {"bits_per_dim", "fid", "nats_per_token", "nll", "mode_kl", "label_nats", "reply_nats"}
+    of_text = {"nats_per_token", "window_nats", "pseudo_perplexity", "label_nats", "reply_nats"}
     assert selects == {"nll", "fid", "mode_kl"} | of_text
     assert {facts()[name].better for name in ranks | selects} == {"lower"}
 

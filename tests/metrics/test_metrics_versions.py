@@ -19,6 +19,7 @@ from benchmark.build import load_metrics
 from benchmark.facts import facts, metrics
 from benchmark.metrics.anomaly import AnomalyScores, Outside
 from benchmark.metrics.conditions import ClassFeatures, FeaturesOfClasses, Obeyed
+from benchmark.metrics.dialogue import Replies, ReplyLogProb, WrongReplies
 from benchmark.metrics.evaluations import EVALUATIONS, FeaturesWithin
 from benchmark.metrics.extractors.base import Features, Verdicts
 from benchmark.metrics.forgetting import EarlierStream, Remembered
@@ -63,6 +64,10 @@ PINNED: dict[str, tuple[int, float, float | None]] = {
     "nats_of_known_works": (1, 1.500257005473419, 0.002077826853),
     "nats_of_new_works": (1, 1.5005681665485493, None),
     "window_nats": (1, 1.6, 0.001481107981),
+    "reply_nats": (1, 1.9411764705882353, 0.23033133897083216),
+    "reply_bits_per_byte": (1, 1.400262833803994, 0.024928902137911192),
+    "reply_perplexity": (1, 6.96694255411878, 1.6047052070230479),
+    "reply_nats_wrong": (1, 2.0294117647058822, 0.15475486002638994),
     "distinct_words": (1, 0.8093645484949833, 0.1137123746),
     "overlap": (1, 0.7207357859531773, 0.1053511706),
     "copied_text": (1, 0.07407407407407407, 0.03703703704),
@@ -197,6 +202,8 @@ def evidence() -> dict[type[Probe[Any]], Any]:
         Read: tuple(reading(scale) for scale in (1.0, 1.1)),
         ReadWithin: {most: reading(1 + 1 / most) for most in (8, 16, 32, 64, 128)},
         PseudoLogProb: LogProbs(-0.9 * 16 + torch.linspace(-1, 1, 40).double(), dims=16),
+        ReplyLogProb: Replies(torch.tensor([-4.0, -9.0, -20.0]), torch.tensor([3, 5, 9]), torch.tensor([4, 9, 21])),
+        WrongReplies: Replies(torch.tensor([-5.0, -9.5, -20.0]), torch.tensor([3, 5, 9]), torch.tensor([4, 9, 21])),
         Windows: LogProbs(-1.6 * 64 + torch.linspace(-1, 1, 40).double(), dims=64),
         Written: Writing(
             (words, (*words[:1], "the mat ate the dog")), words[1], "on the mat that the dog ate a cat sat"

@@ -11,7 +11,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmark.nn import cpu_kernels
-from benchmark.nn.transformer import Attention, Block, FeedForward, RMSNorm, draw_normal, rms_norm, rotary_table, rotate
+from benchmark.nn.transformer import (
+    Attention,
+    Block,
+    CrossAttention,
+    FeedForward,
+    RMSNorm,
+    draw_normal,
+    rms_norm,
+    rotary_table,
+    rotate,
+)
 
 B, T, D, N = 2, 5, 12, 3
 K = D // N
@@ -126,8 +136,50 @@ def test_one_position_at_a_time_through_a_cache_equals_all_at_once(options: dict
     steps = [block(x[:, t : t + 1], None if rotary is None else rotary[t : t + 1], cache) for t in range(T)]
     torch.testing.assert_close(torch.cat(steps, 1), block(x, rotary))
     assert cache.length == T
+    cache = block.attention.cache(B, T)
+    first = block(x[:, :3], None if rotary is None else rotary[:3], cache)
+    steps = [block(x[:, t : t + 1], None if rotary is None else rotary[t : t + 1], cache) for t in range(3, T)]
+    torch.testing.assert_close(torch.cat([first, *steps], 1), block(x, rotary), msg="an empty cache takes several")
+    cache = block.attention.cache(B, T)
+    block(x[:, :1], None if rotary is None else rotary[:1], cache)
     with pytest.raises(ValueError, match="one position at a time, not 2"):
-        block(x[:, :2], rotary, block.attention.cache(B, T))
+        block(x[:, 1:3], None if rotary is None else rotary[1:3], cache)
+
+
+def test_attention_over_another_sequence_is_its_definition() -> None:
+    layer, S = drawn(CrossAttention(D, N)), 4
+    x, memory = vectors(B, T, D), vectors(B, S, D) * 2
+    seen = torch.tensor([[False, True, True, True], [True, False, False, True]])
+    out = torch.zeros(B, T, D, dtype=x.dtype)
+    for b, n in [(b, n) for b in range(B) for n in range(N)]:
+        rows = slice(n * K, (n + 1) * K)
+        q, k, v = (
+            y @ weight[rows].T
+            for y, weight in zip((F.rms_norm(x[b], (D,)), memory[b], memory[b]), layer.projections, strict=True)
+        )
+        q, k = (y / y.square().mean(-1, keepdim=True).sqrt() for y in (q, k))
+        out[b, :, rows] = (q @ k[seen[b]].T).div(math.sqrt(K)).softmax(-1) @ v[seen[b]]
+    torch.testing.assert_close(layer(x, layer.read(memory, seen)), layer.mix(out))
+
+
+def test_a_crossed_block_adds_what_it_reads_between_its_two_other_steps() -> None:
+    block = drawn(Block(D, N, crossed=True))
+    x, rotary = vectors(B, T, D), rotary_table(T, K)
+    read = block.cross.read(vectors(B, 4, D) * 2)
+    y = x + block.attention(x, rotary)
+    y = y + block.cross(y, read)
+    torch.testing.assert_close(block(x, rotary, read=read), y + block.feedforward(y))
+    fresh = Block(D, N, crossed=True)
+    assert torch.equal(fresh(x.float(), rotary, read=fresh.cross.read(x.float())), x.float())
+
+
+def test_a_mask_stands_in_for_what_a_position_may_see() -> None:
+    block = drawn(Block(D, N))
+    x, rotary = vectors(B, T, D), rotary_table(T, K)
+    causal = torch.ones(T, T, dtype=torch.bool).tril().expand(B, 1, T, T)
+    torch.testing.assert_close(block(x, rotary, mask=causal), block(x, rotary))
+    without_first = causal & (torch.arange(T) > 0) | torch.eye(T, dtype=torch.bool)
+    torch.testing.assert_close(block(x, rotary, mask=without_first)[:, 1:], block(x[:, 1:], rotary[1:]))
 
 
 def test_feed_forward_layers_are_their_formulas() -> None:
