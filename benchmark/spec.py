@@ -33,7 +33,7 @@ NonNegative = Annotated[float, Ge(0)]  # learning rate, weight decay, weight of 
 Positive = Annotated[float, Gt(0)]
 
 
-MANY = 60  # names that an error lists
+MANY = 50  # names that an error lists
 
 
 class BadInput(Exception):
@@ -61,7 +61,7 @@ def sha256(file: Path) -> str:
 
 
 def unknown(what: str, given: str, allowed: Iterable[str]) -> BadInput:
-    """The error for a name that does not exist, with the nearest name that does, and all others if they are not many."""
+    """The error for a name that does not exist, with the nearest that does, and others, if many not all."""
     names = sorted(allowed)
     nearest = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
     hint = f"; did you mean {nearest[0]!r}?" if nearest else ""

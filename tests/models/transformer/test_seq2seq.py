@@ -140,7 +140,7 @@ def test_samples_reply_to_conditions_of_the_latest_batches(tmp_path: Path) -> No
     assert torch.equal(again.met, net.met)
     heard: list[Tensor] = []
     torch.manual_seed(0)
-    net.sample_given = lambda condition: heard.append(condition) or condition  # type: ignore[assignment, method-assign, func-returns-value]
+    net.sample_given = lambda condition: heard.append(condition) or condition
     net.sample(200)
     assert len(heard[0].unique(dim=0)) == len(net.met.unique(dim=0))
 
