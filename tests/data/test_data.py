@@ -28,6 +28,7 @@ from files import CONFIGS
 from mnist_files import idx, small_mnist
 
 from benchmark.data.base import SPLITS, InMemory, SplitName, fingerprint
+from benchmark.data.dialogue import CornellDialogues, ShakespeareDialogue
 from benchmark.data.download import Remote, fetch
 from benchmark.data.images import BinaryMnist, Cifar10, Digits, FashionMnist, Images, Mnist, hold_out, read_idx
 from benchmark.data.points import GaussianGrid
@@ -124,6 +125,7 @@ def test_configuration_lists_every_option(path):
     assert issubclass(data, InMemory)
     assert path.stem == data.card.name
     kinds = {GaussianGrid: "points", StackedMnist: "stack", Speakers: "labelled_text"}
+    kinds |= {ShakespeareDialogue: "dialogue", CornellDialogues: "dialogue"}
     assert config.pop("modality") == ("text" if issubclass(data, Text) else kinds.get(data, "image"))
     config.pop("evaluation", None)
     assert list(config.pop("minutes")) == ["smoke", "quick", "standard", "full"]
