@@ -46,9 +46,10 @@ def candidate(
     examined on a grid, under labels if it promises to obey conditions, unless they say otherwise. Raises `BadInput`
     where the class cannot be imported, or does not accept what is given.
     """
-    target, given = name, dict(options)
+    target, given, none = name, dict(options), False
     if "." not in name:
         config = load_model(name)
+        none = "conditions" in config.model_fields_set and not config.conditions  # its file says so
         target, given = config.target, config.options | given
         structures = _among(config.structures, structures, f"model {name!r}", "--structure")
         conditions = _among(config.conditions, conditions, f"model {name!r}", "--condition")
@@ -58,7 +59,7 @@ def candidate(
     if "." in name:
         structures = structures or ("grid",)
         conditions = conditions or (("label",) if conditional else ())
-    if conditional != bool(conditions):
+    if conditional != bool(conditions) and not none:
         raise BadInput(
             f"{target} promises Conditional, but its file lists no conditions: add conditions: [label]"
             if conditional

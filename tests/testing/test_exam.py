@@ -95,6 +95,11 @@ def test_at_length_means_all_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     assert replace(PATIENT, drill=0) != replace(QUICK, drill=0)
 
 
+def test_a_file_may_say_that_its_model_accepts_no_condition_although_the_class_does() -> None:
+    assert candidate("seq2seq", {}).conditions == ("sequence",)
+    assert candidate("seq2seq_blind", {}).conditions == ()
+
+
 @pytest.mark.parametrize(
     ("name", "given", "words"),
     [
