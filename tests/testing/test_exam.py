@@ -126,7 +126,7 @@ def test_who_cannot_sit_it_is_told_why(name: str, given: dict[str, Any], words: 
 def test_the_verb_shows_a_table_and_says_what_is_broken(tmp_path: Path) -> None:
     done = benchmark("exam", "toys.SharpSampler", "--trust", "toys", cwd=tmp_path)
     assert done.returncode == 1
-    assert "toys.SharpSampler: breaks 1 of 7 laws" in done.stdout
+    assert "toys.SharpSampler: breaks 1 of 8 laws" in done.stdout
     (line,) = (line for line in done.stdout.splitlines() if "broken" in line)
     assert line.split()[:4] == ["samples_follow_likelihood", "grid", "Likelihood", "broken"]
     assert "frequencies of samples disagree" in line
@@ -191,7 +191,7 @@ def test_a_record_says_what_the_exam_of_its_sources_was(tmp_path: Path) -> None:
     not_sat = {"passed": None, "laws": 0, "failed": [], "sources": HASH, "when": None}
     assert said_of(["toys.Independent"], "grid", tmp_path) == not_sat
     found = kept(tmp_path)
-    passed = {"passed": True, "laws": 7, "failed": [], "sources": HASH, "when": found.when.isoformat()}
+    passed = {"passed": True, "laws": 8, "failed": [], "sources": HASH, "when": found.when.isoformat()}
     assert said_of(["toys.Independent"], "grid", tmp_path) == passed
     assert said_of(["toys.Independent"], "sequence", tmp_path) == not_sat  # it was examined on a grid
     assert said_of(["toys.MeanForSum"], "grid", tmp_path) == not_sat  # another class of the same package
@@ -230,7 +230,7 @@ def test_exams_are_not_taken_for_records(tmp_path: Path) -> None:
     assert skipped == []
 
 
-PASSED = {"passed": True, "laws": 7, "failed": [], "sources": HASH, "when": "2026-01-01T00:00:00+00:00"}
+PASSED = {"passed": True, "laws": 8, "failed": [], "sources": HASH, "when": "2026-01-01T00:00:00+00:00"}
 FAILED = PASSED | {"passed": False, "failed": ["samples on grid"]}
 NOT_SAT = {"passed": None, "laws": 0, "failed": [], "sources": HASH, "when": None}
 
