@@ -198,7 +198,7 @@ def test_a_record_says_what_the_exam_of_its_sources_was(tmp_path: Path) -> None:
     kept(tmp_path, "toys.SharpSampler")
     failed = said_of(["toys.Independent", "benchmark.models.vae.vae.VAE", "toys.SharpSampler"], "grid", tmp_path)
     assert failed is not None
-    assert (failed["passed"], failed["laws"], failed["failed"]) == (False, 14, ["samples_follow_likelihood on grid"])
+    assert (failed["passed"], failed["laws"], failed["failed"]) == (False, 16, ["samples_follow_likelihood on grid"])
 
 
 def test_an_exam_of_other_sources_or_laws_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
