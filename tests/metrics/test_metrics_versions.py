@@ -31,6 +31,7 @@ from benchmark.metrics.probe import Probe
 from benchmark.metrics.pseudo import PseudoLogProb
 from benchmark.metrics.reading import Read, Reading, ReadWithin
 from benchmark.metrics.reconstruction import Pairs, Reconstructions
+from benchmark.metrics.reward import Earned, Earnings
 from benchmark.metrics.samples import (
     JudgedClasses,
     Labelled,
@@ -196,6 +197,11 @@ def evidence() -> dict[type[Probe[Any]], Any]:
         Labels: LabelScores(torch.linspace(-1, 1, 120).double().sin().view(30, 4).log_softmax(1), torch.arange(30) % 4),
         Read: tuple(reading(scale) for scale in (1.0, 1.1)),
         ReadWithin: {most: reading(1 + 1 / most) for most in (8, 16, 32, 64, 128)},
+        Earned: Earnings(
+            *([(torch.arange(20) * scale % 5 / 4).double() for scale in many] for many in ((1, 3, 7), (2, 9, 16))),
+            torch.linspace(0, 0.9, 20).double(),
+            [torch.linspace(-0.1, scale, 20).double() for scale in (0.3, 0.4, 0.6)],
+        ),
         PseudoLogProb: LogProbs(-0.9 * 16 + torch.linspace(-1, 1, 40).double(), dims=16),
         Windows: LogProbs(-1.6 * 64 + torch.linspace(-1, 1, 40).double(), dims=64),
         Written: Writing(
