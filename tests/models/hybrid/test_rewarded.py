@@ -82,9 +82,9 @@ def test_the_gradient_of_samples_is_that_of_reward_and_divergence() -> None:
     model = tuned(away=0.3, kl_penalty=beta)
     exact, of_reward = gradient(model, objective(model, beta)), gradient(model, objective(model, 0.0))
     torch.manual_seed(1)
-    drawn = torch.stack([-gradient(model, model.training_step(batch(64), 0)["loss"]) for _ in range(150)])
+    drawn = torch.stack([-gradient(model, model.training_step(batch(64), 0)["loss"]) for _ in range(80)])
     directions = torch.stack([exact, exact - of_reward, *torch.randn(6, len(exact))])
-    along = drawn @ directions.T  # [150, 8]
+    along = drawn @ directions.T  # [80, 8]
     error = along.std(0) / len(along) ** 0.5
     assert ((along.mean(0) - directions @ exact).abs() < 4.5 * error).all()
     assert (along.mean(0) - directions @ of_reward).abs()[1] > 10 * error[1]
@@ -125,8 +125,8 @@ def test_the_policy_that_draws_is_the_one_that_is_scored() -> None:
 
 def test_a_free_policy_earns_all_and_one_held_fast_stays_where_it_was() -> None:
     start = tuned()
-    free = trained(tuned(kl_penalty=0.0, learning_rate=0.01), 60)
-    fast = trained(tuned(kl_penalty=100.0, learning_rate=0.001), 60)
+    free = trained(tuned(kl_penalty=0.0, learning_rate=0.01), 40)
+    fast = trained(tuned(kl_penalty=100.0, learning_rate=0.001), 40)
     assert expected_reward(start) < 0.5
     assert expected_reward(free) > 0.9
     assert divergence(free) > 0.5
@@ -207,6 +207,5 @@ def test_a_run_takes_over_its_first_stage_and_comes_back_whole(tmp_path: Path) -
     x = data.split("test").examples(data.spec.shape)[:2].long()
     with torch.no_grad():
         assert torch.equal(model.log_prob_before(x), gpt.log_prob(x))
-        assert not torch.equal(model.log_prob(x), gpt.log_prob(x))
     with pytest.raises(BadInput, match="a LSTM carries a state from text to text: name a GPT, say"):
         train.prepare(experiment(tmp_path, "rewarded", "first_stage=model=lstm model.width=16 budget.examples=16"))
