@@ -19,7 +19,7 @@ Shapes: x [B, T] tokens; R, A [B] reward and advantage. Unit: nats a text.
 from __future__ import annotations
 
 import math
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, cast, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -76,11 +76,7 @@ class RewardTuned(GenerativeModel, TokenLikelihood, Rewarded, Diagnosable):
             raise BadInput("rewarded: rewards are of text, and nothing says what tokens these are: take data of text")
         self.reward, self.beta = reward, kl_penalty
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
-        stage = Babbles(spec) if first_stage is None else first_stage
-        _check(stage)
-        assert isinstance(stage, nn.Module)
-        assert isinstance(stage, Writes)
-        self.first_stage = stage
+        stage = self.first_stage = _tunable(Babbles(spec) if first_stage is None else first_stage)
         adapt(stage, _between_embeddings_and_head(stage, spec.levels), adapter_rank)
         self.frozen = tuple(name for name, p in self.named_parameters() if not p.requires_grad)
         if len(self.frozen) == len(list(self.parameters())):
@@ -88,8 +84,13 @@ class RewardTuned(GenerativeModel, TokenLikelihood, Rewarded, Diagnosable):
 
     # Policy and reward -----------------------------------------------------------------------------------------------
 
+    @property
+    def policy(self) -> Writes:
+        """π."""
+        return cast("Writes", self.first_stage)
+
     def token_log_prob(self, x: Tensor, state: State | None = None) -> Tensor:
-        return self.first_stage.token_log_prob(x)
+        return self.policy.token_log_prob(x)
 
     def log_prob(self, x: Tensor) -> Tensor:
         return self.token_log_prob(x).sum(1)
@@ -113,10 +114,10 @@ class RewardTuned(GenerativeModel, TokenLikelihood, Rewarded, Diagnosable):
 
     @property
     def sampler(self) -> Sampler:
-        return self.first_stage.sampler
+        return self.policy.sampler
 
     def sample(self, n: int) -> Tensor:
-        return self.first_stage.sample(n)
+        return self.policy.sample(n)
 
     def sample_before(self, n: int) -> Tensor:
         with without_additions(self.first_stage):
@@ -156,8 +157,8 @@ def advantages(R: Tensor) -> Tensor:
     return R - (R.sum() - R) / others
 
 
-def _check(stage: TokenLikelihood) -> None:
-    """Raises `BadInput` for a first stage that cannot be tuned."""
+def _tunable(stage: TokenLikelihood) -> nn.Module:
+    """The first stage. Raises `BadInput` for one that cannot be tuned."""
     name = type(stage).__name__
     if not isinstance(stage, nn.Module) or not isinstance(stage, Writes):
         raise BadInput(f"rewarded: a {name} does not promise TokenLikelihood: name a GPT, say")
@@ -169,7 +170,8 @@ def _check(stage: TokenLikelihood) -> None:
             "give it temperature=1 top_k=0 top_p=1"
         )
     if any(map(is_parametrized, stage.modules())):
-        raise BadInput(f"rewarded: this {name} has adapters already: give it adapter_rank=0, they are merged then")
+        raise BadInput(f"rewarded: this {name} has adapters already: go on from it with adapter_rank=0 first")
+    return stage
 
 
 def _between_embeddings_and_head(net: nn.Module, levels: int) -> list[nn.Module]:
@@ -202,7 +204,8 @@ class Babbles(nn.Module, TokenLikelihood):
         return y
 
     def token_log_prob(self, x: Tensor, state: State | None = None) -> Tensor:
-        return self(x).log_softmax(-1).gather(2, x.long()[..., None])[..., 0]
+        log_p: Tensor = self(x).log_softmax(-1).gather(2, x.long()[..., None])[..., 0]
+        return log_p
 
     @property
     def sampler(self) -> Sampler:

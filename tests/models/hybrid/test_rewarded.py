@@ -205,6 +205,8 @@ def test_a_run_takes_over_its_first_stage_and_comes_back_whole(tmp_path: Path) -
     assert len(added) == 8
     assert read_record(folder).scores["parameters"].value == sum(value.numel() for value in added)
     (_, data, model), (_, _, gpt) = restore(folder), restore(first)
+    assert isinstance(model, RewardTuned)
+    assert isinstance(gpt, GPT)
     x = data.split("test").examples(data.spec.shape)[:2].long()
     with torch.no_grad():
         assert torch.equal(model.log_prob_before(x), gpt.log_prob(x))
