@@ -61,6 +61,8 @@ class Writes(TokenLikelihood, Protocol):
 class RewardTuned(GenerativeModel, TokenLikelihood, Rewarded, Diagnosable):
     """max over π of E_π[reward(x)] - β KL(π ‖ π₀): π is the first stage with additions to its matrices, π₀ without."""
 
+    eager = ("first_stage",)  # which draws in each step: every length of its cache would be compiled
+
     def __init__(
         self,
         spec: DataSpec,

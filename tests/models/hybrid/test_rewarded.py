@@ -19,6 +19,7 @@ from benchmark.models.transformer.gpt import GPT
 from benchmark.record import read_record
 from benchmark.spec import BadInput, Batch, DataSpec
 from benchmark.testing import every_example
+from benchmark.train.compiled import compilable
 
 #: 81 texts, of which some have a line of ten syllables and some one that ends with "!".
 TEXT = DataSpec((4,), 3, "sequence", pieces=(b"\n", b" Now is the winter of our discontent", b"!"))
@@ -145,6 +146,10 @@ def test_additions_alone_are_trained_and_what_it_was_stays() -> None:
     assert len(moved) == 8, "four matrices of the block"
     with torch.no_grad():
         assert torch.equal(model.log_prob_before(X), was)
+
+
+def test_nothing_that_draws_is_compiled() -> None:
+    assert not compilable(tuned(GPT(TEXT, layers=2, heads=2, width=8)))
 
 
 def test_batches_of_data_say_how_many_and_nothing_else() -> None:
