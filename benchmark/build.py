@@ -154,12 +154,13 @@ def build_model(experiment: Experiment, spec: DataSpec) -> GenerativeModel:
 def check_model(experiment: Experiment) -> dict[str, Any]:
     """The model's options, with types checked against its constructor before data or training cost anything."""
     cls = resolve(experiment.model.target, GenerativeModel, experiment.model.trust)
+    options = check_options("model", cls, experiment.model.options, given=("spec", "first_stage"))
     takes, name = "first_stage" in inspect.signature(cls).parameters, experiment.model.name
     if experiment.first_stage.given and not takes:
         raise BadInput(f"first_stage is given, but model {name!r} has no model inside: drop it, or start with from=")
     if takes and not experiment.first_stage.given:
         raise BadInput(f"model {name!r} needs a first stage: give first_stage=RUN, or first_stage='model=NAME'")
-    return check_options("model", cls, experiment.model.options, given=("spec", "first_stage"))
+    return options
 
 
 def take_over(model: GenerativeModel, experiment: Experiment) -> None:

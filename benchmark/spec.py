@@ -303,6 +303,28 @@ class Truncates(Protocol):
 
 
 @runtime_checkable
+class Rewarded(Likelihood, Protocol):
+    """A model of text that was tuned to please a reward, and knows what it was before. Data teach it nothing more."""
+
+    @property
+    @abstractmethod
+    def reward_name(self) -> str:
+        """Which reward: part of the protocol of every number that is made of it."""
+
+    @abstractmethod
+    def reward_of(self, x: Tensor) -> Tensor:
+        """The reward of texts `x` `[B, T]`, `[B]`: of each by itself, whatever the model is."""
+
+    @abstractmethod
+    def log_prob_before(self, x: Tensor) -> Tensor:
+        """`log_prob` of the model before it was tuned, `[B]` nats."""
+
+    @abstractmethod
+    def sample_before(self, n: int) -> Tensor:
+        """`n` samples `[n, *shape]` of the model before it was tuned."""
+
+
+@runtime_checkable
 class Diagnosable(Protocol):
     """A model that knows the signs of its own collapse. The harness asks at each validation and keeps the curves."""
 
@@ -330,6 +352,7 @@ CAPABILITIES: tuple[type, ...] = (
     Interpolates,
     SamplesWithin,
     Truncates,
+    Rewarded,
     Diagnosable,
 )
 

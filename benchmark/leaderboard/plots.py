@@ -301,6 +301,50 @@ class Tradeoffs(Plot):
 
 
 @dataclass(frozen=True)
+class Spot:
+    """A row in a figure of two scores: its means, and a pair for each seed."""
+
+    name: str
+    x: float
+    y: float
+    seeds: Sequence[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Against(Plot):
+    """One score against another: a mark a row, joined in the order of the first score, and a dot a seed; what else is
+    known of the second as dotted lines."""
+
+    first: str
+    second: str
+    colour: int
+    spots: Sequence[Spot]
+    floors: Mapping[str, float]
+
+    @property
+    def height(self) -> float:
+        return 3.4
+
+    def draw(self, figure: Figure) -> None:
+        axes, colour = figure.add_subplot(), _FAMILY[self.colour]
+        spots = sorted(self.spots, key=lambda spot: spot.x)
+        axes.plot([spot.x for spot in spots], [spot.y for spot in spots], color=colour, linewidth=1.2, alpha=0.7)
+        for spot in spots:
+            axes.plot(*zip(*spot.seeds, strict=True), "o", color=colour, markersize=2.5, alpha=0.6)
+            axes.plot([spot.x], [spot.y], "o", color=colour, markersize=6)
+            axes.annotate(spot.name, (spot.x, spot.y), (7, -11), textcoords="offset points")
+        where: Any = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "ha": "right"}
+        for name, value in self.floors.items():
+            axes.axhline(value, color=_MUTED, linewidth=1, linestyle=(0, (3, 3)), zorder=0)
+            axes.annotate(name, (1, value), (0, 3), **where).set_color(_MUTED)
+        axes.set_xlabel(self.first)
+        axes.set_ylabel(self.second)
+        axes.margins(0.18, 0.12)
+        _scale(axes, "x", log=False)
+        _scale(axes, "y", log=False)
+
+
+@dataclass(frozen=True)
 class Shares(Plot):
     """For each model the scores of each group of runs, as shares of the way from knowing nothing to the best.
 

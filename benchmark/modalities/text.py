@@ -24,12 +24,16 @@ from benchmark.modalities.base import Given, Modality, Universe, log_frequencies
 from benchmark.modalities.ngram import KneserNey, best_order
 from benchmark.spec import DataSpec
 
+#: What few tokens say, so that a text of four can have a line of verse.
+_SAID = (b"\n", b" Now is the winter of our discontent", b"!", b" Ay", b" O")
+_LETTERS = (b"\n", *(bytes([letter]) for letter in range(ord(" "), ord("`"))))
+
 
 class Texts(Modality):
     universe = Universe(
-        ordinary=DataSpec((16,), 5, "sequence"),
-        enumerable=DataSpec((4,), 3, "sequence"),
-        build_only=DataSpec((128,), 65, "sequence"),
+        ordinary=DataSpec((16,), 5, "sequence", pieces=_SAID),
+        enumerable=DataSpec((4,), 3, "sequence", pieces=_SAID[:3]),
+        build_only=DataSpec((128,), 65, "sequence", pieces=_LETTERS),
     )
 
     def show(self, x: Tensor, spec: DataSpec, decode: Callable[[Tensor], str], stem: Path) -> Path:

@@ -39,7 +39,7 @@ class GenerativeModel(LightningModule, ABC):
     #: Names of parts that compiled training compiles beside the blocks: several operations that are worth one kernel.
     fused: ClassVar[tuple[str, ...]] = ()
 
-    #: Names of parts that compiled training leaves as they are: what a loss differentiates twice.
+    #: Names of parts that compiled training leaves as they are: what a loss differentiates twice, or what draws.
     eager: ClassVar[tuple[str, ...]] = ()
 
     #: Share of training done, 0 to 1. The harness sets it before each step; for schedules inside a loss.

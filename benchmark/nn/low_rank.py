@@ -7,7 +7,8 @@ factor α/r at 1: a learning rate is tuned for one rank.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -18,6 +19,8 @@ from torch.nn.utils.parametrize import register_parametrization
 class LowRank(nn.Module):
     """W + B A, with A `[..., rank, m]` drawn and B `[..., n, rank]` zero at first, for W `[..., n, m]`."""
 
+    off = False  # whether it is W alone: see `without_additions`
+
     def __init__(self, W: Tensor, rank: int) -> None:
         super().__init__()
         *stack, n, m = W.shape
@@ -26,7 +29,7 @@ class LowRank(nn.Module):
 
     def forward(self, W: Tensor) -> Tensor:
         """`[..., n, m]` to `[..., n, m]`."""
-        return W + self.B @ self.A
+        return W if self.off else W + self.B @ self.A
 
 
 def adapt(net: nn.Module, blocks: Iterable[nn.Module], rank: int) -> None:
@@ -42,6 +45,22 @@ def adapt(net: nn.Module, blocks: Iterable[nn.Module], rank: int) -> None:
                 if W.ndim >= 2:
                     register_parametrization(layer, name, LowRank(W, rank))
     net.register_load_state_dict_pre_hook(_fit)
+
+
+@contextmanager
+def without_additions(net: nn.Module) -> Iterator[None]:
+    """Inside, an adapted network computes exactly what it did before `adapt`, with the same weights: no second copy.
+
+    Not to be entered where torch's `cached` holds what its matrices add up to.
+    """
+    additions = [module for module in net.modules() if isinstance(module, LowRank)]
+    for one in additions:
+        one.off = True
+    try:
+        yield
+    finally:
+        for one in additions:
+            one.off = False
 
 
 def _parts(name: str) -> tuple[str, str, str]:

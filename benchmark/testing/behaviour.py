@@ -19,7 +19,7 @@ from torch.nn.modules.module import register_module_forward_hook
 from benchmark.models.base import GenerativeModel
 from benchmark.spec import Autoencodes, DataSpec, Sampler, Structure
 from benchmark.testing.judging import P_VALUE, assert_frequencies_agree, assert_in_data_units, same_source
-from benchmark.testing.subject import Subject, draw, seeded, trainable
+from benchmark.testing.subject import Subject, draw, log_likelihood, seeded, trainable
 from benchmark.testing.universe import CONDITIONS, every_example, noise, prototypes
 
 
@@ -213,6 +213,25 @@ def drawn_truncated(model: Any, truncation: float) -> Tensor:
     with seeded(0), torch.no_grad():
         x: Tensor = model.sample_truncated(64, truncation)
     return x
+
+
+def assert_pleases(subject: Subject) -> None:
+    """Training earns clearly more, by every example with its probability, and leaves alone what the model was."""
+    spec, x = subject.universe.enumerable, subject.source.x
+    fresh, learned = subject.fresh(spec), subject.learned
+    with torch.no_grad():
+        rewards = learned.reward_of(x).double()  # [N]
+        was, before = (model.log_prob_before(x).double() for model in (fresh, learned))
+    assert rewards.shape == (len(x),), f"rewards have shape {tuple(rewards.shape)}, expected ({len(x)},)"
+    total = float(before.exp().sum())
+    assert abs(total - 1) < 1e-4, f"probabilities before sum to {total:.6g}, expected 1"
+    for what, log_p in (("training moved", before), ("an untrained model is not", log_likelihood(fresh, x))):
+        assert (log_p - was).abs().max() < 1e-5, f"{what} what it was before"
+    with seeded(11), torch.no_grad():
+        assert_frequencies_agree(learned.sample_before(2000), before.exp(), spec)
+    earned = [float((log_p.exp() * rewards).sum()) for log_p in (before, log_likelihood(learned, x))]
+    goal = earned[0] + 0.05 * (float(rewards.max()) - earned[0])
+    assert earned[1] > goal, f"rewards: {earned[0]:.4g} before, {earned[1]:.4g} after training, goal {goal:.4g}"
 
 
 def assert_diagnostics(subject: Subject) -> None:

@@ -21,6 +21,7 @@ from benchmark.spec import (
     LikelihoodBound,
     PseudoLikelihood,
     Reconstructs,
+    Rewarded,
     SamplesWithin,
     SolvesLikelihood,
     Stateful,
@@ -44,7 +45,8 @@ def promises(model: type, capability: type) -> bool:
 
 @dataclass(frozen=True)
 class Law:
-    """An assertion, and what makes it binding: any one of `promises`, together with `also`, on these structures.
+    """An assertion, and what makes it binding: any one of `promises`, together with `also`, on these structures, but
+    for models that promise `unless`.
 
     Where it is about one kind of `condition`, it binds models that accept it, and the assertion is told which.
     """
@@ -52,6 +54,7 @@ class Law:
     assertion: Callable[..., None]
     promises: tuple[type, ...]
     also: type = object
+    unless: type | None = None
     structures: tuple[Structure, ...] = ("grid", "sequence", "coordinates")
     condition: Structure | None = None
 
@@ -67,6 +70,7 @@ class Law:
     def binds(self, model: type, structure: Structure, conditions: Sequence[Structure] = ()) -> bool:
         """Whether a class that accepts these kinds of conditions is examined by it on data of this structure."""
         promised = any(promises(model, promise) for promise in self.promises) and promises(model, self.also)
+        promised &= self.unless is None or not promises(model, self.unless)
         return promised and structure in self.structures and (self.condition is None or self.condition in conditions)
 
     def check(self, subject: Subject) -> None:
@@ -81,7 +85,7 @@ LAWS: tuple[Law, ...] = (
     Law(behaviour.assert_leaves_nothing_behind, (GenerativeModel,)),
     Law(behaviour.assert_samples, (GenerativeModel,)),
     Law(behaviour.assert_comes_back, (GenerativeModel,)),
-    Law(likelihoods.assert_overfits, (Likelihood, LikelihoodBound, TokenLikelihood)),
+    Law(likelihoods.assert_overfits, (Likelihood, LikelihoodBound, TokenLikelihood), unless=Rewarded),
     Law(likelihoods.assert_normalised, (Likelihood, TokenLikelihood)),
     Law(likelihoods.assert_samples_follow_likelihood, (Likelihood, TokenLikelihood)),
     Law(likelihoods.assert_is_a_bound, (LikelihoodBound,)),
@@ -117,5 +121,6 @@ LAWS: tuple[Law, ...] = (
     Law(behaviour.assert_interpolates, (Interpolates,)),
     Law(behaviour.assert_samples_within, (SamplesWithin,)),
     Law(behaviour.assert_truncates, (Truncates,)),
+    Law(behaviour.assert_pleases, (Rewarded,)),
     Law(behaviour.assert_diagnostics, (Diagnosable,)),
 )

@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from inspect import signature
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal
 
-from benchmark.build import DataModule, Examination, GenerativeModel, build_examination, build_model, data_of
+from benchmark.build import DataModule, Examination, GenerativeModel, build_examination, build_model, data_of, resolve
 from benchmark.config import choices, compose, load_model
 from benchmark.data.base import Split, SplitName
 from benchmark.evaluate import Experts, Protocol, draw_samples, evaluate, keyed_randomness
@@ -149,7 +150,11 @@ class Fixed(DataModule):
 def prepared(case: str) -> tuple[GenerativeModel, DataModule, Examination]:
     """The model of a case on the CPU, with weights that compute something everywhere, and its examples."""
     model_name, _, data_name = case.partition("@")
-    experiment = compose([f"model={model_name}", f"data={data_name}", "budget=smoke", "budget.examples=1000"])
+    settings = [f"model={model_name}", f"data={data_name}", "budget=smoke", "budget.examples=1000"]
+    experiment = compose(settings)
+    inside = "first_stage" in signature(resolve(experiment.model.target, GenerativeModel)).parameters
+    if inside and not experiment.first_stage.given:
+        experiment = compose([*settings, "first_stage=model=gpt"])
     data = data_of(experiment)
     seed_everything(0)
     model = build_model(experiment, data.spec).eval()

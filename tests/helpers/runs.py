@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import inspect
 from pathlib import Path
 
 import pytest
+from signatures import class_of
 
 from benchmark import loop, train
 from benchmark.config import Experiment, choices, compose, read_yaml, stage_of
@@ -34,8 +36,10 @@ def experiment(runs: Path, model: str, *overrides: str) -> Experiment:
     names = [f"data={data}", f"model={model}", f"runtime.runs={runs}", "runtime.threads=1", "runtime.device=cpu"]
     later = {override.partition("=")[0]: override for override in (*SHORT, *FEW_DRAWS, *more, *overrides)}
     found = compose([*names, *later.values()])
-    if found.first_stage.given and "first_stage" not in later:  # as short as the rest
-        return compose([*names, *later.values(), f"first_stage=model=vae {' '.join((*SHORT, *FEW_DRAWS))}"])
+    inside = "first_stage" in inspect.signature(class_of({"target": found.model.target})).parameters
+    if inside and "first_stage" not in later:  # as short as the rest
+        stage = "model=gpt model.layers=1 model.width=32 model.heads=2" if data == "pydocs" else "model=vae"
+        return compose([*names, *later.values(), f"first_stage={stage} {' '.join((*SHORT, *FEW_DRAWS))}"])
     return found
 
 

@@ -29,6 +29,7 @@ from benchmark.spec import (
     LikelihoodBound,
     PseudoLikelihood,
     Reconstructs,
+    Rewarded,
     Sampler,
     SamplesWithin,
     Solver,
@@ -113,6 +114,49 @@ class MeddlingSign(Introspective):
         signs = super().diagnostics(x)
         self.logits.mul_(0.9)
         return signs
+
+
+class Pleased(Independent, Rewarded):
+    """Learns to draw zeros, by the exact gradient of their share; and no data teach it."""
+
+    before: Tensor
+
+    def __init__(self, spec: DataSpec) -> None:
+        super().__init__(spec)
+        self.register_buffer("before", self.logits.detach().clone())
+
+    @property
+    def reward_name(self) -> str:
+        return "zeros"
+
+    def reward_of(self, x: Tensor) -> Tensor:
+        return (x.flatten(1) == 0).double().mean(1)
+
+    def log_prob_before(self, x: Tensor) -> Tensor:
+        return log_prob_of(x.flatten(1), self.before).sum(1)
+
+    def sample_before(self, n: int) -> Tensor:
+        return categorical(self.before.expand(n, -1, -1)).reshape(n, *self.spec.shape)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        return {"loss": -self.logits.softmax(1)[:, 0].mean()}
+
+
+class Displeased(Pleased):
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        return {"loss": -super().training_step(batch, batch_idx)["loss"]}
+
+
+class ForgetsItself(Pleased):
+    """What it was moves with what it is."""
+
+    def log_prob_before(self, x: Tensor) -> Tensor:
+        return self.log_prob(x)
+
+
+class DrawsAfter(Pleased):
+    def sample_before(self, n: int) -> Tensor:
+        return self.sample(n)
 
 
 class MeanForSum(Independent):
@@ -841,6 +885,7 @@ class DeclaresFrozen(ForgetsLayer):
 
 HONEST: tuple[type[Toy], ...] = (
     Independent,
+    Pleased,
     Introspective,
     Latent,
     Wanders,

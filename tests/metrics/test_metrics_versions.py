@@ -32,6 +32,7 @@ from benchmark.metrics.probe import Probe
 from benchmark.metrics.pseudo import PseudoLogProb
 from benchmark.metrics.reading import Read, Reading, ReadWithin
 from benchmark.metrics.reconstruction import Pairs, Reconstructions
+from benchmark.metrics.reward import Earned, Earnings
 from benchmark.metrics.samples import (
     JudgedClasses,
     Labelled,
@@ -77,6 +78,10 @@ PINNED: dict[str, tuple[int, float, float | None]] = {
     "forgetting": (1, 0.246105725, None),
     "sample_entropy": (1, 2.2450486785036894, 0.057536414490356284),
     "sample_perplexity": (1, 4.844334448758957, 0.362645378420892),
+    "mean_reward": (1, 0.6666666667, 0.06009252126),
+    "reward_before": (1, 0.55, 0.07637626158),
+    "reward_of_text": (1, 0.45, None),
+    "kl_before": (1, 0.1666666667, 0.04409585518),
     "sample_perplexity_within_8": (1, 5.405948925141167, None),
     "sample_perplexity_within_16": (1, 4.922172509432291, None),
     "sample_perplexity_within_32": (1, 4.69676981955058, None),
@@ -201,6 +206,12 @@ def evidence() -> dict[type[Probe[Any]], Any]:
         Labels: LabelScores(torch.linspace(-1, 1, 120).double().sin().view(30, 4).log_softmax(1), torch.arange(30) % 4),
         Read: tuple(reading(scale) for scale in (1.0, 1.1)),
         ReadWithin: {most: reading(1 + 1 / most) for most in (8, 16, 32, 64, 128)},
+        Earned: Earnings(
+            [torch.linspace(low, 0.9, 20).double() for low in (0.5, 0.6, 0.2)],
+            [torch.linspace(low, 0.9, 20).double() for low in (0.1, 0.0, 0.5)],
+            torch.linspace(0, 0.9, 20).double(),
+            [torch.linspace(-0.1, high, 20).double() for high in (0.3, 0.4, 0.6)],
+        ),
         PseudoLogProb: LogProbs(-0.9 * 16 + torch.linspace(-1, 1, 40).double(), dims=16),
         ReplyLogProb: Replies(torch.tensor([-4.0, -9.0, -20.0]), torch.tensor([3, 5, 9]), torch.tensor([4, 9, 21])),
         WrongReplies: Replies(torch.tensor([-5.0, -9.5, -20.0]), torch.tensor([3, 5, 9]), torch.tensor([4, 9, 21])),

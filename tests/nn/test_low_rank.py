@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.models.transformer.gpt import GPT
+from benchmark.nn.low_rank import without_additions
 from benchmark.spec import DataSpec
 
 TEXT = DataSpec((6,), 5, "sequence")
@@ -69,6 +70,28 @@ def test_its_own_state_comes_back_as_it_was() -> None:
     again.load_state_dict(adapted.state_dict())
     for name, value in adapted.state_dict().items():
         assert torch.equal(again.state_dict()[name], value), name
+
+
+def test_without_additions_it_is_exactly_its_base_for_as_long() -> None:
+    """Also where what happens meanwhile fails."""
+    base, adapted = gpt(0), gpt(3)
+    base.load_state_dict(drawn(base))
+    adapted.load_state_dict(base.state_dict())
+    for name, p in adapted.named_parameters():
+        if name.endswith(".B"):
+            nn.init.normal_(p, std=0.3)
+    tuned = adapted.log_prob(X)
+    with without_additions(adapted):
+        assert torch.equal(adapted.log_prob(X), base.log_prob(X))
+        torch.manual_seed(5)
+        x = adapted.sample(9)
+    torch.manual_seed(5)
+    assert torch.equal(x, base.sample(9))
+    assert torch.equal(adapted.log_prob(X), tuned)
+    assert (tuned - base.log_prob(X)).abs().max() > 0.1, "the additions do nothing"
+    with pytest.raises(IndexError), without_additions(adapted):
+        adapted.log_prob(X + 100)
+    assert torch.equal(adapted.log_prob(X), tuned)
 
 
 def test_what_is_missing_is_said() -> None:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from benchmark.leaderboard.columns import COST, COST_OF_MACHINE, MARKS, Column, error_text, single, value_of
 from benchmark.leaderboard.dataset import Dataset, Group, Mention, place_cell, seeds_cell, value_cells
-from benchmark.leaderboard.plots import Intervals, Line, Tradeoffs
+from benchmark.leaderboard.plots import Intervals, Line, Plot, Tradeoffs
 from benchmark.leaderboard.rows import Ranking, Reference, Row
 from benchmark.leaderboard.texts import (
     absences,
@@ -23,6 +23,7 @@ from benchmark.leaderboard.texts import (
     words,
 )
 from benchmark.leaderboard.views.figures import CostPlots, cost_plots, matrices, rows_plot
+from benchmark.leaderboard.views.rewarding import rewarded
 from benchmark.leaderboard.views.tuning import tuned_tables
 from benchmark.tables import DASH, Entry, Head, Matrix, Table
 
@@ -38,11 +39,12 @@ class Ranked:
 
 @dataclass(frozen=True, slots=True)
 class Varied:
-    """A score against what samplers vary after one training; `kind` is in the name of the picture."""
+    """A score against what samplers vary after one training, or what tuning earned against how far it went; `kind` is
+    in the name of the picture."""
 
     kind: str
     table: Table
-    plot: Tradeoffs
+    plot: Plot
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +205,10 @@ def _varied(dataset: Dataset, group: Group) -> Iterator[Varied]:
     for metric, over in shown.truncated.items():
         along = _Along(f"truncation-{metric}", "truncation", "truncation of latents", False)
         yield from _curves(dataset, group, columns[metric], over, along, "truncation")
+    met: Counter[str] = Counter()
+    for name, table, plot in rewarded(dataset, group):
+        met[name] += 1  # a reward may stand under several protocols
+        yield Varied(f"reward-{name}" if met[name] == 1 else f"reward-{name}-{met[name]}", table, plot)
 
 
 class _Along(NamedTuple):
