@@ -40,6 +40,9 @@ def experiment(runs: Path, model: str, *overrides: str) -> Experiment:
     if inside and "first_stage" not in later:  # as short as the rest
         stage = "model=gpt model.layers=1 model.width=32 model.heads=2" if data == "pydocs" else "model=vae"
         return compose([*names, *later.values(), f"first_stage={stage} {' '.join((*SHORT, *FEW_DRAWS))}"])
+    if found.start.given and "from" not in later:  # whatever it starts from in earnest, here it is a text at hand
+        start = " ".join(("model=gpt data=pydocs data.tokens=bytes", *SHORT, *FEW_DRAWS))
+        return compose([*names, *later.values(), f"from={start}"])
     return found
 
 

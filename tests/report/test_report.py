@@ -165,7 +165,7 @@ def test_the_same_records_give_the_same_pages(tmp_path: Path) -> None:
     assert (as_html(first), as_markdown(first)) == (as_html(second), as_markdown(second))
     text = as_markdown(first)
     assert "nanoGPT, GPU recipe" in section(text, "Published figures")
-    assert "not compared with 2 published figures" in section(text, "Deviations and negative results")
+    assert "not compared with 3 published figures" in section(text, "Deviations and negative results")
     assert re.search(r"\| ≤ \d\.\d+ ± \d\.\d+ \|", section(text, "Spread over seeds"))
 
 
