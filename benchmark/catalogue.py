@@ -74,11 +74,14 @@ def _describing_models() -> Callable[[str], dict[str, Any]]:
 
     def model(name: str) -> dict[str, Any]:
         config = load_model(name)
+        header = _header(config.target)
+        if "Conditional" in header["capabilities"] and not config.conditions:  # its file says that it is told nothing
+            header["capabilities"] = [one for one in header["capabilities"] if one != "Conditional"]
         return {
             "name": name,
             "family": family_of(config.target),
             "structures": config.structures,
-            **_header(config.target),
+            **header,
             "data": sorted(data for data, model in tuned if model == name),
         }
 

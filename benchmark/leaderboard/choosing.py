@@ -38,8 +38,10 @@ _OF_CODES = ("psnr", "ssim", "interpolation_ratio")
 _NEEDS = {
     "the likelihood itself": ("Likelihood", "TokenLikelihood", "Stateful"),
     "a bound on the likelihood": ("LikelihoodBound", "ImportanceBound", "SolvesLikelihood", "StepwiseBound"),
+    "the likelihood of a reply": ("ConditionalTokenLikelihood",),
+    "a pseudo-likelihood, token by token": ("PseudoLikelihood",),
     "encode an example and give it back": ("Reconstructs",),
-    "samples of a given class": ("Conditional",),
+    "samples under a given condition": ("Conditional",),
     "walks between samples": ("Interpolates",),
     "quicker samples for worse ones, after training": ("SamplesWithin",),
     "samples and nothing else": (),

@@ -61,7 +61,7 @@ def test_each_question_is_answered_from_the_records() -> None:
     assert able["the likelihood itself"] == "pixelcnn"
     assert able["a bound on the likelihood"] == able["encode an example and give it back"] == "vae"
     assert able["samples and nothing else"] == able["walks between samples"] == "gan"
-    assert able["samples of a given class"] == "none yet"
+    assert able["samples under a given condition"] == able["the likelihood of a reply"] == "none yet"
 
 
 def test_the_answers_in_short_stand_first() -> None:
