@@ -82,7 +82,7 @@ class DataSpec:
     structure: Structure
     condition: DataSpec | None = None
     contiguous: bool = False  # sequences: row b of each training batch continues row b of the batch before it
-    pieces: tuple[bytes, ...] = ()  # sequences of text: what each token says, in UTF-8
+    pieces: tuple[bytes, ...] = field(default=(), repr=False)  # sequences of text: what each token says, in UTF-8
     end: int | None = None  # sequences: the token that ends one; all after it are the same, as before a condition
 
     @property
@@ -226,8 +226,9 @@ class PseudoLikelihood(Protocol):
     """A masked model's score of each token given all others: shown, never ranked."""
 
     @abstractmethod
-    def pseudo_log_prob(self, x: Tensor, places: Tensor | None = None) -> Tensor:
-        """log p(token t | all other tokens) in nats, `[B, T]`; or of the tokens at `places` `[P]` alone, `[B, P]`."""
+    def pseudo_log_probs(self, x: Tensor, places: Tensor) -> Tensor:
+        """log p(v | all tokens of `x` `[B, T]` but the one at the place) in nats `[B, P, V]`, of each value v at each
+        of the `places` `[P]`."""
 
 
 @runtime_checkable

@@ -18,6 +18,7 @@ from benchmark.leaderboard.columns import column
 from benchmark.record import Record, origins, read_record
 from benchmark.spec import BadInput, sha256
 from benchmark.stages import at_hand, settled
+from benchmark.train.parts import experts_of
 
 pytestmark = pytest.mark.xdist_group("stages")  # which share runs
 STAGE = " ".join(
@@ -199,6 +200,21 @@ def test_adapters_start_from_the_base_and_leave_it_as_it_is(language: Path, tmp_
     merged = carry_out(tmp_path / "merged", "gpt", f"from={folder}", "model.adapter_rank=0", *short[:2])
     before, after = read_record(folder).stability["best"], read_record(merged).stability["initial"]
     assert after == pytest.approx(before, abs=1e-4), "a whole model goes on where its adapters ended"
+
+
+@pytest.mark.usefixtures("unscored")
+def test_what_was_scored_under_other_conditions_is_no_measure_of_forgetting(language: Path, tmp_path: Path) -> None:
+    for settings, known in (
+        ([], True),
+        (["evaluation.split=validation"], False),
+        (["evaluation.stride=16"], False),
+        (["data.context=32"], False),
+    ):
+        wanted = settled(experiment(tmp_path, "gpt", f"from={language}", *settings))
+        earlier = experts_of(wanted, data_of(wanted), torch.device("cpu")).earlier
+        assert earlier is not None
+        assert earlier.data.spec.shape == data_of(wanted).spec.shape, "windows are those of tuning"
+        assert (earlier.bits_per_byte is not None) == known, settings
 
 
 def test_another_name_for_the_same_kind_of_model_has_the_options_of_its_own_file(language: Path) -> None:

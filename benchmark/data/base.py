@@ -117,6 +117,11 @@ class DataModule(ABC):
         return None
 
     @property
+    def said_of_tokens(self) -> dict[str, str]:
+        """The part of a protocol that names them; empty where there is no choice."""
+        return {} if self.choice_of_tokens is None else {"tokens": self.choice_of_tokens}
+
+    @property
     def labels_in_front(self) -> int:
         """How many labels there are, of which the first token of each sequence is one; 0: it is not a label."""
         return 0

@@ -55,7 +55,7 @@ class Speakers(InMemory):
     def _split(self, found: Sequence[Sequence[Speech]], name: SplitName, context: int) -> Split:
         size = context - 1
         step = max(1, size // self.overlap) if name == "train" else size
-        rows, labels = [np.empty((0, context), np.uint8)], []
+        rows = [np.empty((0, context), np.uint8)]
         for section in found:
             said: dict[str, list[str]] = defaultdict(list)
             for speech in section:
@@ -66,8 +66,7 @@ class Speakers(InMemory):
                     continue
                 windows = np.lib.stride_tricks.sliding_window_view(spoken, size)[::step]
                 rows.append(np.insert(windows, 0, label, axis=1))
-                labels += [label] * len(windows)
-        return Split(torch.from_numpy(np.concatenate(rows)), torch.tensor(labels, dtype=torch.long))
+        return Split(torch.from_numpy(np.concatenate(rows)))
 
     @property
     def labels_in_front(self) -> int:

@@ -74,10 +74,9 @@ class Text(InMemory):
     @cached_property
     def _fingerprints(self) -> dict[str, dict[str, Any]]:
         """Of the text itself where its tokens are a choice: whatever they are, these are the same data."""
-        found = super()._fingerprints
         if self.choice_of_tokens is None:
-            return found
-        return {name: found[name] | {"sha256": self._digests[name]} for name in SPLITS}
+            return super()._fingerprints
+        return {name: {"n": len(self.split(name).x), "sha256": self._digests[name]} for name in SPLITS}
 
     def in_words_of(self, other: DataModule) -> DataModule:
         """The same text in the tokens of another. Fingerprints stay: they are of the text in its own."""

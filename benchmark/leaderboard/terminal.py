@@ -69,6 +69,8 @@ def _table(data: str, budget: str, runs: Sequence[Run]) -> Table:
         if run.impossible is not None:
             tones[index] = "bad"
     for name, scores in {name: scores for run in runs for name, scores in run.references.items()}.items():
+        if not any(column.metric in scores for column in (main, *beside)):
+            continue  # it has none of the numbers that are shown
         row = [name.replace("_", " "), "", ""]
         row += [_cell(scores.get(column.metric), column, column in shown.leading) for column in (main, *beside)]
         below.append(entries([*row, *[""] * len(_COST)]))

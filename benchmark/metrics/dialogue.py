@@ -87,8 +87,7 @@ def of(session: Session, nats: Tensor, chosen: Tensor) -> Replies:
 def protocol_of(session: Session) -> dict[str, Any]:
     """What holds of all scores of replies: of them `context` tokens count."""
     (context,) = session.spec.shape
-    tokens = {} if session.data.choice_of_tokens is None else {"tokens": session.data.choice_of_tokens}
-    return {"split": session.protocol.split, "context": context} | tokens
+    return {"split": session.protocol.split, "context": context} | session.data.said_of_tokens
 
 
 @metric(ReplyLogProb, protocol=RATIO)

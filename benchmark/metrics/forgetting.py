@@ -47,6 +47,6 @@ def forgetting(evidence: Remembered) -> Estimate:
     """How many bits a byte more the earlier text takes after tuning. No error: both figures are of the same bytes, and
     of the first the sum alone is known."""
     if evidence.before is None:
-        raise ValueError("it is not known what the model scored on this split before it was tuned")
+        raise ValueError("before it was tuned, the model was scored on another split or with another context")
     now = bits_per_byte(evidence.now)
     return Estimate(now.value - evidence.before, None, now.n)

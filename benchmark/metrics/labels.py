@@ -24,8 +24,8 @@ class LabelScores:
 
 
 class Labels(Probe[LabelScores]):
-    """Every label is tried in front of each example: a masked model says how likely it is there, a likelihood says how
-    likely the whole is, and Bayes the rest."""
+    """A masked model says how likely each label is in front of an example; a likelihood says how likely the whole is
+    with each of them there, and Bayes the rest."""
 
     key = "labels"
     says = ("split", "labels", "how")
@@ -36,15 +36,17 @@ class Labels(Probe[LabelScores]):
         if not count:
             return Absence("does not apply", "no label stands in front of the examples")
         x, _ = session.examples()
-        front = torch.tensor([0])
-        masked = isinstance(model, PseudoLikelihood)
-        columns = []
-        for label in range(count):
-            tried = x.clone()
-            tried[:, 0] = label
-            score = (lambda some: model.pseudo_log_prob(some, front)[:, 0]) if masked else model.log_prob
-            columns.append(session.batched(score, tried, self.key, draws=False))
-        log_p = torch.stack(columns, 1).log_softmax(1)  # among the labels that there are
+        masked, front = isinstance(model, PseudoLikelihood), torch.tensor([0])
+
+        def hidden(some: Tensor) -> Tensor:
+            scores: Tensor = model.pseudo_log_probs(some, front)[:, 0, :count]
+            return scores
+
+        def whole(some: Tensor) -> Tensor:
+            columns = [torch.cat([torch.full_like(some[:, :1], k), some[:, 1:]], 1) for k in range(count)]
+            return torch.stack([model.log_prob(one) for one in columns], 1)
+
+        log_p = session.batched(hidden if masked else whole, x, self.key, draws=False).log_softmax(1)
         how = {"by": "what is hidden" if masked else "the likelihood of the whole"}
         return Found(LabelScores(log_p, x[:, 0].long()), {"split": session.protocol.split, "labels": count, "how": how})
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from benchmark.metrics.likelihood import LogProbs, mean_over_examples
 from benchmark.metrics.probe import Found, Probe, metric
 from benchmark.metrics.session import Session, named_subset
@@ -24,7 +26,12 @@ class PseudoLogProb(Probe[LogProbs]):
         x = session.split.examples(session.spec.shape)
         kept = session.subset(len(x), min(WINDOWS, protocol.examples or WINDOWS), self.key)
         places = session.subset(context, PLACES, "places")
-        nats = session.batched(lambda some: model.pseudo_log_prob(some, places).sum(1), x[kept], self.key, draws=False)
+
+        def nats_of(some: Tensor) -> Tensor:
+            asked: Tensor = model.pseudo_log_probs(some, places).gather(2, some[:, places, None])  # [B, P, 1]
+            return asked.sum((1, 2))
+
+        nats = session.batched(nats_of, x[kept], self.key, draws=False)
         tokens = session.data.choice_of_tokens
         conditions = {"context": context} | named_subset(len(kept), len(x)) | ({"tokens": tokens} if tokens else {})
         asked = {"places": f"{len(places)} of {context}"}

@@ -16,11 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmark.data.base import Split
 from benchmark.metrics.fidelity import over_draws
 from benchmark.metrics.probe import Found, Metric, Probe, metric
-from benchmark.metrics.session import Session, draw_samples
-from benchmark.metrics.writing import WINDOWS
+from benchmark.metrics.session import LIKELIHOOD_CHUNK, Session, draw_samples, how_drawn
+from benchmark.metrics.writing import windows
 from benchmark.spec import Absence, Estimate, SamplesWithin, State, Stateful
 
 EVALUATIONS = (8, 16, 32, 64, 128)  # of the network, at most so many for one sample
@@ -47,10 +46,9 @@ class Read(Probe[Sequence[Reading]]):
             return Absence("does not apply", f"{session.name} has no samples")
         if session.experts.reader is None:
             return NO_READER
-        n, protocol = _number(session), session.protocol
+        n, protocol = len(windows(session, session.split)), session.protocol
         draws = [read(session, draw_samples(model, n, protocol.seed, draw)) for draw in range(protocol.sample_draws)]
-        how = {"sampler": model.sampler.name, "evaluations": model.sampler.evaluations, "draws": len(draws)}
-        return Found(draws, said(session, n) | {"how": how})
+        return Found(draws, said(session, n) | {"how": how_drawn(model, len(draws))})
 
 
 class ReadWithin(Probe[Mapping[int, Reading]]):
@@ -61,7 +59,7 @@ class ReadWithin(Probe[Mapping[int, Reading]]):
     promises = (SamplesWithin,)
 
     def collect(self, session: Session) -> Found[Mapping[int, Reading]] | Absence:
-        model, n, seed = session.model, _number(session), session.protocol.seed
+        model, n, seed = session.model, len(windows(session, session.split)), session.protocol.seed
         if session.experts.reader is None:
             return NO_READER
         found = {
@@ -71,13 +69,11 @@ class ReadWithin(Probe[Mapping[int, Reading]]):
         return Found(found, said(session, n) | {"how": {"sampler": model.sampler.name, "draws": 1}})
 
 
-def real(session: Session, split: Split) -> Found[Sequence[Reading]] | Absence:
-    """Windows of real text in the place of samples."""
+def of_windows(session: Session, x: Tensor) -> Found[Sequence[Reading]] | Absence:
+    """Windows of real text `[n, T]` in the place of samples."""
     if session.experts.reader is None:
         return NO_READER
-    x = split.examples(session.spec.shape)
-    chosen = session.subset(len(x), WINDOWS, "written")
-    return Found([read(session, x[chosen])], said(session, len(chosen)) | {"how": {}})
+    return Found([read(session, x)], said(session, len(x)) | {"how": {}})
 
 
 def read(session: Session, x: Tensor) -> Reading:
@@ -85,7 +81,8 @@ def read(session: Session, x: Tensor) -> Reading:
     assert session.experts.reader is not None
     reader = session.experts.reader.model
     with torch.no_grad():
-        nats = [reader.token_log_prob(some.to(reader.device).long(), _state(reader, len(some))) for some in x.split(64)]
+        parts = (some.to(reader.device).long() for some in x.split(LIKELIHOOD_CHUNK))
+        nats = [reader.token_log_prob(some, _state(reader, len(some))) for some in parts]
     return Reading(torch.cat(nats).double().mean(1).cpu(), x.long().cpu())
 
 
@@ -95,16 +92,11 @@ def _state(reader: Any, n: int) -> State | None:
 
 def said(session: Session, n: int) -> dict[str, Any]:
     """Under which conditions samples are read."""
-    reader, tokens = session.experts.reader, session.data.choice_of_tokens
+    reader = session.experts.reader
     assert reader is not None
     (length,) = session.spec.shape
-    by = {"reader": f"{reader.name} {reader.sha256[:8]}", "tokens": tokens or "own"}
-    return {"split": session.protocol.split, "generated": n, "length": length, **by}
-
-
-def _number(session: Session) -> int:
-    """How many samples are drawn: as many as there are windows of held-out text, at most `WINDOWS`."""
-    return min(WINDOWS, len(session.split.examples(session.spec.shape)))
+    by = {"reader": f"{reader.name} {reader.sha256[:8]}"}
+    return {"split": session.protocol.split, "generated": n, "length": length, **by, **session.data.said_of_tokens}
 
 
 @metric(Read)

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from benchmark.metrics.fidelity import over_draws
 from benchmark.metrics.probe import Found, Probe, metric
-from benchmark.metrics.session import Session, draw_samples
-from benchmark.metrics.writing import WINDOWS
+from benchmark.metrics.session import Session, draw_samples, how_drawn
+from benchmark.metrics.writing import windows
 from benchmark.spec import Estimate, Rewarded
 
 
@@ -35,8 +35,7 @@ class Earned(Probe[Earnings]):
 
     def collect(self, session: Session) -> Found[Earnings]:
         model, protocol = session.model, session.protocol
-        windows = session.split.examples(session.spec.shape)
-        held_out = windows[session.subset(len(windows), WINDOWS, "written")].long()
+        held_out = windows(session, session.split)
         n, draws = len(held_out), range(protocol.sample_draws)
         drawn = [draw_samples(model, n, protocol.seed, draw) for draw in draws]
         before = [draw_samples(model, n, protocol.seed, draw, model.sample_before) for draw in draws]
@@ -51,10 +50,8 @@ class Earned(Probe[Earnings]):
             score(model.reward_of, held_out),
             [score(lambda x: (model.log_prob(x) - model.log_prob_before(x)) / x.shape[1], x) for x in drawn],
         )
-        how = {"sampler": model.sampler.name, "evaluations": model.sampler.evaluations, "draws": len(drawn)}
-        tokens = {} if session.data.choice_of_tokens is None else {"tokens": session.data.choice_of_tokens}
         said = {"split": protocol.split, "generated": n, "length": held_out.shape[1], "reward": model.reward_name}
-        return Found(evidence, said | tokens | {"how": how})
+        return Found(evidence, said | session.data.said_of_tokens | {"how": how_drawn(model, len(drawn))})
 
 
 @metric(Earned)

@@ -16,7 +16,7 @@ from benchmark.data.base import DataModule
 from benchmark.metrics.cost import clock
 from benchmark.metrics.extractors.base import CPU, Extractor, Features, Verdicts
 from benchmark.metrics.probe import Found, Probe
-from benchmark.metrics.session import Session, draw_samples, sample_chunk
+from benchmark.metrics.session import Session, draw_samples, how_drawn, sample_chunk
 from benchmark.spec import Absence, Conditional
 
 DRAWN = ("split", "generated", "held_out", "reference", "how")  # what the protocol of draws says
@@ -100,9 +100,7 @@ class Draws(Probe[SampleSets]):
         started = clock(session.device)
         draws = tuple(draw_samples(model, n, protocol.seed, draw) for draw in range(protocol.sample_draws))
         seconds = (clock(session.device) - started) / (len(draws) * n) * 1000
-        sampler = model.sampler
-        how = {"sampler": sampler.name, "evaluations": sampler.evaluations, "draws": len(draws)}
-        found = beside(session, draws, {"how": how})
+        found = beside(session, draws, {"how": how_drawn(model, len(draws))})
         return replace(found, evidence=replace(found.evidence, seconds=seconds))
 
 

@@ -47,7 +47,7 @@ class Protocol:
 @dataclass(frozen=True)
 class Earlier:
     """What a model had learnt before it was tuned: the data, in the words that it knows, and what it scored there on
-    the split that is scored now."""
+    the split that is scored now, with as much context."""
 
     data: DataModule
     bits_per_byte: float | None
@@ -175,6 +175,11 @@ def draw_samples(model: Any, n: int, seed: int, draw: int = 0, how: Callable[[in
         with keyed_randomness(model.device, seed, "samples", draw, index), torch.no_grad():
             chunks.append(sample(min(size, n - start)))
     return torch.cat(chunks).cpu()
+
+
+def how_drawn(model: Any, draws: int) -> dict[str, Any]:
+    """What the protocol of so many draws of samples says of the sampler."""
+    return {"sampler": model.sampler.name, "evaluations": model.sampler.evaluations, "draws": draws}
 
 
 def sample_chunk(spec: DataSpec) -> int:

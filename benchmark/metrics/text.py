@@ -54,8 +54,7 @@ class TokenLogProb(Probe[TokenLogProbs]):
         scale = len(log_prob) / len(split.x)
         new = None if split.unseen is None else places >= split.unseen
         evidence = TokenLogProbs(log_prob, _scaled(split.characters, scale), _scaled(split.bytes, scale), new=new)
-        tokens = session.data.choice_of_tokens
-        conditions |= {} if tokens is None else {"tokens": tokens}
+        conditions |= session.data.said_of_tokens
         protocol = {"split": session.protocol.split} | conditions | {"how": {"likelihood": "exact"}}
         return Found(evidence, protocol, (log_prob.float(), places))
 
@@ -89,19 +88,18 @@ class Windows(Probe[LogProbs]):
     promises = (Likelihood, LikelihoodBound)
 
     def collect(self, session: Session) -> Found[LogProbs]:
-        model, protocol, stream = session.model, session.protocol, session.split.x
+        model, protocol = session.model, session.protocol
         (context,) = session.spec.shape
-        start, _ = _windows(session.split, context, context, whole=False)
-        kept = session.subset(len(start), protocol.examples, "windows")
-        x = stream[start[kept, None] + torch.arange(context)]
+        windows = session.split.examples(session.spec.shape)
+        kept = session.subset(len(windows), protocol.examples, "windows")
+        x = windows[kept]
         if isinstance(model, Likelihood):
             nats = session.batched(model.log_prob, x, "window_log_prob", draws=False)
             how: dict[str, Any] = {"likelihood": "exact"}
         else:
             draws = [session.batched(model.elbo, x, "window_log_prob", draw) for draw in range(protocol.elbo_draws)]
             nats, how = torch.stack(draws).mean(0), how_bounded(model) | {"draws": protocol.elbo_draws}
-        tokens = session.data.choice_of_tokens
-        conditions = {"context": context} | named_subset(len(kept), len(start)) | ({"tokens": tokens} if tokens else {})
+        conditions = {"context": context} | named_subset(len(kept), len(windows)) | session.data.said_of_tokens
         return Found(LogProbs(nats, context), {"split": protocol.split} | conditions | {"how": how})
 
 

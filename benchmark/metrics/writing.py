@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +18,7 @@ from benchmark.data.base import DataModule, Split
 from benchmark.metrics.fidelity import over_draws
 from benchmark.metrics.probe import Found, Probe, metric
 from benchmark.metrics.samples import conditioned
-from benchmark.metrics.session import Session, draw_samples
+from benchmark.metrics.session import Session, draw_samples, how_drawn
 from benchmark.spec import Absence, Conditional, Estimate
 
 WINDOWS = 100  # of held-out text, or replies, and samples in a draw
@@ -52,7 +51,7 @@ class Written(Probe[Writing]):
         n = len(windows(session, session.split))
         draws = [draw_samples(model, n, session.protocol.seed, draw) for draw in range(session.protocol.sample_draws)]
         texts = tuple([data.decode(x) for x in draw] for draw in draws)
-        return written(session, texts, {"how": _how(model, len(draws))})
+        return written(session, texts, {"how": how_drawn(model, len(draws))})
 
 
 class Replied(Probe[Writing]):
@@ -70,13 +69,9 @@ class Replied(Probe[Writing]):
         said = split.condition[chosen].long()
         draws = [conditioned(session, said, draw) for draw in range(session.protocol.sample_draws)]
         texts = tuple([data.decode(x) for x in draw] for draw in draws)
-        found = written(session, texts, {"how": _how(session.model, len(draws))})
+        found = written(session, texts, {"how": how_drawn(session.model, len(draws))})
         beside = torch.cat([said, draws[0], split.x[chosen].long()], 1)  # [n, S + 2 T]
         return replace(found, pictures={"replies": beside[:LOOKED_AT]})
-
-
-def _how(model: Any, draws: int) -> dict[str, object]:
-    return {"sampler": model.sampler.name, "evaluations": model.sampler.evaluations, "draws": draws}
 
 
 def written(session: Session, texts: tuple[Sequence[str], ...], how: dict[str, object]) -> Found[Writing]:
@@ -84,8 +79,7 @@ def written(session: Session, texts: tuple[Sequence[str], ...], how: dict[str, o
     name = session.protocol.split
     evidence = Writing(texts, *(whole_text(session.data, split) for split in (session.split, session.train)))
     (context,) = session.spec.shape
-    tokens = {} if session.data.choice_of_tokens is None else {"tokens": session.data.choice_of_tokens}
-    protocol = {"split": name, "generated": len(texts[0]), "length": context} | tokens | how
+    protocol = {"split": name, "generated": len(texts[0]), "length": context} | session.data.said_of_tokens | how
     return Found(evidence, protocol)
 
 
@@ -101,11 +95,10 @@ def replies(session: Session, split: Split) -> Tensor:
     return session.subset(len(split.x), WINDOWS, "replied")
 
 
-def windows(session: Session, split: Split) -> list[str]:
-    """Windows of the model's context that do not overlap, `WINDOWS` of them at most, spread over the split."""
+def windows(session: Session, split: Split) -> Tensor:
+    """Windows `[n, T]` of the model's context that do not overlap, `WINDOWS` of them at most, spread over the split."""
     whole = split.examples(session.spec.shape)
-    chosen = session.subset(len(whole), WINDOWS, "written")
-    return [session.data.decode(x) for x in whole[chosen].long()]
+    return whole[session.subset(len(whole), WINDOWS, "written")].long()
 
 
 @metric(Written, Replied, protocol={"words": WORDS})

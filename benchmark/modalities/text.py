@@ -15,8 +15,7 @@ from torch import Tensor
 
 from benchmark.data.base import Split
 from benchmark.metrics.probe import Found
-from benchmark.metrics.reading import Read
-from benchmark.metrics.reading import real as real_read
+from benchmark.metrics.reading import Read, of_windows
 from benchmark.metrics.session import Session
 from benchmark.metrics.text import TokenLogProb, TokenLogProbs
 from benchmark.metrics.writing import Written, windows, written
@@ -53,12 +52,12 @@ class Texts(Modality):
         evidence = {name: TokenLogProbs(nats, *long, new=new) for name, nats in (known | data.truth(name)).items()}
         for codec, nats in compressed(data.decode(train.x).encode(), data.decode(split.x).encode()).items():
             evidence[codec] = TokenLogProbs(torch.tensor([nats], dtype=torch.float64), *long, tokens=len(split.x))
-        tokens = {} if data.choice_of_tokens is None else {"tokens": data.choice_of_tokens}
-        protocol = {"split": name, "context": "own"} | tokens
+        protocol = {"split": name, "context": "own"} | data.said_of_tokens
         table: dict[str, Given] = {name: {TokenLogProb: Found(found, protocol)} for name, found in evidence.items()}
         for title, real in {"held-out data": session.split, "training data": session.train}.items():
-            texts = written(session, (windows(session, real),), {})
-            table[title] = {Written: texts, Read: real_read(session, real)}
+            x = windows(session, real)
+            texts = [session.data.decode(row) for row in x]  # in the words that models know
+            table[title] = {Written: written(session, (texts,), {}), Read: of_windows(session, x)}
         return table
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -26,6 +27,17 @@ class Drawing:
         parts += [f"top-k {self.top_k}"] if self.top_k else []
         parts += [f"top-p {self.top_p:g}"] if self.top_p < 1 else []
         return ", ".join([sampler, *parts])
+
+
+def unmasked(network: Callable[[Tensor], Tensor], z: Tensor, steps: int, draw: Callable[[Tensor], Tensor]) -> Tensor:
+    """Draws for all T places of z `[n, T]`, which are masks: in a random order that no token decides, about as many at
+    each of `steps` evaluations of the network, which gives logits `[n, T, V]`."""
+    T = z.shape[1]
+    turn = torch.rand(z.shape, device=z.device).argsort(1).argsort(1)  # [n, T]
+    for step in range(steps):
+        now = (turn >= step * T // steps) & (turn < (step + 1) * T // steps)
+        z = torch.where(now, draw(network(z).double()), z)  # in float32 rare tokens would be drawn too seldom
+    return z
 
 
 def draw(logits: Tensor, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None) -> Tensor:

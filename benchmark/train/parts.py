@@ -98,8 +98,15 @@ def _earlier(experiment: Experiment) -> Earlier | None:
     before, origin = experiment.before, experiment.start.origin
     if before is None or origin is None or (data := data_before(experiment)) is None:
         return None
-    same = before.evaluation.split == experiment.evaluation.split
-    return Earlier(data, origin.bits_per_byte if same else None)
+    return Earlier(data, origin.bits_per_byte if _scored_alike(before, experiment) else None)
+
+
+def _scored_alike(one: Experiment, other: Experiment) -> bool:
+    """Whether both score a text on the same split, with as much context."""
+    conditions = [
+        (each.evaluation.split, each.evaluation.stride, each.data.options.get("context")) for each in (one, other)
+    ]
+    return conditions[0] == conditions[1]
 
 
 def outliers(experiment: Experiment, data: DataModule) -> Outliers | None:

@@ -657,25 +657,26 @@ class Masked(Toy, PseudoLikelihood):
         self.left = nn.Parameter(torch.randn(spec.levels, spec.levels))
         self.right = nn.Parameter(torch.randn(spec.levels, spec.levels))
 
-    def pseudo_log_prob(self, x: Tensor, places: Tensor | None = None) -> Tensor:
-        x = x.flatten(1)  # [B, T]
-        log_p = log_prob_of(x, self.left[x.roll(1, 1)] + self.right[x.roll(-1, 1)])
-        return log_p if places is None else log_p[:, places]
+    def logits(self, x: Tensor) -> Tensor:
+        """Of each token of `x` `[B, T]`, `[B, T, V]`."""
+        return self.left[x.roll(1, 1)] + self.right[x.roll(-1, 1)]
+
+    def pseudo_log_probs(self, x: Tensor, places: Tensor) -> Tensor:
+        return self.logits(x.flatten(1)).log_softmax(-1)[:, places]
 
     def sample(self, n: int) -> Tensor:
         return categorical(self.left.mean(0).expand(n, self.spec.dims, -1)).reshape(n, *self.spec.shape)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        return {"loss": -self.pseudo_log_prob(batch.x).sum(1).mean()}
+        x = batch.x.flatten(1)
+        return {"loss": -log_prob_of(x, self.logits(x)).sum(1).mean()}
 
 
 class Unmasked(Masked):
     """The token that is scored is among those that it is predicted from."""
 
-    def pseudo_log_prob(self, x: Tensor, places: Tensor | None = None) -> Tensor:
-        x = x.flatten(1)
-        log_p = log_prob_of(x, self.left[x] + self.right[x.roll(-1, 1)])
-        return log_p if places is None else log_p[:, places]
+    def logits(self, x: Tensor) -> Tensor:
+        return self.left[x] + self.right[x.roll(-1, 1)]
 
 
 # Conditions, and two optimisers --------------------------------------------------------------------------------------

@@ -536,6 +536,13 @@ def shown(*records: Record, width: int = 100) -> str:
     return console.file.getvalue()
 
 
+def test_the_closing_table_leaves_out_references_that_have_none_of_its_numbers() -> None:
+    one = record(likelihood(1.9), modality="points")  # whose table has no Fréchet distance
+    assert "histogram" in shown(one)
+    assert "held-out data" not in shown(one)
+    assert "held-out data" in shown(record(likelihood(1.9)))
+
+
 def test_the_closing_table_fits_and_says_everything() -> None:
     full = likelihood(2.008, "bound") | distance(12.34)
     full |= {"importance_bound": Score("nats/example", 1, -87.5, 0.8, 180, TEST | {"how": {"likelihood": "bound"}})}

@@ -51,11 +51,11 @@ class Hidden(PseudoLikelihood):
 
     device = torch.device("cpu")
 
-    def pseudo_log_prob(self, x: Tensor, places: Tensor | None = None) -> Tensor:
-        assert places is not None
+    def pseudo_log_probs(self, x: Tensor, places: Tensor) -> Tensor:
         assert places.tolist() == [0]
-        given = JOINT / JOINT.sum(0)
-        return (given[x[:, 0], x[:, 1] - 3] / 2).log()[:, None]
+        given = (JOINT / JOINT.sum(0) / 2)[:, x[:, 1] - 3].T  # [B, 2]
+        rest = torch.full((len(x), 3), 0.5 / 3)
+        return torch.cat([given, rest], 1).log()[:, None]
 
 
 @pytest.mark.parametrize("model", [Whole(), Hidden()], ids=["by the likelihood of the whole", "by what is hidden"])

@@ -15,8 +15,9 @@ from benchmark.build import data_of
 from benchmark.config import compose
 from benchmark.data.text import PyDocs
 from benchmark.metrics.probe import Found
-from benchmark.metrics.reading import Read, Reading, ReadWithin, real, sample_entropy, sample_perplexity
+from benchmark.metrics.reading import Read, Reading, ReadWithin, of_windows, sample_entropy, sample_perplexity
 from benchmark.metrics.session import Experts, Protocol, Reader, Session
+from benchmark.metrics.writing import windows
 from benchmark.spec import Absence, BadInput, DataSpec, Sampler, SamplesWithin, State, TokenLikelihood
 from benchmark.train.parts import reader
 
@@ -90,12 +91,12 @@ def test_nobody_reads_unless_a_reader_is_named() -> None:
         found: Any = one[probe]
         assert isinstance(found, Absence)
         assert "runtime.reader=RUN" in found.reason
-    assert isinstance(real(one, one.split), Absence)
+    assert isinstance(of_windows(one, windows(one, one.split)), Absence)
 
 
 def test_real_text_is_read_in_the_place_of_samples() -> None:
     one = session()
-    found = real(one, one.split)
+    found = of_windows(one, windows(one, one.split))
     assert isinstance(found, Found)
     x = found.evidence[0].tokens
     shares = torch.where(x == 0, 0.5, 0.5 / (one.spec.levels - 1)).log().double().mean(1)

@@ -166,7 +166,7 @@ def test_law_acquits(kind: type[toys.Toy], structure: Any, law: Law) -> None:
         (toys.EndsForNothing, likelihoods.assert_nothing_counts_after_an_end, "costs nothing"),
         (toys.Deaf, partial(likelihoods.assert_listens, kind="sequence"), "likelier by 0.00 nats"),
         (toys.TalksOn, likelihoods.assert_replies_follow_likelihood, "disagree"),
-        (toys.Unmasked, likelihoods.assert_pseudo_normalised, "all values of token"),
+        (toys.Unmasked, likelihoods.assert_pseudo_normalised, "is among what it is foretold from"),
         (toys.ReconstructsMean, behaviour.assert_reconstructs, "squared error"),
         (toys.InfiniteSign, behaviour.assert_diagnostics, "not finite numbers"),
         (toys.MeddlingSign, behaviour.assert_diagnostics, "asked twice"),

@@ -26,7 +26,7 @@ from torch.optim import Optimizer
 from benchmark.models.base import GenerativeModel, refusing
 from benchmark.nn.distributions import LogSoftmaxAt
 from benchmark.nn.optim import muon_in_blocks
-from benchmark.nn.sampling import Drawing
+from benchmark.nn.sampling import Drawing, unmasked
 from benchmark.nn.transformer import Block, RMSNorm, check_heads, rotary_table
 from benchmark.spec import (
     BadInput,
@@ -121,14 +121,8 @@ class MaskedDiffusion(GenerativeModel, LikelihoodBound, SamplesWithin):
     @torch.no_grad()
     def sample_within(self, n: int, evaluations: int) -> Tensor:
         """Places are found in an order that no token decides, about as many at each evaluation."""
-        z = torch.full((n, self.T), self.mask, device=self.device)
-        turn = torch.rand(n, self.T, device=self.device).argsort(1).argsort(1)  # [n, T]
-        steps = min(evaluations, self.T)
-        for step in range(steps):
-            now = (turn >= step * self.T // steps) & (turn < (step + 1) * self.T // steps)
-            drawn = self.draw(self(z).double())  # in float32 rare tokens would be drawn too seldom
-            z = torch.where(now, drawn, z)
-        return z
+        masks = torch.full((n, self.T), self.mask, device=self.device)
+        return unmasked(self, masks, min(evaluations, self.T), self.draw)
 
     # How it learns ---------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,8 @@ Salazar and others, "Masked Language Model Scoring", ACL 2020, arXiv:1910.14659.
 Differences: no next sentence is predicted, and nothing marks segments. The blocks are those of this benchmark's GPT
 without a causal mask (rotary positions, RMSNorm, squared ReLU), trained by Muon. Nothing is hidden when it is scored
 but the token that is asked for: an unmasked token would be its own answer. The scores of all tokens are no likelihood
-of the whole, and bound none.
+of the whole, and bound none. A class is a hidden token in front of the text, in place of a head of its own (Schick and
+Schütze, "Exploiting Cloze Questions for Few Shot Text Classification", EACL 2021, arXiv:2001.07676).
 
 Shapes: B examples, T tokens, V levels, D width. Unit: nats.
 """
@@ -26,7 +27,7 @@ from torch.optim import Optimizer
 from benchmark.models.base import GenerativeModel, refusing
 from benchmark.nn.distributions import LogSoftmaxAt
 from benchmark.nn.optim import muon_in_blocks
-from benchmark.nn.sampling import Drawing
+from benchmark.nn.sampling import Drawing, unmasked
 from benchmark.nn.transformer import Block, RMSNorm, check_heads, rotary_table
 from benchmark.spec import (
     BadInput,
@@ -107,15 +108,13 @@ class BERT(GenerativeModel, PseudoLikelihood, SamplesWithin):
 
     # Promises --------------------------------------------------------------------------------------------------------
 
-    def pseudo_log_prob(self, x: Tensor, places: Tensor | None = None) -> Tensor:
-        x = x.long()
-        asked = torch.arange(self.T) if places is None else places
+    def pseudo_log_probs(self, x: Tensor, places: Tensor) -> Tensor:
         found = []
-        for t in asked.tolist():
-            z = x.clone()
+        for t in places.tolist():
+            z = x.long().clone()
             z[:, t] = self.mask
-            found.append(self.log_softmax_at(self(z)[:, t : t + 1], x[:, t : t + 1]))
-        return torch.cat(found, 1)
+            found.append(self(z)[:, t].float().log_softmax(-1))
+        return torch.stack(found, 1)
 
     @property
     def sampler(self) -> Sampler:
@@ -127,13 +126,8 @@ class BERT(GenerativeModel, PseudoLikelihood, SamplesWithin):
     @torch.no_grad()
     def sample_within(self, n: int, evaluations: int) -> Tensor:
         """From nothing but masks, places are found in an order that no token decides, about as many at a time."""
-        z = torch.full((n, self.T), self.mask, device=self.device)
-        turn = torch.rand(n, self.T, device=self.device).argsort(1).argsort(1)  # [n, T]
-        steps = min(evaluations, self.T)
-        for step in range(steps):
-            now = (turn >= step * self.T // steps) & (turn < (step + 1) * self.T // steps)
-            z = torch.where(now, self.draw(self(z).double()), z)
-        return z
+        masks = torch.full((n, self.T), self.mask, device=self.device)
+        return unmasked(self, masks, min(evaluations, self.T), self.draw)
 
     # How it learns ---------------------------------------------------------------------------------------------------
 
