@@ -191,6 +191,11 @@ def test_windows_are_judged_where_a_model_has_no_other_likelihood() -> None:
 
     assert verdict(text(1.6)) is None
     assert verdict(text(1.4)) == "beats the entropy by 10.0 s.e."
+    other_unit = scored(None)
+    other_unit.scores["nll"] = Score(
+        "nats/example", 1, 14.5, 0.1, 180, {"split": "test", "how": {"likelihood": "exact"}}
+    )
+    assert verdict(other_unit) == "finished: no likelihood with a standard error", "nats are not compared with bits"
 
 
 def test_page_shows_what_is_above_the_source_on_the_same_examples_only():
